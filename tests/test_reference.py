@@ -1,0 +1,148 @@
+"""Numbers of the published PyTorch code, from the folder in the environment variable REFERENCE_DIR (tests/data)."""
+
+import json
+
+import keras
+import numpy as np
+import pytest
+from conftest import REFERENCES, made_input, made_tensor
+
+import divita
+
+
+def references(pattern):
+    """Parametrise a test with the reference files of one kind; a folder without any of them fails it."""
+    files = sorted(REFERENCES.glob(pattern))
+    return pytest.mark.parametrize("path", files or [REFERENCES / pattern], ids=lambda path: path.stem)
+
+
+def read(path):
+    assert path.exists(), f"no reference of this kind in {REFERENCES}"
+    return json.loads(path.read_text())
+
+
+# ---- Heads ----
+
+
+def build(reference, **options):
+    features = {name: reference.get(f"{name}_features") for name in ("image", "video")}
+    if reference.get("inputs") in ("image", "video"):
+        features = {reference["inputs"]: features[reference["inputs"]]}
+    genres = next(shape[0] for name, shape in reference["tensors"] if name.endswith("cls.weight"))
+    model = divita.divita(features, genres, reference["aggregation"], reference["fusion"] or "late", **options)
+    assign(model, {name: made_tensor(name, shape) for name, shape in reference["tensors"]})
+    return model
+
+
+def assign(model, tensors):
+    """Put the published code's tensors into the Keras model, module by module, each of them exactly once."""
+    used = set()
+    modules = {"image": "fnet.", "video": "vnet."} if any(name.startswith("fnet.") for name in tensors) else {}
+    for key in {name.split(".")[0] for name in tensors}:
+        stem = key + "."
+        name = next((own for own, theirs in modules.items() if theirs == stem), None)
+        layers = [layer for layer in model.layers if layer.weights and belongs(model, layer, name)]
+        targets = [variable for layer in layers for variable in layer.weights if "seed" not in variable.path]
+        values = [v for n, t in tensors.items() if n.startswith(stem) for v in keras_values(n, t, tensors, used)]
+        assert [v.shape for v in values] == [tuple(t.shape) for t in targets]
+        for variable, value in zip(targets, values):
+            variable.assign(value)
+    assert used == set(tensors)
+
+
+def belongs(model, layer, module):
+    """Tell whether a layer lies on the path from the named input to that module's logits."""
+    if module is None:
+        return True
+    parent, pending = keras.Model(model.get_layer(module).output, model.get_layer(f"{module}_logits").output), layer
+    return any(pending is other for other in parent.layers)
+
+
+def keras_values(name, tensor, tensors, used):
+    """Turn one of PyTorch's tensors into Keras's layout; a GRU's four become three, with the gates in Keras's order."""
+    used.add(name)
+    if "_l0" in name:
+        if not name.endswith("weight_ih_l0"):
+            return []
+        stem = name.removesuffix("weight_ih_l0")
+        four = [tensors[stem + part] for part in ("weight_ih_l0", "weight_hh_l0", "bias_ih_l0", "bias_hh_l0")]
+        kernel, recurrent, *biases = [np.concatenate(np.split(t, 3)[1::-1] + np.split(t, 3)[2:]) for t in four]
+        return [kernel.T, recurrent.T, np.stack(biases)]
+    if ".W_o." in name:
+        return [tensor.T.reshape(divita.HEADS, -1, tensor.shape[0])]
+    if ".W_" in name:
+        return [tensor.T.reshape(tensor.shape[1], divita.HEADS, -1)]
+    return [tensor.transpose(*range(2, tensor.ndim), 1, 0) if tensor.ndim > 1 else tensor]
+
+
+def representation(features, seed, batch, clips):
+    """Return an input in Keras's layout, (B, S, F), where the published code has (B, F, S)."""
+    return made_input((batch, features, clips), seed).transpose(0, 2, 1)
+
+
+def inputs_of(reference, image_seed, video_seed, batch, clips):
+    both = (("image", image_seed), ("video", video_seed))
+    return [
+        representation(reference[f"{name}_features"], seed, batch, clips)
+        for name, seed in both
+        if reference.get(f"{name}_features") and reference.get("inputs", "both") in (name, "both")
+    ]
+
+
+@references("head_*.json")
+def test_head(path):
+    reference = read(path)
+    model = build(reference)
+    x = inputs_of(reference, reference["image_seed"], reference["video_seed"], reference["batch"], reference["clips"])
+    logits = keras.ops.convert_to_numpy(model(x, training=False))
+    assert np.abs(logits - reference["logits"]).max() < 1e-4
+    assert sum(np.prod(v.shape) for v in model.trainable_variables) == reference["trainable_parameters"]
+
+
+@references("evaluation_protocol*.json")
+def test_evaluation_protocol(path):
+    reference = read(path)
+    model, length = build(reference), reference["clips_per_snippet"]
+    trailers = [
+        [
+            made_input((trailer["clips"], reference[f"{name}_features"]), trailer[f"{name}_seed"])
+            for name in ("image", "video")
+            if reference.get(f"{name}_features")
+        ]
+        for trailer in reference["trailers"]
+    ]
+    for trailer, expected in zip(trailers, reference["trailers"]):
+        assert all(len(divita.evaluation_snippets(clips, length)) == expected["snippets"] for clips in trailer)
+    expected = np.array([trailer["probabilities"] for trailer in reference["trailers"]])
+    assert np.abs(divita.predict(model, trailers, length) - expected).max() < 1e-5
+
+
+@references("optimisation*.json")
+def test_optimisation(path):
+    reference = read(path)
+    options = {"dropout": reference["dropout"]} if reference["aggregation"] == "tsfm" else {}
+    model = divita.compiled(build(reference, **options), reference["learning_rate"])
+    batch, clips = reference["batch"], reference["clips"]
+    losses = []
+    for step in range(reference["steps"]):
+        x = inputs_of(reference, reference["image_seeds"][step], reference["video_seeds"][step], batch, clips)
+        y = np.random.default_rng(reference["label_seeds"][step]).random((batch, model.output.shape[-1])) < 0.3
+        losses.append(float(model.train_on_batch(x, y.astype(np.float32))))
+        model.reset_metrics()
+    assert np.abs(np.array(losses) - reference["losses"]).max() < 1e-4
+    x = inputs_of(
+        reference, reference["final_image_seed"], reference["final_video_seed"], reference["final_batch"], clips
+    )
+    logits = keras.ops.convert_to_numpy(model(x, training=False))
+    assert np.abs(logits - reference["final_logits"]).max() < 1e-2
+
+
+# ---- Metrics ----
+
+
+@references("metrics*.json")
+def test_metrics(path):
+    reference = read(path)
+    ours = divita.metrics(reference["y_true"], reference["y_prob"])
+    for name, expected in reference["expected"].items():
+        assert np.abs(np.subtract(ours[name], expected)).max() < 1e-9, name
