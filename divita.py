@@ -16,6 +16,7 @@ import fcntl
 import functools
 import hashlib
 import importlib.util
+import io
 import json
 import math
 import os
@@ -244,7 +245,7 @@ def read_table(path):
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"{path}: cannot be read as UTF-8 text ({one_line(error)})") from None
     first = text.partition("\n")[0]
-    reader = csv.reader(text.splitlines(), delimiter=";" if first.count(";") > first.count(",") else ",")
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter=";" if first.count(";") > first.count(",") else ",")
     try:
         rows = [(reader.line_num, row) for row in reader if any(cell.strip() for cell in row)]
     except csv.Error as error:

@@ -155,22 +155,21 @@ def test_whole_trailer_in_one_snippet(train, tmp_path):
     assert config["clips"] == 0 and config["snippet_clips"] == max(stop - start for start, stop in image.rows.values())
 
 
-def test_snippets_start_anywhere_and_are_padded(data):
-    image = divita.open_representation(data, "shufflenet2d")
+def test_snippets_start_anywhere_and_are_padded(tmp_path):
+    folder = make_data(tmp_path / "data", trailers=8, clips=(2, 12))
+    image = divita.open_representation(folder, "shufflenet2d")
     mids = list(image.rows)
     snippets = divita.TrainingSnippets([image], mids, np.zeros((len(mids), 3)), 5, len(mids), seed=0)
-    seen = set()
-    for _ in range(60):
+    starts = {mid: set() for mid in mids}
+    for _ in range(100):
         (x,), _ = snippets[0]
         for snippet, row in zip(x, snippets.order):
             clips = image[mids[row]]
             start = next(i for i in range(len(clips)) if (clips[i] == snippet[0]).all())
-            length = min(5, len(clips))
-            assert (snippet[:length] == clips[start : start + length]).all() and not snippet[length:].any()
-            seen.add((row, start, len(clips)))
+            assert (snippet[: len(clips)] == clips[start : start + 5]).all() and not snippet[len(clips) :].any()
+            starts[mids[row]].add(start)
         snippets.on_epoch_end()
-    row, _, length = max(seen, key=lambda item: item[2])
-    assert {start for r, start, _ in seen if r == row} == set(range(length - 5 + 1))
+    assert starts == {mid: set(range(max(1, len(image[mid]) - 5 + 1))) for mid in mids}
 
 
 @pytest.mark.parametrize(
