@@ -1,0 +1,144 @@
+"""Small films for the tests, made with OpenCV, and 01_prepare.py run on them in processes that can be killed.
+
+The backbones tiny2d and tiny3d cost nothing, so that the tests are about everything but backbones.
+"""
+
+import contextlib
+import importlib.util
+import multiprocessing
+import os
+import runpy
+import struct
+import sys
+import time
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+ROOT = Path(__file__).parent.parent
+sys.path.insert(0, str(ROOT))
+
+import keras
+
+import divita
+
+TINY = ["--image", "tiny2d", "--video", "tiny3d", "--weights", "random", "--sheets", "0"]
+
+
+def tiny(shape):
+    inputs = keras.Input(shape)
+    pooling = keras.layers.AveragePooling2D if len(shape) == 3 else keras.layers.AveragePooling3D
+    x = pooling(8 if len(shape) == 3 else (1, 8, 8))(inputs)
+    return keras.Model(inputs, divita.mean_over_space(divita.convolution(x, 8, 3, 2, "conv1.0", "conv1.1")))
+
+
+divita.add_backbone("tiny2d", "image", tiny, 8, 64, 72, **divita.IMAGENET)
+divita.add_backbone("tiny3d", "video", tiny, 8, 64, 64, **divita.IMAGENET)
+
+
+def load_prepare():
+    """Import 01_prepare.py as a module, for its functions."""
+    spec = importlib.util.spec_from_file_location("prepare", ROOT / "01_prepare.py")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules["prepare"] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+# Films
+
+
+def film(path, lengths=(24,), fps=24.0, size=(96, 64), codec="mp4v", color=True, seed=0, paint=None):
+    """Write a film of one shot per length (in frames); paint(frame number) -> picture replaces the moving textures."""
+    parameters = [cv2.VIDEOWRITER_PROP_IS_COLOR, int(color)]
+    writer = cv2.VideoWriter(str(path), cv2.CAP_FFMPEG, cv2.VideoWriter_fourcc(*codec), fps, size, parameters)
+    assert writer.isOpened()
+    number = 0
+    for shot, length in enumerate(lengths):
+        texture = np.random.default_rng([seed, shot]).integers(0, 256, (5, 6, 3), dtype=np.uint8)
+        texture = cv2.resize(texture, (size[0] + length, size[1]), interpolation=cv2.INTER_LINEAR)
+        for shift in range(length):
+            picture = paint(number) if paint else texture[:, shift // 4 : shift // 4 + size[0]]
+            writer.write(np.ascontiguousarray(picture if color else picture[..., 0]))
+            number += 1
+    writer.release()
+    return path
+
+
+def set_timestamps(path, milliseconds):
+    """Give the frames of a film in .flv other timestamps."""
+    content, position, times = bytearray(path.read_bytes()), 13, iter(milliseconds)
+    while position < len(content):
+        length = int.from_bytes(content[position + 1 : position + 4], "big")
+        if content[position] == 9 and length > 5:  # a video tag; the end of the sequence is a shorter one
+            stamp = int(next(times)) & 0xFFFFFFFF
+            content[position + 4 : position + 8] = (stamp & 0xFFFFFF).to_bytes(3, "big") + bytes([stamp >> 24])
+        position += 11 + length + 4
+    assert next(times, None) is None
+    path.write_bytes(content)
+
+
+def set_rotation(path):
+    """Make a player turn a film in .mp4 by a quarter, clockwise."""
+    content = path.read_bytes()
+    start = content.index(b"tkhd") + 4 + 40
+    matrix = struct.pack(">9i", 0, 1 << 16, 0, -1 << 16, 0, 0, 0, 0, 1 << 30)
+    path.write_bytes(content[:start] + matrix + content[start + 36 :])
+
+
+def set_frame_rate(path, numerator, denominator):
+    """Let the header of a film in .avi claim another frame rate."""
+    content = path.read_bytes()
+    start = content.index(b"strh") + 8 + 20
+    path.write_bytes(content[:start] + struct.pack("<II", denominator, numerator) + content[start + 8 :])
+
+
+# Jobs
+
+
+def job(name, arguments, environment, folder):
+    os.environ |= environment
+    sys.argv = [name, *map(str, arguments)]
+    for descriptor, stream in ((1, "out"), (2, "err")):
+        os.dup2(os.open(folder / f"{stream}.txt", os.O_WRONLY | os.O_CREAT | os.O_TRUNC), descriptor)
+    runpy.run_path(str(ROOT / name), run_name="__main__")
+
+
+class Job:
+    """A script running in a process of its own, that starts at once because another one has imported Keras."""
+
+    def __init__(self, folder, *arguments, name="01_prepare.py", **environment):
+        self.folder = Path(folder)
+        self.folder.mkdir(parents=True, exist_ok=True)
+        os.environ["PYTHONPATH"] = os.pathsep.join([str(ROOT), str(ROOT / "tests")])
+        context = multiprocessing.get_context("forkserver")
+        context.set_forkserver_preload(["films"])
+        self.process = context.Process(target=job, args=(name, arguments, environment, self.folder))
+        self.process.start()
+
+    def end(self):
+        """Wait for the end; return the exit status."""
+        self.process.join(120)
+        assert self.process.exitcode is not None, self.text()
+        return self.process.exitcode
+
+    def text(self):
+        return "".join((self.folder / f"{stream}.txt").read_text() for stream in ("out", "err"))
+
+    def children(self, wanted):
+        """Wait until there are `wanted` child processes; return their ids."""
+        ids = []
+        while len(ids) < wanted and self.process.is_alive():
+            ids = []
+            for task in Path(f"/proc/{self.process.pid}/task").iterdir():
+                with contextlib.suppress(OSError):
+                    ids += map(int, (task / "children").read_text().split())
+            time.sleep(0.005)
+        return ids
+
+
+def contents(folder):
+    """Return {path: bytes} of all files below a folder but its pictures."""
+    files = [path for path in Path(folder).rglob("*") if path.is_file() and path.suffix != ".png"]
+    return {str(path.relative_to(folder)): path.read_bytes() for path in files}

@@ -1,0 +1,315 @@
+"""01_prepare.py on films whose shots, frames and times are known."""
+
+import csv
+import json
+import os
+import signal
+import time
+
+import numpy as np
+import pytest
+import scenedetect
+from films import TINY, Job, contents, film, load_prepare, set_rotation, set_timestamps
+
+import divita
+
+prepare = load_prepare()
+NAMES = ["tiny2d_shots_fps24_fpc24", "tiny3d_shots_fps24_fpc24"]
+
+
+def table(folder, mid):
+    with open(folder / f"{mid}.csv") as file:
+        return [{k: float(v) for k, v in row.items()} for row in csv.DictReader(file)]
+
+
+def shot_starts(rows):
+    starts = {}
+    for row in rows:
+        starts.setdefault(row["shot"], row["start_frame"])
+    return list(starts.values())
+
+
+def read(path, **changes):
+    """Return a film's clip table and, per clip, the frames that a backbone without preprocessing sees."""
+    settings = {"segmentation": "shots", "detector": "adaptive", "fps": 24.0, "frames_per_clip": 24}
+    settings |= {"looks": (np.copy,), "inputs": ((0, 24),)} | changes
+    messages = list(prepare.read_clips(path, prepare.Plan(**settings), alive=lambda: None))
+    return messages[-1][1], [arrays[0] for _, _, arrays in messages[:-1]], messages[-1][3:]
+
+
+@pytest.fixture(scope="module")
+def videos(tmp_path_factory):
+    """Six films of different lengths in one folder."""
+    folder = tmp_path_factory.mktemp("films") / "videos"
+    folder.mkdir()
+    for i in range(6):
+        film(folder / f"tt{i}.mp4", [30 + 7 * i, 50, 24][: 1 + i % 3], seed=i)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def undisturbed(videos):
+    """What an undisturbed job makes of them, as {path: bytes}."""
+    out = videos.parent / "undisturbed"
+    assert Job(videos.parent / "log", "--videos", videos, "--out", out, *TINY, "--workers", 1).end() == 0
+    return contents(out)
+
+
+# Clips
+
+
+def test_shots_are_found_and_respected(script, tmp_path):
+    lengths = [40, 63, 24, 90]
+    (tmp_path / "videos").mkdir()
+    film(tmp_path / "videos" / "a.mp4", lengths)
+    options = ["--videos", tmp_path / "videos", "--out", tmp_path / "out", *TINY]
+    result = script("01_prepare.py", *options, "--sheets", 1)
+    assert result.code == 0, result.err
+    rows = table(tmp_path / "out" / "shots", "a")
+    cuts = [0, 40, 103, 127]
+    assert shot_starts(rows) == cuts
+    assert [sum(row["shot"] == i for row in rows) for i in range(4)] == [2, 3, 1, 4]
+    for row in rows:
+        start, end = cuts[int(row["shot"])], [*cuts[1:], 217][int(row["shot"])]
+        assert start <= row["start_frame"] < row["end_frame"] <= end
+        assert row["start_s"] == pytest.approx(row["start_frame"] / 24, abs=1e-4)
+        assert row["end_s"] <= end / 24 + 1e-4
+    for name in NAMES:
+        clips = np.load(tmp_path / "out" / name / "a.npy")
+        assert clips.shape == (10, 8) and clips.dtype == np.float32
+        meta = json.loads((tmp_path / "out" / name / "meta.json").read_text())
+        assert meta["features"] == 8 and meta["clips"] == "shots" and meta["digest"].startswith("sha256:")
+    assert (tmp_path / "out" / "contact_sheets" / "a.png").stat().st_size > 5000
+    assert "next: python 03_evaluate.py --predict" in result.out
+
+
+@pytest.mark.parametrize("detector", ["adaptive", "content"])
+def test_cuts_are_those_of_pyscenedetect(tmp_path, detector):
+    path = film(tmp_path / "a.mp4", [40, 16, 30, 15, 15, 15, 60, 10, 5, 33], size=(320, 180))
+    kind = {"adaptive": scenedetect.AdaptiveDetector, "content": scenedetect.ContentDetector}[detector]
+    scenes = scenedetect.detect(str(path), kind(min_scene_len=prepare.SHORTEST_SHOT), start_in_scene=True)
+    rows, _, _ = read(path, detector=detector)
+    starts = [int(row[2]) for i, row in enumerate(rows) if i == 0 or rows[i - 1][1] != row[1]]
+    assert starts == [start.frame_num for start, _ in scenes] and len(starts) > 5
+
+
+@pytest.mark.parametrize("length, clips", [(1, 1), (11, 1), (12, 1), (24, 1), (35, 1), (36, 2), (48, 2), (59, 2)])
+def test_remainder_of_a_shot(tmp_path, length, clips):
+    number = lambda i: np.full((64, 96, 3), 2 * i + 20, np.uint8)  # noqa: E731
+    rows, arrays, _ = read(film(tmp_path / "a.avi", [length], codec="FFV1", paint=number))
+    assert len(rows) == clips
+    shown = (np.concatenate(arrays)[:, 32, 48, 0].astype(int) - 20) // 2
+    assert list(shown) == [min(i, length - 1) for i in range(24 * clips)]  # padded with the last frame
+    assert rows[-1][3] == min(length, 24 * clips)
+
+
+@pytest.mark.parametrize("fps", [5, 12, 15, 23.976, 24, 25, 29.97, 30, 48, 50, 60, 120])
+@pytest.mark.parametrize("segmentation", ["shots", "seconds"])
+def test_any_frame_rate(tmp_path, fps, segmentation):
+    seconds = 3.3
+    frames = round(seconds * fps)
+    picture = lambda i: np.full((64, 96, 3), 20 + 60 * i / fps, np.uint8)  # noqa: E731
+    path = film(tmp_path / "a.avi", [frames], fps=fps, codec="FFV1", paint=picture)
+    rows, arrays, (duration, remark) = read(path, segmentation=segmentation)
+    assert duration == pytest.approx(frames / fps, rel=1e-3) and remark is None
+    assert len(rows) == 3
+    shown = (np.concatenate(arrays)[:, 32, 48, 0].astype(float) - 20) / 60  # the time that each frame's picture tells
+    assert np.abs(shown - np.arange(72) / 24).max() < max(0.5 / 24, 1 / fps) + 0.02
+
+
+def test_variable_frame_rate(tmp_path):
+    times = np.cumsum([0] + [42, 42, 84, 21, 126] * 10)
+    path = film(tmp_path / "a.flv", [51], codec="FLV1", paint=lambda i: np.full((64, 96, 3), 20 + 4 * i, np.uint8))
+    set_timestamps(path, times)
+    rows, arrays, (duration, _) = read(path)
+    assert duration == pytest.approx(3.213, abs=1e-3) and len(rows) == 3
+    shown = (np.concatenate(arrays)[:, 32, 48, 0].astype(float) - 20) / 4
+    due = [np.searchsorted(np.round(times * 0.024), k, side="left") for k in range(72)]
+    due = [i if i < 51 and round(times[i] * 0.024) == k else i - 1 for k, i in enumerate(due)]
+    assert np.abs(shown - due).max() < 1
+
+
+@pytest.mark.parametrize("damage", ["back", "ahead", "twice", "none"])
+def test_damaged_timestamps(tmp_path, damage):
+    times = np.arange(96) * 1000 / 24
+    if damage == "back":
+        times[50] -= 1500
+    elif damage == "ahead":
+        times[50] += 10**6
+    elif damage == "twice":
+        times[48:] -= times[48]
+    else:
+        times[:] = 0
+    path = film(tmp_path / "a.flv", [96], codec="FLV1")
+    set_timestamps(path, times)
+    rows, _, (duration, _) = read(path, segmentation="seconds")
+    assert duration == pytest.approx(4, abs=0.1) and len(rows) == 4
+
+
+def test_rotation(tmp_path):
+    picture = np.zeros((64, 96, 3), np.uint8)
+    picture[:, :48] = 255  # the left half, which a quarter turn clockwise brings up
+    path = film(tmp_path / "a.mp4", [24], paint=lambda i: picture)
+    set_rotation(path)
+    _, arrays, _ = read(path)
+    assert arrays[0].shape == (24, 96, 64, 3)
+    assert arrays[0][:, :40].min() > 200 and arrays[0][:, 56:].max() < 50
+
+
+def test_colours_and_image_frames(tmp_path):
+    picture = np.zeros((64, 96, 3), np.uint8)
+    picture[..., 2] = 250  # red, as OpenCV writes it
+    _, arrays, _ = read(film(tmp_path / "a.avi", [24], codec="MJPG", paint=lambda i: picture), inputs=((0, 3),))
+    assert arrays[0].shape == (3, 64, 96, 3)
+    assert arrays[0][..., 0].min() > 200 and arrays[0][..., 2].max() < 50
+    assert prepare.positions(3, 24) == [4, 12, 20]
+    assert prepare.positions(1, 24) == [12]
+    assert prepare.positions(24, 24) == list(range(24))
+
+
+def test_fixed_seconds_ignore_shots(script, tmp_path, videos):
+    result = script("01_prepare.py", "--videos", videos, "--out", tmp_path, *TINY, "--segmentation", "seconds")
+    assert result.code == 0, result.err
+    rows = table(tmp_path / "shots", "tt5")
+    assert {row["shot"] for row in rows} == {0} and [row["start_frame"] for row in rows] == list(range(0, 139, 24))
+
+
+# The same files, whatever happens
+
+
+@pytest.mark.parametrize("workers", [2, 3])
+def test_same_files_for_more_workers(tmp_path, videos, undisturbed, workers):
+    assert Job(tmp_path / "log", "--videos", videos, "--out", tmp_path / "out", *TINY, "--workers", workers).end() == 0
+    assert contents(tmp_path / "out") == undisturbed
+
+
+def test_same_files_for_two_ranks_one_of_them_killed(tmp_path, videos, undisturbed):
+    options = ["--videos", videos, "--out", tmp_path / "out", *TINY, "--workers", 1]
+    ranks = [Job(tmp_path / f"log{rank}", *options, RANK=str(rank), WORLD_SIZE="2") for rank in range(2)]
+    ranks[1].children(1)
+    ranks[1].process.kill()
+    assert ranks[0].end() == 0
+    done = {path.stem for path in (tmp_path / "out" / NAMES[0]).glob("tt*.npy")}
+    assert {"tt0", "tt2", "tt4"} <= done < {f"tt{i}" for i in range(6)}
+    ranks = [Job(tmp_path / f"log{rank}", *options, RANK=str(rank), WORLD_SIZE="2") for rank in range(2)]
+    assert [rank.end() for rank in ranks] == [0, 0], ranks[1].text()
+    assert contents(tmp_path / "out") == undisturbed
+
+
+def test_same_files_for_two_processes_at_once(tmp_path, videos, undisturbed):
+    options = ["--videos", videos, "--out", tmp_path / "out", *TINY, "--workers", 1]
+    jobs = [Job(tmp_path / f"log{i}", *options) for i in range(2)]
+    assert [job.end() for job in jobs] == [0, 0]
+    assert contents(tmp_path / "out") == undisturbed
+
+
+def test_same_files_after_kills(tmp_path, videos, undisturbed):
+    options = ["--videos", videos, "--out", tmp_path / "out", *TINY, "--workers", 1]
+    generator = np.random.default_rng(0)
+    for _ in range(int(os.environ.get("KILLS", 8))):
+        job = Job(tmp_path / "log", *options)
+        job.process.join(generator.uniform(0.1, 2.5))
+        job.process.kill()
+        job.process.join()
+        for path in (tmp_path / "out").rglob("tt*.npy"):
+            if not path.name.startswith("."):
+                np.load(path)
+    assert Job(tmp_path / "log", *options).end() == 0
+    assert contents(tmp_path / "out") == undisturbed
+
+
+def test_interrupt(tmp_path, videos, undisturbed):
+    job = Job(tmp_path / "log", "--videos", videos, "--out", tmp_path / "out", *TINY, "--workers", 1)
+    (child,) = job.children(1)
+    os.kill(job.process.pid, signal.SIGINT)
+    before = time.monotonic()
+    assert job.end() == 130 and time.monotonic() - before < 2, job.text()
+    assert "go on with: python 01_prepare.py" in job.text() and "Traceback" not in job.text()
+    assert not os.path.exists(f"/proc/{child}")
+    assert Job(tmp_path / "log", "--videos", videos, "--out", tmp_path / "out", *TINY).end() == 0
+    assert contents(tmp_path / "out") == undisturbed
+
+
+# What is there already
+
+
+def test_finished_work_is_skipped(script, tmp_path, videos):
+    options = ["--videos", videos, "--out", tmp_path, *TINY]
+    assert script("01_prepare.py", *options).code == 0
+    before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*.*")}
+    assert "6 of 6 trailers prepared" in script("01_prepare.py", *options).out
+    assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*.*")} == before
+    (tmp_path / NAMES[0] / "tt3.npy").unlink()
+    assert "1 of 6 trailers to prepare" in script("01_prepare.py", *options).out
+    assert (tmp_path / NAMES[0] / "tt3.npy").exists()
+
+
+def test_a_finished_folder_of_12000_is_quick(script, tmp_path):
+    for folder, suffix in (("videos", ".mp4"), ("out/shots", ".csv"), (f"out/{NAMES[0]}", ".npy")):
+        (tmp_path / folder).mkdir(parents=True)
+        for i in range(12000):
+            (tmp_path / folder / f"tt{i:07d}{suffix}").touch()
+    options = ["--videos", tmp_path / "videos", "--out", tmp_path / "out", "--image", "tiny2d", "--video", "none"]
+    setting = {"segmentation": "shots", "detector": "adaptive", "fps": 24.0, "frames_per_clip": 24}
+    divita.write_text(tmp_path / "out/shots/meta.json", json.dumps({"format": divita.FORMAT, **setting}))
+    meta = {"format": divita.FORMAT, "representation": NAMES[0], "input": "image", "backbone": "tiny2d"}
+    meta |= {"weights": "random", **setting, "frames": 24, "input_size": 64, "precision": "float32"}
+    divita.write_text(tmp_path / "out" / NAMES[0] / "meta.json", json.dumps(meta))
+    before = time.monotonic()
+    assert "12000 of 12000 trailers prepared" in script("01_prepare.py", *options, "--weights", "random").out
+    assert time.monotonic() - before < 5
+
+
+@pytest.mark.parametrize("options, told", [(["--fps", "12"], None), (["--detector", "content"], "detector adaptive"),
+                                           (["--image-frames", "2"], "frames 24, not 2"),
+                                           (["--precision", "bfloat16"], "precision float32")])  # fmt: skip
+def test_other_settings(script, tmp_path, videos, options, told):
+    common = ["--videos", videos, "--out", tmp_path, *TINY]
+    assert script("01_prepare.py", *common).code == 0
+    result = script("01_prepare.py", *common, *options)
+    if told is None:  # has another name, and clip tables of its own
+        assert result.code == 0
+        assert {"shots", "shots_shots_fps12_fpc24", "tiny2d_shots_fps12_fpc24"} <= {p.name for p in tmp_path.iterdir()}
+        meta = json.loads((tmp_path / "tiny2d_shots_fps12_fpc24" / "meta.json").read_text())
+        assert meta["clips"] == "shots_shots_fps12_fpc24"
+    else:
+        assert result.code == 2 and told in result.err and result.err.count("\n") == 1
+        assert script("01_prepare.py", *common, *options, "--overwrite").code == 0
+
+
+def test_a_changed_video_is_not_mixed_with_what_is_there(script, tmp_path, videos):
+    mine = tmp_path / "videos"
+    mine.mkdir()
+    film(mine / "a.mp4", [48])
+    common = ["--videos", mine, "--out", tmp_path / "out", "--weights", "random", "--image", "tiny2d"]
+    assert script("01_prepare.py", *common, "--video", "none").code == 0
+    film(mine / "a.mp4", [72])
+    result = script("01_prepare.py", *common, "--video", "tiny3d")
+    assert result.code == 1 and "did the video change?" in result.err
+    assert script("01_prepare.py", *common, "--video", "tiny3d", "--overwrite").code == 0
+    assert [len(np.load(tmp_path / "out" / name / "a.npy")) for name in NAMES] == [3, 3]
+
+
+def test_labels_are_copied_with_splits(script, tmp_path, videos):
+    (tmp_path / "mine.csv").write_bytes(b"\xef\xbb\xbfmid;drama;war\r\ntt0;1;0\r\ntt1;0;1\r\ngone;1;1\r\n")
+    options = ["--videos", videos, "--out", tmp_path / "out", "--labels", tmp_path / "mine.csv"]
+    result = script("01_prepare.py", *options, *TINY)
+    assert result.code == 0, result.err
+    assert "1 of 3 labelled trailers have no video and are left out (gone)" in result.out
+    assert "4 of 6 videos have no labels" in result.out
+    labels = divita.read_labels(tmp_path / "out" / "labels.csv")
+    assert labels.mids == ["tt0", "tt1", "gone"] and labels.splits.shape == (3, 3)
+    assert "next: python 02_train.py --data" in result.out
+
+
+@pytest.mark.parametrize("options, told", [
+    (["--videos", "nowhere"], "nowhere"), (["--videos", "."], "no videos there"), (["--image", "nonsense"], "nonsense"),
+    (["--image", "tiny3d"], "--image tiny3d: it is for --video"), (["--weights", "tiny2d=none.pth"], "none.pth"),
+    (["--weights", "good"], "--weights good"), (["--image-frames", "25"], "only 24 frames"),
+    (["--image", "none", "--video", "none"], "at least one"), (["--fps", "0"], "--fps"),
+    (["--workers", "0"], "workers"), (["--labels", "nowhere.csv"], "nowhere.csv"),
+])  # fmt: skip
+def test_errors_of_the_command_line(script, tmp_path, videos, monkeypatch, options, told):
+    monkeypatch.chdir(tmp_path)
+    result = script("01_prepare.py", "--videos", videos, "--out", tmp_path / "out", *TINY, *options)
+    assert result.code == 2 and told in result.err and result.err.count("\n") == 1
