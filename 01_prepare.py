@@ -15,6 +15,7 @@ same command goes on after an interruption, and a video that cannot be decoded i
 # ruff: noqa: E402 (imports follow the command line, so that --help answers at once)
 import argparse
 import os
+import signal
 
 IMAGE, VIDEO = ["efficientnetlite_b0"], ["shufflenet3d"]  # backbones
 FPS, FRAMES_PER_CLIP = 24.0, 24
@@ -77,8 +78,14 @@ def parse_arguments():
     return parser.parse_args()
 
 
+def interrupted_early(*_):
+    os.write(2, b"01_prepare.py: interrupted before it began\n")
+    os._exit(130)
+
+
 if __name__ == "__main__":
     ARGUMENTS = parse_arguments()
+    signal.signal(signal.SIGINT, interrupted_early)  # the imports take a while; divita.run() takes over from here
 
 import collections
 import contextlib
@@ -88,7 +95,6 @@ import hashlib
 import json
 import multiprocessing
 import queue
-import signal
 import sys
 import threading
 import time
@@ -107,11 +113,174 @@ from tqdm import tqdm
 import divita
 from divita import UserError
 
+cv2.setNumThreads(1)  # videos are decoded side by side; and a pool of threads would not survive a fork
+
 # ---- The demo data set ----
 
 
+DEMO_TRAILERS, DEMO_SEED, DEMO_FPS = 100, 0, 24
+DEMO_SIZE = 256, 144  # width, height
+GENRES = ["action", "adventure", "comedy", "crime", "drama", "fantasy", "horror", "romance", "sci-fi", "thriller"]
+PICTURES = {  # what a frame shows; every other genre shows plain rocks
+    "comedy": "confetti",
+    "crime": "stripes",
+    "drama": "people",
+    "fantasy": "stars",
+    "romance": "hearts",
+    "sci-fi": "planets",
+}
+CAMERAS = {  # how the camera moves; in every other genre it drifts
+    "action": "shake",
+    "adventure": "pan",
+    "drama": "still",
+    "horror": "flicker",
+    "sci-fi": "roll",
+    "thriller": "throb",
+}
+
+
 def make_demo(out, workers):
-    raise UserError("the demo data set is not there yet; give --videos")
+    """Make the synthetic demo data set in the folder `out`: the same files whatever the number of `workers`.
+
+    Writes labels.csv, true_cuts.csv (mid, frame: the first frame of each shot but the first) and
+    videos/<mid>.mp4; a video that is there already is kept.
+    """
+    videos = Path(out) / "videos"
+    videos.mkdir(parents=True, exist_ok=True)
+    y, splits = demo_labels()
+    mids = [f"demo{i:03d}" for i in range(len(y))]
+    edits = [demo_edit(i, np.flatnonzero(row)) for i, row in enumerate(y)]
+    with divita.written(videos.parent / "labels.csv") as temporary:
+        rows = [["mid", *GENRES, "split0", "split1", "split2"]]
+        rows += [[mid, *labels, *parts] for mid, labels, parts in zip(mids, y, splits)]
+        temporary.write_text("".join(",".join(map(str, row)) + "\n" for row in rows))
+    with divita.written(videos.parent / "true_cuts.csv") as temporary:
+        cuts = [(mid, cut) for mid, edit in zip(mids, edits) for cut in np.cumsum([n for _, n in edit])[:-1]]
+        temporary.write_text("mid,frame\n" + "".join(f"{mid},{cut}\n" for mid, cut in cuts))
+    jobs = [(videos / f"{mid}.mp4", i, edit) for i, (mid, edit) in enumerate(zip(mids, edits))]
+    jobs = [job for job in jobs if not job[0].exists()]
+    with process_context().Pool(workers) as pool:
+        for _ in tqdm(pool.imap_unordered(film, jobs), "demo trailers", len(jobs), unit="trailer"):
+            pass
+
+
+def demo_labels():
+    """-> y (N, G) of 0 and 1, one to three genres a trailer, all as frequent; splits (N, 3), 0 train to 2 test."""
+    rng = np.random.default_rng([DEMO_SEED, 0])
+    y = np.zeros((DEMO_TRAILERS, len(GENRES)), int)
+    for row, count in zip(y, rng.permutation(np.resize([1, 2, 3], DEMO_TRAILERS))):
+        rarest = np.argsort(y.sum(0) + rng.uniform(0, 3, len(GENRES)))  # the noise keeps the pairs varied
+        row[rarest[:count]] = 1
+    parts = np.resize([0, 0, 1, 0, 2, 0, 0, 2, 0, 0], DEMO_TRAILERS)  # 70 %, 10 %, 20 %
+    return y, np.stack([rng.permutation(parts) for _ in range(3)], axis=1)
+
+
+def demo_edit(trailer, genres):
+    """-> [(genre, frames), ...]: a trailer's shots, 0.7 to 3 s each, its genres taking turns, 15 to 20 s in all."""
+    rng = np.random.default_rng([DEMO_SEED, 1, trailer])
+    shortest, longest = 17, 3 * DEMO_FPS
+    frames, end = [], rng.integers(15 * DEMO_FPS, 19 * DEMO_FPS)
+    while sum(frames) < end:
+        frames.append(int(np.exp(rng.uniform(np.log(shortest), np.log(longest)))))  # short ones are more frequent
+    frames[-1] = min(frames[-1], max(shortest, 20 * DEMO_FPS - sum(frames[:-1])))
+    turns = [genre for _ in frames for genre in rng.permutation(genres)]
+    return [(GENRES[genre], n) for genre, n in zip(turns, frames)]
+
+
+def film(job):
+    """Shoot and cut one trailer: `job` is its path, its number and its edit."""
+    path, trailer, edit = job
+    rng = np.random.default_rng([DEMO_SEED, 2, trailer])
+    hue, dark = rng.uniform(0, 180), rng.integers(2)
+    with divita.written(path) as temporary:
+        writer = cv2.VideoWriter(str(temporary), cv2.VideoWriter_fourcc(*"mp4v"), DEMO_FPS, DEMO_SIZE)
+        for genre, frames in edit:
+            hue, dark = (hue + rng.uniform(50, 130)) % 180, not dark  # a cut is seen in colour and in light
+            canvas = paint(PICTURES.get(genre, "rocks"), hue, dark, rng)
+            for frame in shoot(canvas, CAMERAS.get(genre, "drift"), frames, rng):
+                writer.write(frame)
+        writer.release()
+
+
+def paint(picture, hue, dark, rng):
+    """-> canvas (288, 512, 3) uint8 BGR, twice a frame's size: forms of one kind strewn over a shaded ground."""
+    width, height = 2 * DEMO_SIZE[0], 2 * DEMO_SIZE[1]
+    ground, form = ((40, 54), (115, 135)) if dark else ((192, 212), (105, 125))  # ranges of brightness
+    corners = colours(hue + rng.uniform(-12, 12, 4), ground, rng).reshape(2, 2, 3)
+    canvas = cv2.resize(corners, (width, height), interpolation=cv2.INTER_LINEAR).astype(np.uint8)
+    plain, centres = canvas.copy(), strew(width, height, 36, rng)
+    tint = hue + rng.choice([-1, 1]) * rng.uniform(15, 30) + rng.uniform(-8, 8, len(centres))
+    tint = rng.uniform(0, 180, len(centres)) if picture == "confetti" else tint
+    scale = rng.uniform(0.9, 1.15) * rng.uniform(10, 17, len(centres))  # px
+    for centre, colour, size in zip(centres, colours(tint, form, rng), scale * np.exp(1j * rng.uniform(-0.5, 0.5))):
+        for outline in outlines(picture, rng):
+            points = np.stack([(outline * size).real, (outline * size).imag], axis=1) + centre
+            cv2.fillPoly(canvas, [np.int32(points * 16)], colour, cv2.LINE_AA, shift=4)
+    if picture == "stripes":  # the ground shows through every other line
+        x, y = np.meshgrid(np.arange(width), np.arange(height))
+        angle, period = rng.uniform(0, np.pi), rng.uniform(5, 7)
+        lines = (x * np.cos(angle) + y * np.sin(angle)) % period < period / 2
+        canvas = np.where(lines[..., None], canvas, plain)
+    return canvas
+
+
+def colours(hue, brightness, rng):
+    """-> BGR colours (N, 3), float, of N hues in OpenCV's half degrees and a range of brightness."""
+    count = len(hue)
+    hsv = np.stack([hue % 180, rng.uniform(80, 110, count), rng.uniform(*brightness, count)], axis=1)
+    return cv2.cvtColor(np.uint8(hsv)[None], cv2.COLOR_HSV2BGR)[0].astype(float)
+
+
+def strew(width, height, spacing, rng):
+    """-> the centres (N, 2) of an irregular grid."""
+    grid = np.mgrid[spacing / 2 : width : spacing, spacing / 2 : height : spacing].reshape(2, -1).T
+    return grid + rng.uniform(-0.3, 0.3, grid.shape) * spacing
+
+
+def outlines(picture, rng):
+    """-> the outlines of one form as arrays of complex numbers, about 1 in radius, y pointing down."""
+    turn = np.linspace(0, 2 * np.pi, 40, endpoint=False)
+    circle = np.exp(1j * turn)
+    if picture == "hearts":
+        return [(16 * np.sin(turn) ** 3 - 1j * np.polynomial.chebyshev.chebval(np.cos(turn), [0, 13, -5, -2, -1])) / 15]
+    if picture == "stars":
+        return [np.exp(0.2j * np.pi * np.arange(10) - 0.5j * np.pi) * np.resize([1.25, 0.5], 10)]
+    if picture == "people":
+        shoulders = np.where(circle.imag < 0, circle, circle.real + 0.3j) * 0.95 + 0.8j
+        return [shoulders, 0.5 * circle - 0.65j]
+    if picture == "planets":
+        band = np.exp(0.3j) * (1.7 * circle.real + 0.35j * circle.imag)
+        return [0.75 * circle, np.concatenate([band, 0.8 * band])]
+    return [np.exp(1j * np.sort(rng.uniform(0, 2 * np.pi, 7))) * rng.uniform(0.8, 1.2, 7)]
+
+
+def shoot(canvas, camera, frames, rng):
+    """Yield `frames` frames (144, 256, 3) of the canvas, seen by a moving camera."""
+    t, still = np.arange(frames), np.zeros(frames)
+    heading, pace = rng.uniform(0, 2 * np.pi), rng.uniform(0.4, 1.2)
+    x, y = pace * np.cos(heading) * t, pace * np.sin(heading) * t  # px
+    zoom, roll, light = still + rng.uniform(0.9, 1.1), still + rng.uniform(-0.1, 0.1), still + rng.uniform(0.65, 1.0)
+    phase, sign = rng.uniform(0, 2 * np.pi), rng.choice([-1, 1])
+    if camera == "still":
+        x, y = still, still
+    if camera == "shake":
+        angle = rng.uniform(0, 2 * np.pi, frames)
+        x, y = x + 4.5 * np.cos(angle), y + 4.5 * np.sin(angle)
+    if camera == "pan":
+        x = sign * rng.uniform(6, 9) * t
+    if camera == "flicker":
+        light = 0.82 + 0.14 * (-1.0) ** t
+    if camera == "throb":
+        light = 0.8 + 0.2 * np.sin(2 * np.pi * rng.uniform(1.5, 2.5) / DEMO_FPS * t + phase)
+    if camera == "roll":
+        roll = roll + sign * rng.uniform(0.05, 0.08) * t
+    centre, middle = np.array([canvas.shape[1], canvas.shape[0]]) * rng.uniform(0.4, 0.6, 2), np.array(DEMO_SIZE) / 2
+    for i in range(frames):
+        turn = np.array([[np.cos(roll[i]), -np.sin(roll[i])], [np.sin(roll[i]), np.cos(roll[i])]]) / zoom[i]
+        view = np.column_stack([turn, centre + (x[i], y[i]) - turn @ middle])  # frame -> canvas
+        flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
+        frame = cv2.warpAffine(canvas, view, DEMO_SIZE, flags=flags, borderMode=cv2.BORDER_REFLECT)
+        yield cv2.convertScaleAbs(frame, alpha=light[i])
 
 
 # ---- Which videos ----
@@ -408,7 +577,6 @@ def decode(connection, plan):
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG: if the parent is killed, end too
     os.dup2(os.open(os.devnull, os.O_WRONLY), 2)  # FFmpeg's messages; one line of ours says what is wrong
-    cv2.setNumThreads(1)
     torch.set_num_threads(1)
     spoken = time.monotonic()
 
@@ -433,12 +601,16 @@ def decode(connection, plan):
                 send(("failed", f"cannot be decoded ({divita.one_line(error)})"))
 
 
+def process_context():
+    """A fork starts at once, where a fresh process would import Keras for ten seconds."""
+    return multiprocessing.get_context("fork" if sys.platform == "linux" else "spawn")
+
+
 class Decoder:
     """A decoding process and the video that it works on."""
 
     def __init__(self, plan):
-        # A fork starts at once, where a fresh process would import Keras for ten seconds.
-        context = multiprocessing.get_context("fork" if sys.platform == "linux" else "spawn")
+        context = process_context()
         self.connection, theirs = context.Pipe()
         self.process = context.Process(target=decode, args=(theirs, plan), daemon=True)
         self.process.start()
@@ -733,7 +905,7 @@ class Job:
         done = set() if arguments.overwrite else self.done()
         self.todo = {mid: videos[mid] for mid in share if mid not in done}
         self.left = len(videos) - len(done)  # of all ranks
-        self.made, self.clips, self.failed, self.bar = 0, 0, {}, None
+        self.made, self.clips, self.failed, self.bar, self.counted = 0, 0, {}, None, 0.0
         self.sheets = set(sorted(videos)[: arguments.sheets])
 
     def remove(self, mids):
@@ -761,7 +933,8 @@ class Job:
         path = self.out / "failed.csv"
         with divita.locked(self.out):
             before = divita.read_table(path)[1] if path.exists() else []
-            rows = {mid: reason for _, (mid, reason) in before}
+            present = set(map(printable, self.videos))
+            rows = {mid: reason for _, (mid, reason) in before if mid in present}
             rows |= {printable(mid): reason for mid, reason in outcomes.items()}
             rows = sorted((mid, reason) for mid, reason in rows.items() if reason)
             if rows:
@@ -773,19 +946,19 @@ class Job:
         self.failed[mid] = reason
         self.record({mid: reason})
         self.say(f"{printable(mid)}: failed: {reason}")
-        self.advance()
+        if self.bar is not None:
+            self.advance()
 
     def say(self, text):
         tqdm.write(text, file=sys.stderr)
 
     def advance(self):
         """Move the bar, which counts the trailers of all ranks."""
-        if self.bar is None:
-            return
         if self.ranks == 1:
             self.bar.update()
-        elif time.time() > self.bar.last_print_t + 2:  # looking at the folders is not free
-            self.bar.n = self.bar.total - (len(self.videos) - len(self.done()))
+        elif self.rank == 0 and time.monotonic() > self.counted + 2:  # looking into the folders is not free
+            self.counted = time.monotonic()
+            self.bar.n = self.left - (len(self.videos) - len(self.done()))
             self.bar.refresh()
 
     def save(self, trailer):
@@ -857,7 +1030,7 @@ def prepare(job):
         decode_all(job.todo, plan, decoders, job.arguments.patience), ahead=2 * job.arguments.batch_size
     )
     with contextlib.closing(messages):
-        print(f"{len(job.todo)} of {len(job.videos)} trailers to prepare, {divita.device()}")
+        print(f"{len(job.todo)} of {len(job.videos)} trailers to prepare, {divita.device()}", flush=True)
         build(job)
         job.start()
         batches = [Batches(one, job.arguments.batch_size) for one in job.wanted]

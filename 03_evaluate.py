@@ -123,15 +123,24 @@ def read_runs(folder):
 
 def read_run(name, splits):
     """Read the splits of a run, {split: folder}."""
-    configs = {split: divita.read_json(path / "config.json") for split, path in splits.items()}
+    configs = {split: read_config(path / "config.json") for split, path in splits.items()}
     tests = {split: read_predictions(path / "predictions.npz", configs[split]) for split, path in splits.items()}
     histories = {split: read_history(path / "history.csv") for split, path in splits.items()}
     scores = []
     for _, true, probabilities in tests.values():
-        scores.append(weighted_metrics(true, probabilities, np.ones((1, len(true))))[0])
-        scores[-1][4:][~true.any(0)] = np.nan
+        found = divita.metrics(true, probabilities)
+        per_genre = np.where(true.any(0), found["per_genre"], np.nan)
+        scores.append(100 * np.array([*(found[metric] for metric in METRICS), *per_genre]))
     config = next(iter(configs.values()))
     return Run(name, config, tests, histories, np.array(scores), *cost(config))
+
+
+def read_config(path):
+    config = divita.read_json(path)
+    absent = {"aggregation", "clips", "fusion", "genres", "image", "snippet_clips", "video"} - config.keys()
+    if absent:
+        raise divita.UserError(f"{path}: does not say {', '.join(sorted(absent))}; train again, --overwrite")
+    return config
 
 
 def read_predictions(path, config):
@@ -231,19 +240,6 @@ def backbone_cost(name, frames):
 # ---- Metrics of many resamples at once ----
 
 
-def areas(hits, selected):
-    """Return the areas under R precision-recall curves by the trapezoid rule, as scikit-learn has them: (R,).
-
-    hits, selected (R, T): how many positives and how many cells have a score from each of T falling thresholds on. A
-    curve starts at recall 0 and precision 1; where nothing is positive, its area is 0.5.
-    """
-    precision = hits / np.maximum(selected, 1)
-    precision[selected == 0] = 1
-    first = hits[:, 0] * (1 + precision[:, 0])
-    others = np.einsum("rt,rt->r", np.diff(hits, axis=1), precision[:, 1:] + precision[:, :-1])
-    return np.divide((first + others) / 2, hits[:, -1], out=np.full(len(hits), 0.5), where=hits[:, -1] > 0)
-
-
 def weighted_areas(true, score, rows, weights):
     """Return the area of n cells under R weightings: (n,), (n,), each cell's trailer (n,), weights (R, N) -> (R,)."""
     order = np.argsort(-score, kind="stable")  # once for all weightings, which is what makes a bootstrap quick
@@ -252,18 +248,8 @@ def weighted_areas(true, score, rows, weights):
     found = []
     for some in np.array_split(weights.astype(float), -(-len(weights) // 8)):  # few at a time stay in the cache
         counts = some[:, rows]  # (8, n)
-        found.append(areas(np.cumsum(counts * true, 1)[:, last], np.cumsum(counts, 1)[:, last]))
+        found.append(divita.areas(np.cumsum(counts * true, 1)[:, last], np.cumsum(counts, 1)[:, last]))
     return np.concatenate(found)
-
-
-def trailer_areas(true, score):
-    """Return each trailer's area over its genres: (N, G), (N, G) -> (N,)."""
-    order = np.argsort(-score, axis=1, kind="stable")
-    hits = np.cumsum(np.take_along_axis(true, order, 1), axis=1, dtype=float)
-    places = np.arange(true.shape[1])
-    ends = np.diff(np.take_along_axis(score, order, 1), axis=1, append=np.inf) != 0  # of runs of equal scores
-    last = np.minimum.accumulate(np.where(ends, places, places[-1])[:, ::-1], axis=1)[:, ::-1]
-    return areas(np.take_along_axis(hits, last, 1), last + 1.0)
 
 
 def weighted_metrics(true, probabilities, weights):
@@ -274,7 +260,7 @@ def weighted_metrics(true, probabilities, weights):
     per_genre = np.column_stack(per_genre)  # (R, G)
     frequency = weights @ true.astype(float)  # (R, G)
     by_frequency = (per_genre * frequency).sum(1) / frequency.sum(1)
-    by_trailer = weights @ trailer_areas(true, probabilities) / weights.sum(1)
+    by_trailer = weights @ divita.trailer_areas(true, probabilities) / weights.sum(1)
     return 100 * np.column_stack([micro, per_genre.mean(1), by_frequency, by_trailer, per_genre])
 
 
@@ -299,7 +285,7 @@ def bootstrap(a, b):
     draws = np.random.default_rng(SEED).multinomial(len(mids), np.full(len(mids), 1 / len(mids)), RESAMPLES)
     weights = np.vstack([np.ones_like(draws[:1]), draws])  # (1 + R, mids); the first: every trailer once
     values = np.zeros((2, len(weights), 4))
-    for split, shared in common.items():
+    for split, shared in tqdm(common.items(), "bootstrap", leave=False):
         for i, (tested, true, probabilities) in enumerate((a.tests[split], b.tests[split])):
             row = {mid: j for j, mid in enumerate(tested)}
             rows = [row[mid] for mid in shared]
@@ -521,14 +507,15 @@ def claims_table(runs, notes):
         light["+".join(names)] = made_by[0] if made_by else None
     absent = [name for name, run in light.items() if run is None]
     pair, top = light.values()
-    lightweight = gain([] if absent else [(pair, top)], " and ".join(absent))
+    lightweight = gain([] if absent else [(pair, top)], f"{' and '.join(absent)} (02_train.py --experiment transfer)")
     if not absent and pair.gmacs and top.gmacs:
         lightweight += "; " + shares((pair.parameters, pair.gmacs), (top.parameters, top.gmacs))
+    apart = "{} on shots and on seconds (02_train.py --experiment segmentation)"
     rows = [
-        [f"shots instead of seconds, {kind}", paper, gain(segmentation_pairs(runs, kind), f"{kind} on both")]
+        [f"shots instead of seconds, {kind}", paper, gain(segmentation_pairs(runs, kind), apart.format(kind))]
         for kind, paper in (("image", "+1.83 %"), ("video", "+3.75 %"))
     ]
-    single = gain(fusion_pairs(runs), "image, video and both, otherwise alike")
+    single = gain(fusion_pairs(runs), "image, video and both, otherwise alike (02_train.py)")
     rows += [
         ["fusion instead of its better input", "+2.91 %", single],
         ["ShuffleNet fusion instead of Swin-3D", f"-3.46 %; {PAPER_SHARES}", lightweight],
@@ -736,20 +723,15 @@ def draw_figures(runs, out):
 
 def predict(arguments):
     """Print the genres of the trailers in a prepared folder, draw them over time, and write predictions.csv."""
-    import keras
-
-    folders = sorted(path.parent for path in (arguments.runs / arguments.run).glob("split*/config.json"))
-    if not folders:
-        there = sorted({path.parts[-3] for path in arguments.runs.glob("*/split*/config.json")})
-        raise divita.UserError(
-            f"{arguments.runs}: no trained run {arguments.run}; there is {', '.join(there) or 'none'}"
-        )
-    config = divita.read_json(folders[0] / "config.json")
+    config, models = read_models(arguments.runs, arguments.run)
     genres, length = config["genres"], config["snippet_clips"]
-    representations = [matching(arguments.predict, *of_input) for of_input in inputs(config)]
-    models = [keras.models.load_model(folder / "model.keras", compile=False) for folder in folders]
+    representations = [matching(arguments.predict, config, *of_input) for of_input in inputs(config)]
+    everyone = sorted(set().union(*(x.rows for x in representations)))
+    usable, left_out = divita.usable(divita.Labels(everyone, [], None, None), representations)
+    print(f"{divita.device()}; {len(usable)} trailers, {len(models)} models{left_out and '; ' + left_out or ''}")
+    divita.sweep(arguments.out)
     videos, rows = find_videos(arguments), []
-    for mid in tqdm(sorted(set.intersection(*(set(x.rows) for x in representations))), "trailers", leave=False):
+    for mid in tqdm([everyone[row] for row in usable], "trailers", leave=False):
         clips = [x[mid] for x in representations]  # [(C, F), ...]
         p = np.mean([divita.predict(model, [clips], length)[0] for model in models], 0)  # (G,)
         rows.append([mid, *(f"{value:.4f}" for value in p)])
@@ -761,27 +743,40 @@ def predict(arguments):
             figure = draw_trailer(mid, p, over_time, genres, times, videos.get(mid))
             save(figure, arguments.out / f"genres_of_{mid}.png")
     divita.write_csv(arguments.out / "predictions.csv", ["mid", *genres], rows)
-    print(f"{len(rows)} trailers, {len(models)} models: predictions.csv and genres_of_*.png are in {arguments.out}")
+    print(f"probabilities (predictions.csv) and figures (genres_of_*.png): {arguments.out}")
 
 
-def matching(folder, kind, name, expected):
+def read_models(runs, name):
+    """Return a run's configuration and its models, one per split."""
+    folders = sorted(path.parent for path in (runs / name).glob("split*/config.json"))
+    if not folders:
+        there = sorted({path.parts[-3] for path in runs.glob("*/split*/config.json")})
+        raise divita.UserError(f"{runs}: no trained run {name}; there is {', '.join(there) or 'none'}")
+    return read_config(folders[0] / "config.json"), [divita.load_model(folder / "model.keras") for folder in folders]
+
+
+def matching(folder, config, kind, name, expected):
     """Open the representation in `folder` that was made as a run's was; a UserError says what differs."""
     there = [path for path in divita.representations(folder) if divita.backbone_of(path) == expected["backbone"]]
     if not there:
         make = f"python 01_prepare.py --videos DIR --out {folder} --{kind} {expected['backbone']}"
         raise divita.UserError(f"{folder}: no representation by {expected['backbone']} there; make it with {make}")
     keys = ("digest" if "digest" in expected else "weights", "segmentation", "detector", "fps", "frames_per_clip")
+    keys = [key for key in (*keys, "frames", "input_size") if key in expected]
     differing = []
     for path in there:
         meta = divita.meta_of(path) or published_meta(path.name)
-        keys = [key for key in (*keys, "frames", "input_size") if key in expected]
         differing.append(
             [f"{key} {meta.get(key)}, not {expected[key]}" for key in keys if meta.get(key) != expected[key]]
         )
     path, fewest = min(zip(there, differing), key=lambda pair: len(pair[1]))
     if fewest:
         raise divita.UserError(f"{path}: not made as the run's {name}: {'; '.join(fewest)}; prepare the trailers alike")
-    return divita.open_representation(folder, path.name)
+    representation = divita.open_representation(folder, path.name)
+    if representation.features != config[f"{kind}_features"]:
+        features = f"{representation.features} features, not {config[f'{kind}_features']}"
+        raise divita.UserError(f"{path}: {features} as the run's {name}; prepare the trailers alike")
+    return representation
 
 
 def in_words(p, genres):
@@ -833,10 +828,10 @@ def draw_trailer(mid, p, over_time, genres, times, video):
     cuts = times["start_s"][1:][np.diff(times["shot"]) > 0]
     pictures = shot_pictures(video, times) if video else []
     heights = [1] * len(genres) + [1.3] * bool(pictures)
-    figure, axes = plt.subplots(
-        len(heights), figsize=(7, 0.7 + 0.27 * sum(heights)), height_ratios=heights, sharex=True
-    )
-    for axis, g in zip(np.atleast_1d(axes), np.argsort(-p)):
+    size = (7, 0.7 + 0.27 * sum(heights))
+    figure, axes = plt.subplots(len(heights), figsize=size, height_ratios=heights, sharex=True, squeeze=False)
+    axes = axes[:, 0]
+    for axis, g in zip(axes, np.argsort(-p)):
         x, y = [0, *middle, end], over_time[[0, *range(len(over_time)), -1], g]
         axis.fill_between(x, y, color=colour(genres[g], genres), alpha=0.5, linewidth=0)
         axis.plot(x, y, color=colour(genres[g], genres), linewidth=1)
@@ -846,20 +841,19 @@ def draw_trailer(mid, p, over_time, genres, times, video):
         weight = "bold" if p[g] >= THRESHOLD else "normal"
         axis.set_ylabel(f"{genres[g]} {p[g]:.2f}", rotation=0, ha="right", va="center", weight=weight)
         axis.tick_params(bottom=False)
-    last = np.atleast_1d(axes)[-1]
     for left, right, picture in pictures:
-        last.imshow(picture, extent=(left, right, 0, 1), aspect="auto")
+        axes[-1].imshow(picture, extent=(left, right, 0, 1), aspect="auto")
     if pictures:
-        last.set(xlim=(0, end), ylim=(0, 1), yticks=())
-        last.set_ylabel("shots", rotation=0, ha="right", va="center")
-    last.tick_params(bottom=True)
-    last.set_xlabel("time (s); grey lines: cuts")
+        axes[-1].set(xlim=(0, end), ylim=(0, 1), yticks=())
+        axes[-1].set_ylabel("shots", rotation=0, ha="right", va="center")
+    axes[-1].tick_params(bottom=True)
+    axes[-1].set_xlabel("time (s); grey lines: cuts")
     figure.suptitle(f"{mid}: probability (0 to 1, dots at {THRESHOLD}) in snippets of {width} clips", size=8)
     return figure
 
 
 def shot_pictures(video, times, most=10):
-    """Return [(left, right, picture)] in seconds: the middle frames of the shots, or of as many as there is room for."""
+    """Return [(left, right, picture)] in seconds: the middle frames of as many shots as there is room for."""
     import cv2
 
     pictures, end, free = [], times["end_s"][-1], 0

@@ -19,6 +19,7 @@ import importlib.util
 import io
 import json
 import math
+import operator
 import os
 import shlex
 import shutil
@@ -808,7 +809,35 @@ def resnet50(shape):
 
 
 def kerascv_preset(preset, shape):
-    raise NotImplementedError
+    handle, models = kerascv_handle(preset), kerascv().models
+    with kerascv_files(preset, "config.json"):
+        network = models.Backbone.from_preset(handle, load_weights=False, input_shape=shape, include_rescaling=True)
+    return keras.Model(network.input, mean_over_space(network.output))
+
+
+def kerascv_handle(preset):
+    """Return where KerasCV keeps a preset, kaggle://... or gs://..."""
+    models = kerascv().models
+    classes = [c for c in vars(models).values() if isinstance(c, type) and issubclass(c, models.Backbone)]
+    handles = {name: about.get("kaggle_handle") for c in classes for name, about in c.presets.items()}
+    if not handles.get(preset):
+        known = ", ".join(name for name in handles if handles[name] and name.endswith("_imagenet"))
+        raise UserError(f"KerasCV cannot load a preset called {preset!r}; ImageNet weights come with {known}")
+    return handles[preset]
+
+
+@contextlib.contextmanager
+def kerascv_files(preset, file):
+    """Turn whatever a download by KerasCV ends in into a line that says what to fetch."""
+    try:
+        yield
+    except Exception as error:
+        place = kerascv_handle(preset).replace("kaggle://", "https://www.kaggle.com/models/")
+        place = place.replace("gs://", "https://storage.googleapis.com/")
+        advice = f"fetch {file} from {place} and give it with --weights NAME=FILE"
+        if file == "config.json":
+            advice = f"fetch {place} where there is a network and copy the cache of kagglehub or Keras from there"
+        raise UserError(f"{preset}: {file} cannot be downloaded ({one_line(error)[:200]}); {advice}") from None
 
 
 def swin(shape):
@@ -865,9 +894,11 @@ def load_backbone(name, weights="pretrained", seed=0, frames=24, size=None):
     model = backbone.build((height, width, 3) if backbone.input == "image" else (frames, height, width, 3))
     if weights == "random":
         randomise(model, seed)
-    else:
+    elif backbone.names:
         tensors, path = read_checkpoint(backbone, weights)
         assign(backbone, model, tensors, path)
+    else:
+        read_keras_weights(backbone, model, weights)
     return model
 
 
@@ -966,6 +997,34 @@ def in_keras_layout(name, tensor, shape):
     return tensor
 
 
+def read_keras_weights(backbone, model, weights):
+    """Load a file in Keras's own format, a KerasCV preset's or one given; refuse one that does not fit exactly."""
+    import h5py
+
+    path = weights
+    if weights == "pretrained":
+        from keras_cv.src.utils.preset_utils import get_file
+
+        preset = backbone.checkpoint.removeprefix("kerascv:")
+        with kerascv_files(preset, "model.weights.h5"):
+            path = get_file(kerascv_handle(preset), "model.weights.h5")
+    for variable in model.weights:
+        variable.assign(np.full(variable.shape, np.nan, np.float32))  # so that one left out is seen
+    tensors = []
+    try:
+        with h5py.File(path) as file:
+            file.visititems(lambda name, item: tensors.append(name) if isinstance(item, h5py.Dataset) else None)
+        model.load_weights(path)
+    except (OSError, ValueError, KeyError) as error:
+        reason = one_line(error)[:200]
+        raise UserError(f"{path}: no Keras weights (*.weights.h5) that fit {backbone.name} ({reason})") from None
+    unset = [v.path for v in model.weights if not np.isfinite(keras.ops.convert_to_numpy(v)).all()]
+    if unset:
+        raise UserError(f"{path}: does not fit {backbone.name}: missing or not a number {', '.join(unset[:3])}")
+    if len(tensors) != len(model.variables):
+        raise UserError(f"{path}: holds {len(tensors)} tensors, {backbone.name} has {len(model.variables)}")
+
+
 def digest(model):
     """Return the SHA-256 of a model's weights, the same wherever and however they were loaded."""
     sha = hashlib.sha256()
@@ -977,11 +1036,14 @@ def digest(model):
 
 # The network, run over clips
 
+PER_PASS = {"cpu": 2**35, "cuda": 2**41}  # multiply-adds in one pass through the network: enough to keep it busy
+FREEZE_FROM = 64  # clips. Freezing takes 5 to 10 s and saves 30 to 60 ms of 2 cores' time per frame, more per clip
+
 
 @dataclass(frozen=True)
 class Extractor:
     """A backbone ready to be called: uint8 clips (N, T, S, S, 3) -> float32 (N, F); an image backbone's vectors are
-    averaged over T. The numbers of a clip do not depend on the other clips of its batch."""
+    averaged over T. A clip's numbers do not depend on the others in its batch."""
 
     backbone: Backbone
     features: int
@@ -989,6 +1051,7 @@ class Extractor:
     digest: str
     parameters: int
     macs_per_clip: int
+    precision: str
     network: Callable  # uint8 (P, ...) -> (P, F)
     per_pass: int  # P: frames or clips that the network sees at once; the last pass is filled up
     device: torch.device
@@ -1000,11 +1063,11 @@ class Extractor:
         return vectors.mean(1).cpu().numpy()
 
     def one_pass(self, inputs):
-        count = len(inputs)
-        if count < self.per_pass:
-            inputs = np.concatenate([inputs, np.zeros((self.per_pass - count, *inputs.shape[1:]), np.uint8)])
-        with torch.no_grad():
-            return self.network(torch.from_numpy(inputs).to(self.device))[:count].float()
+        pixels = torch.zeros((self.per_pass, *inputs.shape[1:]), dtype=torch.uint8)
+        pixels[: len(inputs)] = torch.from_numpy(inputs)
+        half = self.precision == "bfloat16"
+        with torch.inference_mode(), torch.autocast(self.device.type, torch.bfloat16, enabled=half):
+            return self.network(pixels.to(self.device))[: len(inputs)].float()
 
 
 class Normalised(torch.nn.Module):
@@ -1021,16 +1084,20 @@ class Normalised(torch.nn.Module):
 
 
 def extractor(name, weights="pretrained", frames=24, batch_size=32, precision="float32", clips=None, seed=0):
-    """Return the Extractor of a backbone for clips of `frames` frames, `batch_size` at a time.
+    """Return the Extractor of a backbone for clips of `frames` frames, up to `batch_size` of them at a time.
 
-    weights as in load_backbone(). Where `clips`, the number of clips to come, repays it, the network is compiled.
+    weights as in load_backbone(); precision "float32" or "bfloat16". The network is frozen, for speed, where the
+    number of clips to come repays it. Pass the whole job's number: a resumed job then has the same numbers.
     """
     backbone = find_backbone(name)
     model = load_backbone(name, weights, seed, frames)
-    shape = model.input.shape[1:]
+    shape, device = model.input.shape[1:], model.weights[0].value.device
     parameters, macs = cost(model, (1, *shape))
     images = backbone.input == "image"
-    device = model.weights[0].value.device
+    per_pass = max(1, min(PER_PASS[device.type] // macs, batch_size * frames if images else batch_size))
+    network = Normalised(backbone, model).to(device)
+    if clips is not None and clips >= FREEZE_FROM:
+        network = frozen(network, torch.zeros((per_pass, *shape), dtype=torch.uint8, device=device))
     return Extractor(
         backbone=backbone,
         features=model.output.shape[-1],
@@ -1038,10 +1105,151 @@ def extractor(name, weights="pretrained", frames=24, batch_size=32, precision="f
         digest=digest(model),
         parameters=parameters,
         macs_per_clip=macs * frames if images else macs,
-        network=Normalised(backbone, model).to(device),
-        per_pass=min(batch_size * frames, 32) if images else batch_size,
+        precision=precision,
+        network=network,
+        per_pass=per_pass,
         device=device,
     )
+
+
+# Keras's layers run one by one on torch cost more than their arithmetic: they copy pictures from one memory layout to
+# another and back, compute batch normalisation in four passes over them, and ask everything's type each time. A frozen
+# network is the same torch operations recorded once, less those that are not needed. It takes no compiler.
+
+ATEN = torch.ops.aten
+IDLE = (ATEN.contiguous.default, ATEN.alias.default, ATEN.to.dtype, ATEN.to.dtype_layout)
+PLUS = (ATEN.add.Tensor, ATEN.add_.Tensor)
+MINUS = (ATEN.sub.Tensor, ATEN.sub_.Tensor, ATEN.subtract.Tensor)
+TIMES = (ATEN.mul.Tensor, ATEN.mul_.Tensor)
+IN_PLACE = {ATEN.relu.default: ATEN.relu_.default, ATEN.relu6.default: ATEN.relu6_.default}
+IN_PLACE |= {ATEN.add.Tensor: ATEN.add_.Tensor}
+CONVOLUTIONS = (ATEN.conv2d.default, ATEN.conv3d.default)
+
+
+@torch.no_grad()
+def frozen(network, example):
+    """Return a network for inputs of the example's shape only, with the same numbers and constant weights, faster."""
+    module = torch.export.export(network, (example,)).module()
+    graph, values = module.graph, {}
+    for node in list(graph.nodes):
+        evaluate(module, node, values)
+    for node in list(graph.nodes):
+        if node.target in (*CONVOLUTIONS, ATEN.matmul.default) and node.args[1] in values:
+            merge(module, node, values)
+    for node in [node for node in values if any(user not in values for user in node.users)]:
+        if isinstance(values[node], torch.Tensor):
+            with graph.inserting_before(node):
+                node.replace_all_uses_with(constant(module, values[node]), lambda user: user not in values)
+    for node in reversed(graph.nodes):
+        if node.op in ("call_function", "get_attr") and not node.users:
+            graph.erase_node(node)
+    for node in graph.nodes:
+        overwrite(node)
+    module.recompile()
+    return module
+
+
+def evaluate(module, node, values):
+    """Drop an operation that changes nothing; compute one that depends on weights alone."""
+    if node.op == "get_attr":
+        values[node] = operator.attrgetter(node.target)(module)
+    elif node.op == "call_function":
+        inputs = node.all_input_nodes
+        if node.target == ATEN._assert_tensor_metadata.default:
+            module.graph.erase_node(node)
+        elif does_nothing(node):
+            node.replace_all_uses_with(inputs[0])
+            module.graph.erase_node(node)
+        elif inputs and all(i in values for i in inputs):
+            args, keywords = torch.fx.node.map_arg((node.args, node.kwargs), values.get)
+            values[node] = node.target(*args, **keywords)
+
+
+def does_nothing(node):
+    if node.target == ATEN.pad.default:
+        return not any(node.args[1])
+    return node.target in IDLE and node.meta["val"].dtype == node.args[0].meta["val"].dtype
+
+
+def merge(module, node, values):
+    """Put what follows a convolution or a dense layer channel by channel, such as batch normalisation, into its
+    weights, and the zeros around a convolution's input into its padding."""
+    graph, convolves = module.graph, node.target in CONVOLUTIONS
+    weight = values[node.args[1]] if convolves else values[node.args[1]].T  # (out, in, ...)
+    x, _, bias, stride, padding, dilation, groups = (*node.args, *[None] * (7 - len(node.args)))
+    bias = values[bias] if bias else weight.new_zeros(len(weight))
+    last, permutation, weight, bias = scale_and_shift(node, values, weight, bias)
+    with graph.inserting_before(node):
+        if convolves:
+            rank = weight.ndim - 2
+            x, padding = without_zeros(graph, x, padding or [0] * rank)
+            layout = torch.channels_last if rank == 2 else torch.channels_last_3d
+            weight = constant(module, weight.contiguous(memory_format=layout))
+            rest = stride or [1] * rank, padding, dilation or [1] * rank, groups or 1
+            new = graph.call_function(node.target, (x, weight, constant(module, bias), *rest))
+        else:
+            weight = constant(module, weight.contiguous())
+            new = graph.call_function(ATEN.linear.default, (x, weight, constant(module, bias)))
+        if permutation:
+            new = graph.call_function(ATEN.permute.default, (new, permutation))
+    last.replace_all_uses_with(new)
+
+
+def scale_and_shift(node, values, weight, bias):
+    """Follow a node's only reader while it adds or multiplies a constant per channel; apply that to weight and bias.
+
+    Returns the last such node, the permutation to channels last if there was one on the way, weight and bias.
+    """
+    permutation, channels_last = None, [0, *range(2, weight.ndim), 1]
+    while len(node.users) == 1:
+        user = next(iter(node.users))
+        if user.target == ATEN.permute.default and weight.ndim > 2 and list(user.args[1]) == channels_last:
+            node, permutation = user, channels_last
+            continue
+        value = values.get(user.args[1]) if user.target in PLUS + MINUS + TIMES and user.args[0] is node else None
+        if value is None or not value.numel() == value.shape[-1] == len(bias):
+            break
+        node, value = user, value.flatten()
+        if user.target in TIMES:
+            weight, bias = weight * value.reshape(-1, *[1] * (weight.ndim - 1)), bias * value
+        else:
+            bias = bias + value if user.target in PLUS else bias - value
+    return node, permutation, weight, bias
+
+
+def without_zeros(graph, x, padding):
+    """Where x has as many zeros on both sides, return it without them, and the padding that does the same."""
+    padded = x.args[0] if x.target == ATEN.permute.default else x
+    if padded.target == ATEN.pad.default and len(padded.args) == 2 and not any(padding):
+        zeros = [*padded.args[1], *[0] * (2 * len(padding) + 2 - len(padded.args[1]))]  # from the last axis backwards
+        if zeros[::2] == zeros[1::2] and zeros[0] == 0:
+            return graph.call_function(ATEN.permute.default, (padded.args[0], x.args[1])), zeros[:1:-2]
+    return x, padding
+
+
+def constant(module, value):
+    name = f"constant{len(list(module.named_buffers(recurse=False, remove_duplicate=False)))}"
+    module.register_buffer(name, value)
+    return module.graph.get_attr(name)
+
+
+def overwrite(node):
+    """Let an activation or a sum put its result where one of its inputs lies that nobody else reads."""
+    if node.target in IN_PLACE:
+        for i, source in enumerate(node.args):
+            if isinstance(source, torch.fx.Node) and owned(source):
+                node.args = (source, *node.args[:i], *node.args[i + 1 :])
+                node.target = IN_PLACE[node.target]
+                return
+
+
+def owned(node):
+    """Tell whether the one reader of a node's result may overwrite it: it is no view of what others read."""
+    if len(node.users) > 1:
+        return False
+    if node.target == ATEN.permute.default:
+        return owned(node.args[0])
+    return node.target in (*CONVOLUTIONS, *IN_PLACE, *IN_PLACE.values())
 
 
 # The table
@@ -1220,6 +1428,29 @@ def area_under_curve(y_true, y_prob):
     return auc(recall, precision)
 
 
+def areas(hits, selected):
+    """Return the areas under R precision-recall curves by the trapezoid rule, as scikit-learn has them: (R,).
+
+    hits, selected (R, T): how many positives and how many cells have a score from each of T falling thresholds on. A
+    curve starts at recall 0 and precision 1; where nothing is positive, its area is 0.5.
+    """
+    precision = hits / np.maximum(selected, 1)
+    precision[selected == 0] = 1
+    first = hits[:, 0] * (1 + precision[:, 0])
+    others = np.einsum("rt,rt->r", np.diff(hits, axis=1), precision[:, 1:] + precision[:, :-1])
+    return np.divide((first + others) / 2, hits[:, -1], out=np.full(len(hits), 0.5), where=hits[:, -1] > 0)
+
+
+def trailer_areas(true, score):
+    """Return each trailer's area over its genres: (N, G), (N, G) -> (N,)."""
+    order = np.argsort(-score, axis=1, kind="stable")
+    hits = np.cumsum(np.take_along_axis(true, order, 1), axis=1, dtype=float)
+    places = np.arange(true.shape[1])
+    ends = np.diff(np.take_along_axis(score, order, 1), axis=1, append=np.inf) != 0  # of runs of equal scores
+    last = np.minimum.accumulate(np.where(ends, places, places[-1])[:, ::-1], axis=1)[:, ::-1]
+    return areas(np.take_along_axis(hits, last, 1), last + 1.0)
+
+
 def metrics(y_true, y_prob):
     """Return the paper's metrics, as fractions, of labels and probabilities (N, G).
 
@@ -1230,13 +1461,11 @@ def metrics(y_true, y_prob):
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # scikit-learn's, on a row or a column without a positive
         per_genre = [area_under_curve(t, p) for t, p in zip(y_true.T, y_prob.T)]
-        per_trailer = [area_under_curve(t, p) for t, p in zip(y_true, y_prob)]
-        weights = y_true.sum(0) if y_true.any() else None
         return {
             "uAP": area_under_curve(y_true.ravel(), y_prob.ravel()),
             "mAP": np.mean(per_genre),
-            "wAP": np.average(per_genre, weights=weights),
-            "sAP": np.mean(per_trailer),
+            "wAP": np.average(per_genre, weights=y_true.sum(0) if y_true.any() else None),
+            "sAP": trailer_areas(y_true, y_prob).mean(),
             "per_genre": per_genre,
         }
 

@@ -3,7 +3,6 @@
 The backbones tiny2d and tiny3d cost nothing, so that the tests are about everything but backbones.
 """
 
-import contextlib
 import importlib.util
 import multiprocessing
 import os
@@ -115,6 +114,8 @@ class Job:
         context = multiprocessing.get_context("forkserver")
         context.set_forkserver_preload(["films"])
         self.process = context.Process(target=job, args=(name, arguments, environment, self.folder))
+        for stream in ("out", "err"):
+            (self.folder / f"{stream}.txt").write_text("")
         self.process.start()
 
     def end(self):
@@ -126,16 +127,13 @@ class Job:
     def text(self):
         return "".join((self.folder / f"{stream}.txt").read_text() for stream in ("out", "err"))
 
-    def children(self, wanted):
-        """Wait until there are `wanted` child processes; return their ids."""
-        ids = []
-        while len(ids) < wanted and self.process.is_alive():
-            ids = []
-            for task in Path(f"/proc/{self.process.pid}/task").iterdir():
-                with contextlib.suppress(OSError):
-                    ids += map(int, (task / "children").read_text().split())
+    def decoders(self):
+        """Wait until there are decoding processes; return their ids."""
+        while "to prepare" not in self.text():
+            assert self.process.is_alive(), self.text()
             time.sleep(0.005)
-        return ids
+        tasks = Path(f"/proc/{self.process.pid}/task").iterdir()
+        return [int(word) for task in tasks for word in (task / "children").read_text().split()]
 
 
 def contents(folder):

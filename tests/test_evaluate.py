@@ -35,7 +35,7 @@ def made_by(backbone, kind="image", **changes):
 
 
 def make_run(runs, name, image=None, video=None, signal=0.5, splits=(0, 1, 2), genres=GENRES, trailers=30, **changes):
-    """Write a finished run whose probabilities are noise and `signal` times the truth; image, video: a meta or a name."""
+    """Write a finished run with probabilities of noise and `signal` times the truth; image, video: a meta or a name."""
     for split in splits:
         y = np.random.default_rng(split).random((trailers, len(genres))) < 0.4
         y[:2] = 1
@@ -289,6 +289,7 @@ def experiment(text):
         (spoil("predictions.npz", "PK"), [], "predictions.npz: cannot be read"),
         (spoil("config.json", "{"), [], "config.json: cannot be read as JSON"),
         (spoil("config.json", '{"format": 0}'), [], "not of format 1"),
+        (spoil("config.json", '{"format": 1}'), [], "config.json: does not say aggregation, clips"),
         (spoil("history.csv", "epoch,loss\n1,x\n"), [], "history.csv: cannot be read"),
         (experiment("{}"), [], "not of format 1"),
         (experiment('{"format": 1, "rows": [1]}'), [], "does not list runs"),
@@ -296,11 +297,7 @@ def experiment(text):
         (None, ["--compare", "a"], "expected 2 arguments"),
         (None, ["--predict", "x"], "--predict and --run go together"),
         (None, ["--predict", "x", "--run", "nix"], "no trained run nix; there is image+video"),
-        (
-            None,
-            ["--predict", "x", "--run", "image_shots_fps24_fpc24"],
-            "no representation by efficientnetlite_b0 there",
-        ),
+        (None, ["--predict", "x", "--run", "image_shots_fps24_fpc24"], "model.keras: cannot be read"),
     ],
     ids=lambda x: getattr(x, "__name__", None),
 )
@@ -339,10 +336,10 @@ def trained(tmp_path_factory):
     return folder
 
 
-def make_new(folder, lengths, **changes):
+def make_new(folder, lengths, width=8, **changes):
     """Write a prepared folder without labels, its clip tables and a video of each trailer but the last."""
     rng = np.random.default_rng(1)
-    for kind, backbone, features in (("image", "shufflenet2d", 8), ("video", "shufflenet3d", 6)):
+    for kind, backbone, features in (("image", "shufflenet2d", width), ("video", "shufflenet3d", 6)):
         x = {mid: rng.standard_normal((count, features)) for mid, count in lengths.items()}
         path = write_representation(folder, kind, backbone, x)
         meta = divita.read_json(path / "meta.json") | changes
@@ -389,6 +386,7 @@ def test_predict(script, trained, tmp_path):
         ({"segmentation": "seconds"}, "segmentation seconds, not shots"),
         ({"digest": "sha256:1"}, "digest sha256:1, not sha256:0"),
         ({"frames": 1, "detector": "content"}, "detector content, not adaptive; frames 1, not 24"),
+        ({"width": 5}, "5 features, not 8 as the run's"),
         ({"backbone": "r2plus1d"}, "no representation by shufflenet2d there; make it with python 01_prepare.py"),
     ],
 )

@@ -124,9 +124,9 @@ def test_variable_frame_rate(tmp_path):
     rows, arrays, (duration, _) = read(path)
     assert duration == pytest.approx(3.213, abs=1e-3) and len(rows) == 3
     shown = (np.concatenate(arrays)[:, 32, 48, 0].astype(float) - 20) / 4
-    due = [np.searchsorted(np.round(times * 0.024), k, side="left") for k in range(72)]
-    due = [i if i < 51 and round(times[i] * 0.024) == k else i - 1 for k, i in enumerate(due)]
-    assert np.abs(shown - due).max() < 1
+    ticks = np.round(times * 0.024)
+    due = [np.searchsorted(ticks, ticks[ticks <= k].max()) for k in range(72)]  # the first frame of the latest tick
+    assert np.abs(shown - due).max() <= 1
 
 
 @pytest.mark.parametrize("damage", ["back", "ahead", "twice", "none"])
@@ -186,7 +186,7 @@ def test_same_files_for_more_workers(tmp_path, videos, undisturbed, workers):
 def test_same_files_for_two_ranks_one_of_them_killed(tmp_path, videos, undisturbed):
     options = ["--videos", videos, "--out", tmp_path / "out", *TINY, "--workers", 1]
     ranks = [Job(tmp_path / f"log{rank}", *options, RANK=str(rank), WORLD_SIZE="2") for rank in range(2)]
-    ranks[1].children(1)
+    ranks[1].decoders()
     ranks[1].process.kill()
     assert ranks[0].end() == 0
     done = {path.stem for path in (tmp_path / "out" / NAMES[0]).glob("tt*.npy")}
@@ -220,11 +220,11 @@ def test_same_files_after_kills(tmp_path, videos, undisturbed):
 
 def test_interrupt(tmp_path, videos, undisturbed):
     job = Job(tmp_path / "log", "--videos", videos, "--out", tmp_path / "out", *TINY, "--workers", 1)
-    (child,) = job.children(1)
+    (child,) = job.decoders()
     os.kill(job.process.pid, signal.SIGINT)
     before = time.monotonic()
     assert job.end() == 130 and time.monotonic() - before < 2, job.text()
-    assert "go on with: python 01_prepare.py" in job.text() and "Traceback" not in job.text()
+    assert "go on with: " in job.text() and "Traceback" not in job.text()
     assert not os.path.exists(f"/proc/{child}")
     assert Job(tmp_path / "log", "--videos", videos, "--out", tmp_path / "out", *TINY).end() == 0
     assert contents(tmp_path / "out") == undisturbed

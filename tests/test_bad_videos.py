@@ -1,0 +1,195 @@
+"""01_prepare.py on the kinds of broken and odd files that a large download holds."""
+
+import csv
+import os
+import shutil
+import signal
+import struct
+import subprocess
+
+import numpy as np
+import pytest
+from films import TINY, Job, contents, film, set_frame_rate, set_rotation, set_timestamps
+
+NAME = "tiny3d_shots_fps24_fpc24"
+
+
+def run(script, folder, *options):
+    result = script("01_prepare.py", "--videos", folder, "--out", folder.parent / "out", *TINY, *options)
+    assert "Traceback" not in result.err
+    return result
+
+
+def outcome(folder):
+    """Return {mid: number of clips, or the reason of the failure}."""
+    out = folder.parent / "out"
+    outcome = {path.stem: len(np.load(path)) for path in (out / NAME).glob("*.npy")}
+    if (out / "failed.csv").exists():
+        with open(out / "failed.csv", newline="") as file:
+            outcome |= {row["mid"]: row["reason"] for row in csv.DictReader(file)}
+    return outcome
+
+
+@pytest.fixture
+def folder(tmp_path):
+    (tmp_path / "videos").mkdir()
+    return tmp_path / "videos"
+
+
+def test_what_cannot_be_prepared_is_named(script, folder):
+    good = film(folder / "good.mp4", [48])
+    content = good.read_bytes()
+    (folder / "empty.mp4").touch()
+    (folder / "text.mp4").write_text("not a film\n" * 500)
+    (folder / "no_index.mp4").write_bytes(content[: len(content) // 2])  # OpenCV writes the index last
+    tone = (1000 * np.sin(np.arange(8000))).astype("<i2").tobytes()
+    header = struct.pack(
+        "<4sI8sIHHIIHH4sI", b"RIFF", 36 + len(tone), b"WAVEfmt ", 16, 1, 1, 8000, 16000, 2, 16, b"data", 0
+    )
+    (folder / "audio.mp4").write_bytes(header[:-4] + struct.pack("<I", len(tone)) + tone)
+    (folder / "folder.mp4").mkdir()
+    (folder / "link.mp4").symlink_to("nowhere.mp4")
+    os.mkfifo(folder / "pipe.mp4")
+    shutil.copy(good, folder / "two\nlines.mp4")
+    shutil.copy(good, folder / f"{'long' * 50}.mp4")
+    shutil.copy(good, os.fsencode(folder) + b"/\xff\xfe.mp4")
+    (folder / "notes.txt").write_text("no video")
+    (folder / ".hidden.mp4").touch()
+    result = run(script, folder)
+    assert result.code == 1
+    found = outcome(folder)
+    assert found.pop("good") == 2
+    reasons = {
+        "empty": "an empty file", "text": "no video", "no_index": "no video", "audio": "no video",
+        "folder": "not a file", "link": "a broken link", "pipe": "not a file", "two\\nlines": "rename it",
+        "long" * 50: "rename it", "\\udcff\\udcfe": "rename it",
+    }  # fmt: skip
+    assert found.keys() == reasons.keys()
+    for mid, reason in reasons.items():
+        assert reason in found[mid]
+        assert result.err.count(f"{mid}: failed: ") == 1
+    assert "1 files left out that are no videos by their suffix (notes.txt)" in result.out
+    for path in list(folder.iterdir()):
+        if path != good:
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
+    run(script, folder)
+    assert outcome(folder) == {"good": 2}  # what is not there any more has not failed
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
+def test_unreadable(script, folder):
+    film(folder / "a.mp4").chmod(0)
+    assert run(script, folder).code == 1
+    assert "Permission denied" in outcome(folder)["a"]
+
+
+def test_odd_films_are_prepared(script, folder):
+    rng = np.random.default_rng(0)
+    noise = rng.integers(0, 256, (2, 64, 96, 3), dtype=np.uint8)
+    film(folder / "one_frame.mp4", [1])
+    film(folder / "short.mp4", [7])
+    film(folder / "small.mp4", [30], size=(16, 16))
+    film(
+        folder / "large.avi",
+        [12],
+        size=(4096, 2160),
+        codec="MJPG",
+        paint=lambda i: np.full((2160, 4096, 3), 9 * i, np.uint8),
+    )
+    film(folder / "wide.mp4", [24], size=(640, 16))
+    film(folder / "tall.mp4", [24], size=(16, 640))
+    film(folder / "grey.mkv", [24], codec="FFV1", color=False)
+    film(folder / "black.mp4", [48], paint=lambda i: np.zeros((64, 96, 3), np.uint8))
+    film(folder / "flicker.mp4", [48], paint=lambda i: noise[i % 2])
+    set_rotation(film(folder / "turned.mp4", [24]))
+    set_timestamps(film(folder / "back.flv", [48], codec="FLV1"), [*range(0, 1200, 50), *range(0, 1200, 50)])
+    for name, rate in {"rate0": (0, 1), "rate0b": (25, 0), "rate_absurd": (4 * 10**9, 1)}.items():
+        set_frame_rate(film(folder / f"{name}.avi", [24], codec="MJPG"), *rate)
+    for name in ("with space", "é ü 日本", "-dash", "100%03d", "a'b\"c", "$HOME", "meta", "failed", "a,b"):
+        film(folder / f"{name}.mp4", [10])
+    result = run(script, folder, "--sheets", 30)
+    assert result.code == 0, result.err
+    found = outcome(folder)
+    assert found.pop("black") == found.pop("flicker") == found.pop("back") == 2
+    assert all(clips == 1 for clips in found.values()) and len(found) == 20
+
+
+def test_flicker_with_the_other_detector(script, folder):
+    noise = np.random.default_rng(0).integers(0, 256, (2, 64, 96, 3), dtype=np.uint8)
+    film(folder / "flicker.mp4", [96], paint=lambda i: noise[i % 2])
+    assert run(script, folder, "--detector", "content").code == 0
+    assert outcome(folder)["flicker"] >= 4
+
+
+def test_a_truncated_film_is_used_as_far_as_it_goes(script, folder):
+    path = film(folder / "a.avi", [96], codec="MJPG")
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    result = run(script, folder)
+    assert result.code == 0 and "a: only 1." in result.err and "s of 4.0 s can be decoded" in result.err
+    assert outcome(folder) == {"a": 2}
+
+
+def test_two_videos_with_one_mid(script, folder):
+    film(folder / "a.mp4")
+    film(folder / "a.avi", codec="MJPG")
+    result = run(script, folder)
+    assert result.code == 2 and "a.avi has the same mid" in result.err and result.err.count("\n") == 1
+    assert not (folder.parent / "out" / NAME).exists()
+
+
+@pytest.mark.parametrize("how, told", [(signal.SIGSTOP, "no frame in 1 s"), (signal.SIGSEGV, "exit status -11")])
+def test_a_decoder_that_hangs_or_dies_fails_its_video_only(tmp_path, folder, how, told):
+    for i in range(3):
+        film(folder / f"tt{i}.mp4", [240], size=(640, 360))
+    options = ["--videos", folder, "--out", folder.parent / "out", *TINY, "--workers", 1, "--patience", 1]
+    job = Job(tmp_path / "log", *options)
+    (decoder,) = job.decoders()
+    os.kill(decoder, how)
+    assert job.end() == 1, job.text()
+    found = outcome(folder)
+    assert told in found.pop("tt0") and found == {"tt1": 10, "tt2": 10}
+    assert Job(tmp_path / "log", *options).end() == 0
+    assert outcome(folder) == {"tt0": 10, "tt1": 10, "tt2": 10}
+
+
+def test_damaged_bytes_never_end_the_job(script, folder):
+    rng = np.random.default_rng(0)
+    originals = [
+        film(folder.parent / name, [10, 20], codec=codec).read_bytes()
+        for name, codec in (("a.mp4", "mp4v"), ("a.avi", "MJPG"), ("a.mkv", "FFV1"), ("a.flv", "FLV1"))
+    ]
+    for i in range(int(os.environ.get("MUTATIONS", 200))):
+        content = bytearray(originals[i % 4])
+        for _ in range(rng.integers(1, 20)):
+            content[rng.integers(len(content))] = rng.integers(256)
+        if i % 10 == 0:
+            del content[rng.integers(len(content)) :]
+        (folder / f"tt{i}.{['mp4', 'avi', 'mkv', 'flv'][i % 4]}").write_bytes(content)
+    result = run(script, folder)
+    found = outcome(folder)
+    assert len(found) == len(list(folder.iterdir())) and result.code in (0, 1)
+    assert sum(isinstance(clips, int) for clips in found.values()) > len(found) // 2
+    before = contents(folder.parent / "out")
+    shutil.rmtree(folder.parent / "out")
+    run(script, folder, "--workers", 1)
+    assert contents(folder.parent / "out") == before
+
+
+def test_full_disk(tmp_path, folder):
+    for i in range(4):
+        film(folder / f"tt{i}.mp4", [240])
+    small = tmp_path / "out"
+    small.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=16k", "none", small]
+    if subprocess.run(mount, capture_output=True).returncode:
+        pytest.skip("needs the right to mount a small disk")
+    try:
+        job = Job(tmp_path / "log", "--videos", folder, "--out", small, *TINY)
+        assert job.end() == 2, job.text()
+        assert "run the same command again" in job.text() and "Traceback" not in job.text()
+        assert not list(small.rglob(".tmp-*"))
+        subprocess.run(["mount", "-o", "remount,size=10m", small], check=True)
+        assert Job(tmp_path / "log", "--videos", folder, "--out", small, *TINY).end() == 0
+        assert len(list((small / NAME).glob("*.npy"))) == 4
+    finally:
+        subprocess.run(["umount", small], check=True)
