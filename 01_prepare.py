@@ -48,33 +48,32 @@ def parse_arguments():
         convert.__name__ = f"{kind.__name__} of at least {smallest}"
         return convert
 
-    parser = Parser(
-        description=__doc__.partition("\n")[0],
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
-        argument_default=argparse.SUPPRESS,
-    )
+    parser = Parser(description=__doc__.partition("\n")[0], argument_default=argparse.SUPPRESS)
     add = parser.add_argument_group("what").add_argument
     add("--videos", metavar="DIR", default=None, help="one file per trailer, <mid>.mp4; left out: the demo is made")
-    add("--labels", metavar="CSV", default=None, help="genres, as in the published mtgc.csv")
-    add("--out", metavar="DIR", default=DEMO_OUT, help="data folder to write")
+    add("--labels", metavar="CSV", default=None, help="genres as in mtgc.csv; left out: unlabelled, to be predicted")
+    add("--out", metavar="DIR", default=DEMO_OUT, help=f"data folder to write (default: {DEMO_OUT})")
     add("--download", metavar="NAME", nargs="+", help="fetch published representations, or all, instead of preparing")
     add = parser.add_argument_group("backbones").add_argument
-    add("--image", metavar="NAME", nargs="+", default=IMAGE, help="image backbones, or none")
-    add("--video", metavar="NAME", nargs="+", default=VIDEO, help="video backbones, or none")
-    add("--weights", nargs="+", help="pretrained, random and/or NAME=FILE (default: pretrained)")
-    add("--image-frames", type=number(int, 1), metavar="N", help="frames of a clip that an image backbone sees (all)")
-    add("--precision", choices=["float32", "bfloat16"], default="float32", help="of the backbones")
-    add("--batch-size", type=number(int, 1), metavar="N", default=BATCH_SIZE, help="clips")
+    add("--image", metavar="NAME", nargs="+", default=IMAGE, help=f"for images, or none (default: {' '.join(IMAGE)})")
+    add("--video", metavar="NAME", nargs="+", default=VIDEO, help=f"for clips, or none (default: {' '.join(VIDEO)})")
+    add("--weights", metavar="W", nargs="+", help="pretrained, random and/or NAME=FILE (default: pretrained)")
+    add("--image-frames", type=number(int, 1), metavar="N", help="frames of a clip for image backbones (default: all)")
+    add("--precision", choices=["float32", "bfloat16"], default="float32", help="of the backbones (default: float32)")
+    add("--batch-size", type=number(int, 1), metavar="N", default=BATCH_SIZE, help=f"clips (default: {BATCH_SIZE})")
     add = parser.add_argument_group("clips").add_argument
-    add("--segmentation", choices=["shots", "seconds"], default="shots", help="clips respect shots, or are fixed")
-    add("--detector", choices=["adaptive", "content"], default="adaptive", help="of shots, PySceneDetect's")
-    add("--fps", type=number(float, 0.1), default=FPS, help="target frames per second")
-    add("--frames-per-clip", type=number(int, 1), metavar="N", default=FRAMES_PER_CLIP, help="target frames")
+    add("--segmentation", choices=["shots", "seconds"], default="shots", help="cut at shots or not (default: shots)")
+    add("--detector", choices=["adaptive", "content"], default="adaptive", help="of shots (default: adaptive)")
+    add("--fps", type=number(float, 0.1), default=FPS, help=f"target frames per second (default: {FPS:g})")
+    help = f"target frames (default: {FRAMES_PER_CLIP})"
+    add("--frames-per-clip", type=number(int, 1), metavar="N", default=FRAMES_PER_CLIP, help=help)
     add = parser.add_argument_group("the job").add_argument
-    add("--workers", type=number(int, 1), metavar="N", default=os.cpu_count(), help="decoding processes")
+    cores = os.cpu_count()
+    add("--workers", type=number(int, 1), metavar="N", default=cores, help=f"decoding processes (default: {cores})")
     add("--overwrite", action="store_true", default=False, help="make again what is there")
-    add("--sheets", type=number(int, 0), metavar="N", default=SHEETS, help="contact sheets to draw")
-    add("--patience", type=number(float, 0.1), metavar="S", default=PATIENCE, help="seconds to wait for a frame")
+    add("--sheets", type=number(int, 0), metavar="N", default=SHEETS, help=f"contact sheets (default: {SHEETS})")
+    help = f"seconds without a frame until a video has failed (default: {PATIENCE:g})"
+    add("--patience", type=number(float, 0.1), metavar="S", default=PATIENCE, help=help)
     return parser.parse_args()
 
 
@@ -85,19 +84,28 @@ def interrupted_early(*_):
 
 if __name__ == "__main__":
     ARGUMENTS = parse_arguments()
-    signal.signal(signal.SIGINT, interrupted_early)  # the imports take a while; divita.run() takes over from here
+    signal.signal(signal.SIGINT, interrupted_early)  # the imports take a while; then divita.run() takes over
+    if "TORCHELASTIC_RUN_ID" in os.environ and os.environ.get("OMP_NUM_THREADS") == "1":
+        del os.environ["OMP_NUM_THREADS"]  # torchrun's; another number of threads would change the last digits
 
 import collections
 import contextlib
 import ctypes
+import errno
 import functools
 import hashlib
+import http.client
 import json
 import multiprocessing
 import queue
+import shutil
 import sys
+import tarfile
 import threading
 import time
+import urllib.error
+import urllib.request
+import zlib
 from dataclasses import dataclass, field
 from fractions import Fraction
 from multiprocessing.connection import wait
@@ -118,7 +126,7 @@ cv2.setNumThreads(1)  # videos are decoded side by side; and a pool of threads w
 # ---- The demo data set ----
 
 
-DEMO_TRAILERS, DEMO_SEED, DEMO_FPS = 100, 0, 24
+DEMO_TRAILERS, DEMO_SEED, DEMO_FPS = 80, 0, 24
 DEMO_SIZE = 256, 144  # width, height
 GENRES = ["action", "adventure", "comedy", "crime", "drama", "fantasy", "horror", "romance", "sci-fi", "thriller"]
 PICTURES = {  # what a frame shows; every other genre shows plain rocks
@@ -168,7 +176,7 @@ def demo_labels():
     """-> y (N, G) of 0 and 1, one to three genres a trailer, all as frequent; splits (N, 3), 0 train to 2 test."""
     rng = np.random.default_rng([DEMO_SEED, 0])
     y = np.zeros((DEMO_TRAILERS, len(GENRES)), int)
-    for row, count in zip(y, rng.permutation(np.resize([1, 2, 3], DEMO_TRAILERS))):
+    for row, count in zip(y, rng.permutation(np.resize([1, 1, 2, 2, 3], DEMO_TRAILERS))):
         rarest = np.argsort(y.sum(0) + rng.uniform(0, 3, len(GENRES)))  # the noise keeps the pairs varied
         row[rarest[:count]] = 1
     parts = np.resize([0, 0, 1, 0, 2, 0, 0, 2, 0, 0], DEMO_TRAILERS)  # 70 %, 10 %, 20 %
@@ -179,7 +187,7 @@ def demo_edit(trailer, genres):
     """-> [(genre, frames), ...]: a trailer's shots, 0.7 to 3 s each, its genres taking turns, 15 to 20 s in all."""
     rng = np.random.default_rng([DEMO_SEED, 1, trailer])
     shortest, longest = 17, 3 * DEMO_FPS
-    frames, end = [], rng.integers(15 * DEMO_FPS, 19 * DEMO_FPS)
+    frames, end = [], rng.integers(15 * DEMO_FPS, 17 * DEMO_FPS)
     while sum(frames) < end:
         frames.append(int(np.exp(rng.uniform(np.log(shortest), np.log(longest)))))  # short ones are more frequent
     frames[-1] = min(frames[-1], max(shortest, 20 * DEMO_FPS - sum(frames[:-1])))
@@ -259,7 +267,8 @@ def shoot(canvas, camera, frames, rng):
     t, still = np.arange(frames), np.zeros(frames)
     heading, pace = rng.uniform(0, 2 * np.pi), rng.uniform(0.4, 1.2)
     x, y = pace * np.cos(heading) * t, pace * np.sin(heading) * t  # px
-    zoom, roll, light = still + rng.uniform(0.9, 1.1), still + rng.uniform(-0.1, 0.1), still + rng.uniform(0.65, 1.0)
+    zoom, roll = still + rng.uniform(0.9, 1.1), still + rng.uniform(-0.1, 0.1)
+    light = still + 0.7 + 0.3 * np.sin(rng.uniform(0, 2 * np.pi))  # spread over shots as a throb is over time
     phase, sign = rng.uniform(0, 2 * np.pi), rng.choice([-1, 1])
     if camera == "still":
         x, y = still, still
@@ -267,11 +276,11 @@ def shoot(canvas, camera, frames, rng):
         angle = rng.uniform(0, 2 * np.pi, frames)
         x, y = x + 4.5 * np.cos(angle), y + 4.5 * np.sin(angle)
     if camera == "pan":
-        x = sign * rng.uniform(6, 9) * t
+        x = sign * rng.uniform(5, 8) * t
     if camera == "flicker":
-        light = 0.82 + 0.14 * (-1.0) ** t
+        light = rng.uniform(0.6, 0.85) + 0.15 * (-1.0) ** t
     if camera == "throb":
-        light = 0.8 + 0.2 * np.sin(2 * np.pi * rng.uniform(1.5, 2.5) / DEMO_FPS * t + phase)
+        light = 0.7 + 0.3 * np.sin(2 * np.pi * rng.uniform(1.5, 2.5) / DEMO_FPS * t + phase)
     if camera == "roll":
         roll = roll + sign * rng.uniform(0.05, 0.08) * t
     centre, middle = np.array([canvas.shape[1], canvas.shape[0]]) * rng.uniform(0.4, 0.6, 2), np.array(DEMO_SIZE) / 2
@@ -281,6 +290,91 @@ def shoot(canvas, camera, frames, rng):
         flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
         frame = cv2.warpAffine(canvas, view, DEMO_SIZE, flags=flags, borderMode=cv2.BORDER_REFLECT)
         yield cv2.convertScaleAbs(frame, alpha=light[i])
+
+
+# ---- The published data set ----
+
+ZENODO = "https://zenodo.org/records/5716410/files"
+LABELS_MD5 = "d730579950345b2c0f9c4a9779bd9d44"
+
+
+def download(names, out):
+    """Fetch the published labels and representations, and unpack them: out/mtgc.csv, out/<name>.zarr."""
+    names = list(divita.PUBLISHED) if names == ["all"] else [name.removesuffix(".zarr") for name in names]
+    for name in names:
+        divita.published_backbone(name)  # refuses an unknown one
+    with divita.locked(out):  # of two processes, the second finds everything there
+        if not ((out / "mtgc.csv").exists() and md5_of(out / "mtgc.csv") == LABELS_MD5):
+            fetch("mtgc.csv", out, LABELS_MD5)
+        for name in names:
+            archive = out / f"{name}.zarr.tar.gz"
+            if not (out / f"{name}.zarr" / ".zgroup").exists():
+                unpack(archive if archive.exists() else fetch(archive.name, out, divita.PUBLISHED[name][1]), out)
+    print(f"the published labels are in {out / 'mtgc.csv'}, the representations beside them:")
+    for name in names:
+        print(f"  {out / name}.zarr")
+    kinds = {divita.find_backbone(divita.published_backbone(name)).input: name for name in names}
+    chosen = " ".join(f"--{kind} {kinds.get(kind, 'none')}" for kind in ("image", "video"))
+    print(f"next: python 02_train.py --data {out} {chosen}")
+    return 0
+
+
+def fetch(name, out, md5):
+    """Download a file of the record into a folder and return its path; an earlier attempt is gone on with."""
+    url = f"{os.environ.get('DIVITA_PUBLISHED', ZENODO)}/{name}?download=1"
+    part = out / f"{name}.part"
+    have = part.stat().st_size if part.exists() else 0
+    try:
+        request = urllib.request.Request(url, headers={"Range": f"bytes={have}-"} if have else {})
+        with urllib.request.urlopen(request, timeout=60) as response:
+            have = have if response.status == 206 else 0  # 206: the server goes on where we were, 200: from the start
+            total = have + int(response.headers.get("Content-Length") or 0)
+            bar = tqdm(desc=name, total=total or None, initial=have, unit="B", unit_scale=True)
+            with bar, open(part, "ab" if have else "wb") as file:
+                while block := response.read(2**20):
+                    file.write(block)
+                    bar.update(len(block))
+        cut = total > part.stat().st_size
+    except urllib.error.HTTPError as error:
+        part.unlink(missing_ok=True)  # such as 416: there is nothing to go on with
+        raise UserError(f"{url}: {error.code} {error.reason}; fetch it in another way, or try again later") from None
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        cut = divita.one_line(error)
+    except http.client.HTTPException as error:
+        cut = divita.one_line(error)
+    if cut:
+        why = f" ({cut})" if isinstance(cut, str) else ""
+        raise UserError(f"{url}: the connection was cut{why}; the same command goes on where it was")
+    if (found := md5_of(part)) != md5:
+        part.unlink()
+        raise UserError(f"{url}: its MD5 is {found}, not the published {md5}; removed, run the same command again")
+    return part.replace(out / name)
+
+
+def md5_of(path):
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "md5").hexdigest()
+
+
+def unpack(archive, out):
+    """Unpack <name>.tar.gz, which holds the folder <name>, and remove it. Nothing is written outside `out`."""
+    name = archive.name.removesuffix(".tar.gz")
+    folder = out / f".unpacking-{name}"
+    shutil.rmtree(folder, ignore_errors=True)
+    try:
+        with tarfile.open(archive) as tar:
+            for member in tqdm(tar, desc=f"unpacking {name}", unit="file"):
+                tar.extract(member, folder, filter="data")  # refuses ../, absolute paths, links to the outside, devices
+        if not (folder / name / ".zgroup").exists():
+            raise UserError(f"{archive}: holds no {name}; remove it and run the same command again")
+        (folder / name).replace(out / name)
+        archive.unlink()
+    except (tarfile.TarError, EOFError, zlib.error) as error:
+        raise UserError(f"{archive}: cannot be unpacked ({divita.one_line(error)}); remove it") from None
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 # ---- Which videos ----
@@ -300,7 +394,8 @@ def find_videos(folder):
         videos[path.stem] = path
     if not videos:
         raise UserError(f"{folder}: no videos there; a video's name ends in one of {' '.join(SUFFIXES)}")
-    if others := [path.name for path in paths if path.suffix.lower() not in SUFFIXES]:
+    others = [path.name for path in paths if path.suffix.lower() not in SUFFIXES]
+    if others and divita.ranks()[0] == 0:
         print(f"{folder}: {len(others)} files left out that are no videos by their suffix ({listed(others)})")
     return videos
 
@@ -466,6 +561,7 @@ class Plan:
     frames_per_clip: int
     looks: tuple  # functions of a picture, each making frames for one or more backbones
     inputs: tuple  # (index of a look, frames): which frames of a clip one or more backbones want
+    ahead: bool = False  # whether to decode in a thread of its own: for the last few videos, if cores are left over
 
 
 def positions(frames, frames_per_clip):
@@ -532,24 +628,29 @@ def read_clips(path, plan, alive):
     capture = open_video(path)
     frames, rate = read_frames(capture, alive), capture.get(cv2.CAP_PROP_FPS)
     if plan.segmentation == "shots":
+        if plan.ahead:
+            frames = in_background((frame for frame in frames if not frame.damaged), 4)
         sequence = find_shots(frames, rate, plan.detector, (*plan.looks, thumbnail))
     else:
         sequence = ((frame, False) for frame in frames)
-    rows, shots, shot, frame = [], [], None, None
+    rows, thumbnails, shot, frame = [], [], None, None
+
+    def end(shot, time):
+        yield from numbered(shot.end(time), rows)
+        thumbnails.append((shot.start, shot.thumbnail if len(thumbnails) < MOST_ON_SHEET else None))
+
     for frame, starts in sequence:
         if shot is None or starts:
             if frame.damaged:
                 continue
             if shot:
-                yield from numbered(shot.end(frame.time), rows)
-            shot = Shot(len(shots), frame, plan)
-            shots.append(shot)
+                yield from end(shot, frame.time)
+            shot = Shot(len(thumbnails), frame, plan)
         yield from numbered(shot.add(frame), rows)
     if shot is None:
         raise VideoError("not one frame can be decoded")
     duration = frame.time + (frame.time / frame.number if frame.number else 1 / sane_rate(rate))
-    yield from numbered(shot.end(duration), rows)
-    thumbnails = [(shot.start, shot.thumbnail) for shot in shots]
+    yield from end(shot, duration)
     yield "end", rows, thumbnails, duration, shortening(capture, duration)
 
 
@@ -578,15 +679,16 @@ def decode(connection, plan):
         ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG: if the parent is killed, end too
     os.dup2(os.open(os.devnull, os.O_WRONLY), 2)  # FFmpeg's messages; one line of ours says what is wrong
     torch.set_num_threads(1)
-    spoken = time.monotonic()
+    spoken, one_at_a_time = time.monotonic(), threading.Lock()
 
-    def send(message):
+    def send(message):  # by two threads, where frames are read ahead
         nonlocal spoken
-        connection.send(message)
-        spoken = time.monotonic()
+        with one_at_a_time:
+            connection.send(message)
+            spoken = time.monotonic()
 
     def alive():
-        if time.monotonic() > spoken + 1:
+        if time.monotonic() > spoken + 0.2:
             send(("alive",))
 
     with contextlib.suppress(EOFError, OSError):  # the parent has closed the connection
@@ -932,10 +1034,7 @@ class Job:
         """Bring failed.csv up to date with {mid: reason, or None for one that has not failed}."""
         path = self.out / "failed.csv"
         with divita.locked(self.out):
-            before = divita.read_table(path)[1] if path.exists() else []
-            present = set(map(printable, self.videos))
-            rows = {mid: reason for _, (mid, reason) in before if mid in present}
-            rows |= {printable(mid): reason for mid, reason in outcomes.items()}
+            rows = self.failures() | {printable(mid): reason for mid, reason in outcomes.items()}
             rows = sorted((mid, reason) for mid, reason in rows.items() if reason)
             if rows:
                 divita.write_csv(path, ["mid", "reason"], rows)
@@ -952,14 +1051,21 @@ class Job:
     def say(self, text):
         tqdm.write(text, file=sys.stderr)
 
-    def advance(self):
-        """Move the bar, which counts the trailers of all ranks."""
+    def advance(self, now=False):
+        """Move the bar by one trailer or, with several ranks, to what the folders tell of all of them."""
         if self.ranks == 1:
             self.bar.update()
-        elif self.rank == 0 and time.monotonic() > self.counted + 2:  # looking into the folders is not free
+        elif self.rank == 0 and (now or time.monotonic() > self.counted + 2):  # looking into the folders is not free
             self.counted = time.monotonic()
-            self.bar.n = self.left - (len(self.videos) - len(self.done()))
+            self.bar.n = self.left - len(self.videos) + len(self.done()) + len(self.failures())
             self.bar.refresh()
+
+    def failures(self):
+        """Return {mid as printed: reason}, as failed.csv has them."""
+        path = self.out / "failed.csv"
+        present = set(map(printable, self.videos))
+        rows = divita.read_table(path)[1] if path.exists() else []
+        return {mid: reason for _, (mid, reason) in rows if mid in present}
 
     def save(self, trailer):
         """Write a trailer's representations and, last, its clip table, with which it counts as done."""
@@ -997,7 +1103,7 @@ def refuse_names(job):
             job.fail(mid, "its name cannot name a trailer's files; rename it")
 
 
-def make_plan(arguments, wanted):
+def make_plan(arguments, wanted, videos):
     """Return the Plan that serves all backbones, each distinct preprocessing once, and each one's input in it."""
     looks, inputs = {}, {}
     for one in wanted:
@@ -1006,7 +1112,7 @@ def make_plan(arguments, wanted):
         inputs.setdefault((list(looks).index(one.look), one.meta["frames"]))
     places = [list(inputs).index((list(looks).index(one.look), one.meta["frames"])) for one in wanted]
     clips = arguments.segmentation, arguments.detector, arguments.fps, arguments.frames_per_clip
-    return Plan(*clips, tuple(looks.values()), tuple(inputs)), places
+    return Plan(*clips, tuple(looks.values()), tuple(inputs), arguments.workers > videos), places
 
 
 def build(job):
@@ -1024,13 +1130,14 @@ def build(job):
 
 def prepare(job):
     """Decode this rank's trailers, run the backbones over their clips and save the trailers as they are complete."""
-    plan, places = make_plan(job.arguments, job.wanted)
+    plan, places = make_plan(job.arguments, job.wanted, len(job.todo))
     decoders = [Decoder(plan) for _ in range(min(job.arguments.workers, len(job.todo)))]  # before any thread starts
     messages = in_background(
         decode_all(job.todo, plan, decoders, job.arguments.patience), ahead=2 * job.arguments.batch_size
     )
     with contextlib.closing(messages):
-        print(f"{len(job.todo)} of {len(job.videos)} trailers to prepare, {divita.device()}", flush=True)
+        where = divita.device() + (f", rank {job.rank} of {job.ranks}" if job.ranks > 1 else "")
+        print(f"{len(job.todo)} of {len(job.videos)} trailers to prepare, {where}", flush=True)
         build(job)
         job.start()
         batches = [Batches(one, job.arguments.batch_size) for one in job.wanted]
@@ -1076,14 +1183,19 @@ def wait_for_ranks(job):
     while store.add("prepared", 0) < job.ranks:
         time.sleep(0.5)
         job.advance()
+    job.advance(now=True)
 
 
 def main(arguments):
     """Prepare videos, or fetch what is published; return the exit status."""
     out = Path(arguments.out)
     out.mkdir(parents=True, exist_ok=True)
+    if hasattr(arguments, "download"):
+        return download(arguments.download, out)
     weights = chosen_weights(arguments)
     if arguments.videos is None:
+        if divita.ranks()[1] > 1:
+            raise UserError("the demo is for one process; make it without torchrun, or give --videos")
         make_demo(out, arguments.workers)
         arguments.videos, arguments.labels = out / "videos", out / "labels.csv"
         arguments.image_frames = getattr(arguments, "image_frames", DEMO_IMAGE_FRAMES)
@@ -1091,7 +1203,7 @@ def main(arguments):
     wanted = wanted_representations(arguments, weights)
     for one in wanted:
         check_meta(one.folder / "meta.json", one.meta, arguments.overwrite)
-    if arguments.labels:
+    if arguments.labels and divita.ranks()[0] == 0:
         take_labels(arguments, videos)
     divita.sweep(out)
     job = Job(arguments, videos, wanted)

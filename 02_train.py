@@ -21,6 +21,7 @@ import time
 from pathlib import Path
 
 EPOCHS, LEARNING_RATE, BATCH_SIZE, CLIPS = 100, 1e-4, 32, 30
+DEMO_DATA, DEMO_EPOCHS, DEMO_LEARNING_RATE = Path("data/demo"), 30, 1e-3  # an epoch of the demo is only three batches
 PATIENCE_RATE, PATIENCE_STOP = 10, 20  # epochs without a lower validation loss: learning rate divided by 10; the end
 EXTENSIONS, FRAME_RATES = (10, 20, 30, 60, 0), (4, 8, 12, 24)  # 0 clips: the whole trailer in one snippet
 TRANSFER = (  # the rows of the paper's table: name, image backbone, video backbone
@@ -40,7 +41,7 @@ def parse_arguments():
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
     parser.error = lambda message: parser.exit(2, f"{parser.prog}: error: {message}; see --help\n")
     what = parser.add_argument_group("what to train on")
-    what.add_argument("--data", metavar="DIR", type=Path, default=Path("data/demo"), help="prepared (data/demo)")
+    what.add_argument("--data", metavar="DIR", type=Path, help="what 01_prepare.py made (the demo, data/demo)")
     what.add_argument("--image", metavar="NAME", help="image representation, its backbone, or none (the first there)")
     what.add_argument("--video", metavar="NAME", help="video representation, its backbone, or none (the first there)")
     what.add_argument("--splits", metavar="K", type=int, nargs="+", help="split columns of labels.csv (all there)")
@@ -52,11 +53,15 @@ def parse_arguments():
     which.add_argument("--fusion", choices=("late", "early"), default="late", help="of image and video (late)")
     which.add_argument("--clips", metavar="N", type=int, default=CLIPS, help="in a snippet, 0: whole trailer (30)")
     how = parser.add_argument_group("how to train")
-    how.add_argument("--epochs", metavar="N", type=int, default=EPOCHS, help="at most (100)")
-    how.add_argument("--lr", metavar="RATE", type=float, default=LEARNING_RATE, help="learning rate of AdamW (1e-4)")
+    how.add_argument("--epochs", metavar="N", type=int, help="at most (100; the demo: 30)")
+    how.add_argument("--lr", metavar="RATE", type=float, help="learning rate of AdamW (1e-4; the demo: 1e-3)")
     how.add_argument("--batch-size", metavar="N", type=int, default=BATCH_SIZE, help="trailers in a batch (32)")
     how.add_argument("--seed", metavar="N", type=int, default=0, help="of weights, order and snippets (0)")
     arguments = parser.parse_args()
+    demo = arguments.data is None
+    arguments.data = arguments.data or DEMO_DATA
+    arguments.epochs = arguments.epochs if arguments.epochs is not None else DEMO_EPOCHS if demo else EPOCHS
+    arguments.lr = arguments.lr if arguments.lr is not None else DEMO_LEARNING_RATE if demo else LEARNING_RATE
     for name, least in (("clips", 0), ("epochs", 1), ("batch_size", 1), ("seed", 0)):
         if getattr(arguments, name) < least:
             parser.error(f"--{name.replace('_', '-')} must be at least {least}")

@@ -509,6 +509,8 @@ def usable(labels, inputs):
 
 # ---- Snippets ----
 
+AHEAD = 2 if torch.cuda.is_available() else 1  # threads that cut batches ahead; to a CPU they would cost more than save
+
 
 class TrainingSnippets(keras.utils.PyDataset):
     """Batches for training: of each trailer one snippet of S consecutive clips, from a random start in each epoch.
@@ -518,7 +520,7 @@ class TrainingSnippets(keras.utils.PyDataset):
     """
 
     def __init__(self, inputs, mids, y, clips, batch_size, seed):
-        super().__init__(workers=2, max_queue_size=8)  # threads that cut batches ahead of the training step
+        super().__init__(workers=AHEAD, max_queue_size=8)
         self.inputs, self.mids, self.y = inputs, list(mids), np.asarray(y, np.float32)
         self.clips, self.batch_size, self.seed = clips, batch_size, seed
         self.epoch = -1
@@ -558,7 +560,7 @@ class EvaluationSnippets(keras.utils.PyDataset):
     """Batches for validation: all snippets of B trailers in order, each with its trailer's labels."""
 
     def __init__(self, inputs, mids, y, clips, batch_size):
-        super().__init__(workers=2, max_queue_size=4)
+        super().__init__(workers=AHEAD, max_queue_size=8)
         self.inputs, self.mids, self.y = inputs, list(mids), np.asarray(y, np.float32)
         self.clips, self.batch_size = clips, batch_size
 
@@ -846,6 +848,9 @@ def swin(shape):
     x = inputs if len(shape) == 4 else keras.ops.expand_dims(inputs, 1)  # (N, T, S, S, 3)
     patch, window = ((2, 4, 4), (8, 7, 7)) if len(shape) == 4 else ((1, 4, 4), (1, 7, 7))
     network = kerascv().models.VideoSwinBackbone(input_shape=x.shape[1:], patch_size=patch, window_size=window)
+    for stage in network.layers:  # numbers in place of KerasCV's tensors, which are asked for their value at every call
+        for layer in [*getattr(stage, "blocks", []), *filter(None, [getattr(stage, "downsample", None)])]:
+            layer.pads = [[int(pad) for pad in pads] for pads in layer.pads]
     return keras.Model(inputs, mean_over_space(network(x)))
 
 
@@ -905,13 +910,18 @@ def load_backbone(name, weights="pretrained", seed=0, frames=24, size=None):
 def randomise(model, seed):
     """Draw kernels from He's normal distribution with NumPy, the same for the same seed on every machine.
 
-    Normalisation layers stay the identity and biases zero, as Keras makes them.
+    Normalisation layers stay the identity and biases zero, as Keras makes them. The kernels of convolutions over clips
+    sum to zero, depthwise ones at each place over time, so that an untrained network answers to motion; otherwise
+    brightness and colour, which vary more, would drown it.
     """
     for number, variable in enumerate(model.weights):
-        if len(variable.shape) > 1:
-            depthwise = len(variable.shape) == 4 and variable.shape[-1] == 1  # DepthwiseConv2D's (k, k, C, 1)
+        rank = len(variable.shape)
+        if rank > 1:
+            depthwise = rank == 4 and variable.shape[-1] == 1  # DepthwiseConv2D's (k, k, C, 1)
             fan_in = math.prod(variable.shape[: -2 if depthwise else -1])
             values = np.random.default_rng([seed, number]).standard_normal(variable.shape, np.float32)
+            if rank == 5:  # (T, k, k, C, F), with C = 1 if depthwise
+                values -= values.mean(0 if variable.shape[-2] == 1 else (0, 1, 2, 3), keepdims=True)
             variable.assign(values * np.float32(math.sqrt(2 / fan_in)))
 
 
@@ -1014,7 +1024,9 @@ def read_keras_weights(backbone, model, weights):
     try:
         with h5py.File(path) as file:
             file.visititems(lambda name, item: tensors.append(name) if isinstance(item, h5py.Dataset) else None)
-        model.load_weights(path)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of parts that are missing, which are seen below
+            model.load_weights(path)
     except (OSError, ValueError, KeyError) as error:
         reason = one_line(error)[:200]
         raise UserError(f"{path}: no Keras weights (*.weights.h5) that fit {backbone.name} ({reason})") from None
@@ -1036,8 +1048,8 @@ def digest(model):
 
 # The network, run over clips
 
-PER_PASS = {"cpu": 2**35, "cuda": 2**41}  # multiply-adds in one pass through the network: enough to keep it busy
-FREEZE_FROM = 64  # clips. Freezing takes 5 to 10 s and saves 30 to 60 ms of 2 cores' time per frame, more per clip
+PER_PASS = {"cpu": 2**35, "cuda": 2**41}  # multiply-adds at most in one pass: enough to keep the device busy
+FREEZE_FROM = 64  # clips. Freezing takes about 5 s and saves 30 ms or more per frame, on two cores
 
 
 @dataclass(frozen=True)
@@ -1077,10 +1089,11 @@ class Normalised(torch.nn.Module):
         super().__init__()
         self.model = model
         self.register_buffer("mean", torch.tensor(backbone.mean))
-        self.register_buffer("std", torch.tensor(backbone.std))
+        self.register_buffer("std", torch.tensor(backbone.std) if set(backbone.std) != {1.0} else None)
 
     def forward(self, pixels):  # uint8 (P, S, S, 3) or (P, T, S, S, 3) -> (P, F)
-        return self.model((pixels.float() - self.mean) / self.std)
+        pixels = pixels.float() - self.mean
+        return self.model(pixels if self.std is None else pixels / self.std)
 
 
 def extractor(name, weights="pretrained", frames=24, batch_size=32, precision="float32", clips=None, seed=0):
@@ -1094,7 +1107,9 @@ def extractor(name, weights="pretrained", frames=24, batch_size=32, precision="f
     shape, device = model.input.shape[1:], model.weights[0].value.device
     parameters, macs = cost(model, (1, *shape))
     images = backbone.input == "image"
-    per_pass = max(1, min(PER_PASS[device.type] // macs, batch_size * frames if images else batch_size))
+    batch = batch_size * frames if images else batch_size
+    passes = math.ceil(batch * macs / PER_PASS.get(device.type, PER_PASS["cpu"]))
+    per_pass = math.ceil(batch / passes)
     network = Normalised(backbone, model).to(device)
     if clips is not None and clips >= FREEZE_FROM:
         network = frozen(network, torch.zeros((per_pass, *shape), dtype=torch.uint8, device=device))
@@ -1129,7 +1144,9 @@ CONVOLUTIONS = (ATEN.conv2d.default, ATEN.conv3d.default)
 @torch.no_grad()
 def frozen(network, example):
     """Return a network for inputs of the example's shape only, with the same numbers and constant weights, faster."""
-    module = torch.export.export(network, (example,)).module()
+    from torch.fx.experimental.proxy_tensor import make_fx  # torch.export needs four times its time
+
+    module = make_fx(network, tracing_mode="fake", pre_dispatch=True, _allow_non_fake_inputs=True)(example)
     graph, values = module.graph, {}
     for node in list(graph.nodes):
         evaluate(module, node, values)
@@ -1155,9 +1172,7 @@ def evaluate(module, node, values):
         values[node] = operator.attrgetter(node.target)(module)
     elif node.op == "call_function":
         inputs = node.all_input_nodes
-        if node.target == ATEN._assert_tensor_metadata.default:
-            module.graph.erase_node(node)
-        elif does_nothing(node):
+        if does_nothing(node):
             node.replace_all_uses_with(inputs[0])
             module.graph.erase_node(node)
         elif inputs and all(i in values for i in inputs):
@@ -1475,9 +1490,10 @@ def metrics(y_true, y_prob):
 
 def cost(model, *shapes):
     """Return (trainable parameters, multiply-adds) of a model for one input of each shape, batch included."""
+    from torch._subclasses.fake_tensor import FakeTensorMode  # operations of tensors that have a shape only
     from torch.utils.flop_counter import FlopCounterMode
 
-    inputs = [keras.ops.zeros(shape) for shape in shapes]
-    with torch.no_grad(), FlopCounterMode(display=False) as counter:
+    with torch.no_grad(), FakeTensorMode(allow_non_fake_inputs=True), FlopCounterMode(display=False) as counter:
+        inputs = [keras.ops.zeros(shape) for shape in shapes]
         model(inputs if len(inputs) > 1 else inputs[0], training=False)
     return sum(math.prod(v.shape) for v in model.trainable_variables), counter.get_total_flops() // 2

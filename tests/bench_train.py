@@ -144,7 +144,9 @@ def report(folder, clips, batch_size):
         mids, y = [labels.mids[row] for row in rows], labels.y[rows]
         snippets = divita.TrainingSnippets(inputs, mids, y, clips, batch_size, 0)
         snippets[0]
-        print(f"first batch, {state}: {time.perf_counter() - started:.1f} s ({len(mids)} training trailers)", flush=True)
+        print(
+            f"first batch, {state}: {time.perf_counter() - started:.1f} s ({len(mids)} training trailers)", flush=True
+        )
     memory = [snippets[i] for i in range(len(snippets))]  # the whole epoch's batches; the file is warm now
     torch_epoch(memory[:4], inputs[0].features, y.shape[1])
     dataset = ZarrTrailers(folder, mids, y, clips)

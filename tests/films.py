@@ -18,9 +18,9 @@ import numpy as np
 ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT))
 
-import keras
-
 import divita
+
+keras = divita.keras  # which divita has told to use torch
 
 TINY = ["--image", "tiny2d", "--video", "tiny3d", "--weights", "random", "--sheets", "0"]
 
@@ -110,7 +110,8 @@ class Job:
     def __init__(self, folder, *arguments, name="01_prepare.py", **environment):
         self.folder = Path(folder)
         self.folder.mkdir(parents=True, exist_ok=True)
-        os.environ["PYTHONPATH"] = os.pathsep.join([str(ROOT), str(ROOT / "tests")])
+        paths = [str(ROOT), str(ROOT / "tests"), *os.environ.get("PYTHONPATH", "").split(os.pathsep)]
+        os.environ["PYTHONPATH"] = os.pathsep.join(dict.fromkeys(filter(None, paths)))  # for the process that forks
         context = multiprocessing.get_context("forkserver")
         context.set_forkserver_preload(["films"])
         self.process = context.Process(target=job, args=(name, arguments, environment, self.folder))
@@ -140,3 +141,8 @@ def contents(folder):
     """Return {path: bytes} of all files below a folder but its pictures."""
     files = [path for path in Path(folder).rglob("*") if path.is_file() and path.suffix != ".png"]
     return {str(path.relative_to(folder)): path.read_bytes() for path in files}
+
+
+if __name__ == "__main__":  # torchrun starts a file
+    sys.argv = ["01_prepare.py", *sys.argv[1:]]
+    runpy.run_path(str(ROOT / "01_prepare.py"), run_name="__main__")

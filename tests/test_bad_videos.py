@@ -125,7 +125,7 @@ def test_a_truncated_film_is_used_as_far_as_it_goes(script, folder):
     path = film(folder / "a.avi", [96], codec="MJPG")
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
     result = run(script, folder)
-    assert result.code == 0 and "a: only 1." in result.err and "s of 4.0 s can be decoded" in result.err
+    assert result.code == 0 and "a: only 2.0 s of 4.0 s can be decoded" in result.err
     assert outcome(folder) == {"a": 2}
 
 
@@ -137,19 +137,19 @@ def test_two_videos_with_one_mid(script, folder):
     assert not (folder.parent / "out" / NAME).exists()
 
 
-@pytest.mark.parametrize("how, told", [(signal.SIGSTOP, "no frame in 1 s"), (signal.SIGSEGV, "exit status -11")])
+@pytest.mark.parametrize("how, told", [(signal.SIGSTOP, "no frame in 3 s"), (signal.SIGSEGV, "exit status -11")])
 def test_a_decoder_that_hangs_or_dies_fails_its_video_only(tmp_path, folder, how, told):
     for i in range(3):
-        film(folder / f"tt{i}.mp4", [240], size=(640, 360))
-    options = ["--videos", folder, "--out", folder.parent / "out", *TINY, "--workers", 1, "--patience", 1]
+        film(folder / f"tt{i}.mp4", [120], size=(320, 180))
+    options = ["--videos", folder, "--out", folder.parent / "out", *TINY, "--workers", 1, "--patience", 3]
     job = Job(tmp_path / "log", *options)
     (decoder,) = job.decoders()
     os.kill(decoder, how)
     assert job.end() == 1, job.text()
     found = outcome(folder)
-    assert told in found.pop("tt0") and found == {"tt1": 10, "tt2": 10}
+    assert told in found.pop("tt0") and found == {"tt1": 5, "tt2": 5}
     assert Job(tmp_path / "log", *options).end() == 0
-    assert outcome(folder) == {"tt0": 10, "tt1": 10, "tt2": 10}
+    assert outcome(folder) == {"tt0": 5, "tt1": 5, "tt2": 5}
 
 
 def test_damaged_bytes_never_end_the_job(script, folder):
@@ -158,7 +158,7 @@ def test_damaged_bytes_never_end_the_job(script, folder):
         film(folder.parent / name, [10, 20], codec=codec).read_bytes()
         for name, codec in (("a.mp4", "mp4v"), ("a.avi", "MJPG"), ("a.mkv", "FFV1"), ("a.flv", "FLV1"))
     ]
-    for i in range(int(os.environ.get("MUTATIONS", 200))):
+    for i in range(int(os.environ.get("MUTATIONS", 100))):
         content = bytearray(originals[i % 4])
         for _ in range(rng.integers(1, 20)):
             content[rng.integers(len(content))] = rng.integers(256)

@@ -1,15 +1,20 @@
 """01_prepare.py on films whose shots, frames and times are known."""
 
 import csv
+import gc
 import json
 import os
+import shutil
 import signal
+import subprocess
+import sys
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
 import scenedetect
-from films import TINY, Job, contents, film, load_prepare, set_rotation, set_timestamps
+from films import ROOT, TINY, Job, contents, film, load_prepare, set_rotation, set_timestamps
 
 import divita
 
@@ -167,6 +172,16 @@ def test_colours_and_image_frames(tmp_path):
     assert prepare.positions(24, 24) == list(range(24))
 
 
+def test_memory_does_not_grow_with_the_film(tmp_path):
+    path = film(tmp_path / "a.mp4", [30] * 20)
+    plan = prepare.Plan("shots", "adaptive", 24.0, 24, (np.copy,), ((0, 24),))
+    alive = [
+        sum(isinstance(thing, prepare.Frame) for thing in gc.get_objects())
+        for _ in prepare.read_clips(path, plan, alive=lambda: None)
+    ]
+    assert len(alive) > 20 and max(alive) <= 6
+
+
 def test_fixed_seconds_ignore_shots(script, tmp_path, videos):
     result = script("01_prepare.py", "--videos", videos, "--out", tmp_path, *TINY, "--segmentation", "seconds")
     assert result.code == 0, result.err
@@ -177,7 +192,7 @@ def test_fixed_seconds_ignore_shots(script, tmp_path, videos):
 # The same files, whatever happens
 
 
-@pytest.mark.parametrize("workers", [2, 3])
+@pytest.mark.parametrize("workers", [2, 7])
 def test_same_files_for_more_workers(tmp_path, videos, undisturbed, workers):
     assert Job(tmp_path / "log", "--videos", videos, "--out", tmp_path / "out", *TINY, "--workers", workers).end() == 0
     assert contents(tmp_path / "out") == undisturbed
@@ -194,6 +209,20 @@ def test_same_files_for_two_ranks_one_of_them_killed(tmp_path, videos, undisturb
     ranks = [Job(tmp_path / f"log{rank}", *options, RANK=str(rank), WORLD_SIZE="2") for rank in range(2)]
     assert [rank.end() for rank in ranks] == [0, 0], ranks[1].text()
     assert contents(tmp_path / "out") == undisturbed
+
+
+def test_torchrun_with_a_bad_video(tmp_path, videos, undisturbed):
+    mine = tmp_path / "videos"
+    shutil.copytree(videos, mine)
+    (mine / "tt00.mp4").write_text("the second in order, so the other rank's first")
+    run = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", 2, ROOT / "tests" / "films.py"]
+    options = ["--videos", mine, "--out", tmp_path / "out", *TINY, "--workers", 1]
+    result = subprocess.run(list(map(str, [*run, *options])), capture_output=True, text=True, timeout=300)
+    assert result.returncode == 1
+    assert result.stderr.count("tt00: failed: no video") == 1 and "7/7" in result.stderr
+    made = contents(tmp_path / "out")
+    assert made.pop("failed.csv").startswith(b"mid,reason\ntt00,")
+    assert made == undisturbed
 
 
 def test_same_files_for_two_processes_at_once(tmp_path, videos, undisturbed):
@@ -218,6 +247,13 @@ def test_same_files_after_kills(tmp_path, videos, undisturbed):
     assert contents(tmp_path / "out") == undisturbed
 
 
+def alive(process):
+    try:
+        return "State:\tZ" not in Path(f"/proc/{process}/status").read_text()
+    except OSError:
+        return False
+
+
 def test_interrupt(tmp_path, videos, undisturbed):
     job = Job(tmp_path / "log", "--videos", videos, "--out", tmp_path / "out", *TINY, "--workers", 1)
     (child,) = job.decoders()
@@ -225,7 +261,9 @@ def test_interrupt(tmp_path, videos, undisturbed):
     before = time.monotonic()
     assert job.end() == 130 and time.monotonic() - before < 2, job.text()
     assert "go on with: " in job.text() and "Traceback" not in job.text()
-    assert not os.path.exists(f"/proc/{child}")
+    while time.monotonic() - before < 2 and alive(child):
+        time.sleep(0.01)
+    assert not alive(child)
     assert Job(tmp_path / "log", "--videos", videos, "--out", tmp_path / "out", *TINY).end() == 0
     assert contents(tmp_path / "out") == undisturbed
 

@@ -5,6 +5,7 @@ import json
 import keras
 import numpy as np
 import pytest
+import torch
 from conftest import REFERENCES, made_input, made_tensor
 
 import divita
@@ -146,3 +147,31 @@ def test_metrics(path):
     ours = divita.metrics(reference["y_true"], reference["y_prob"])
     for name, expected in reference["expected"].items():
         assert np.abs(np.subtract(ours[name], expected)).max() < 1e-9, name
+
+
+# ---- Backbones ----
+
+CHECKPOINTS = {  # the references' names for them
+    "shufflenet_v2_x1_0": "shufflenet2d",
+    "swin_t": "swin2d",
+    "shufflenet3d_v2_1.0x": "shufflenet3d",
+    "r2plus1d_18": "r2plus1d",
+    "swin3d_t": "swin3d",
+}
+
+
+@references("backbone*.json")
+def test_backbone(path, tmp_path):
+    reference = read(path)
+    checkpoint = {name: torch.from_numpy(made_tensor(name, shape)) for name, shape in reference["tensors"]}
+    torch.save(checkpoint, tmp_path / "checkpoint.pth")
+    *frames, height, width = reference["input_shape"][2:]
+    options = {"frames": frames[0]} if frames else {}
+    name = CHECKPOINTS[reference["checkpoint"]]
+    model = divita.load_backbone(name, tmp_path / "checkpoint.pth", size=(height, width), **options)
+    x = np.moveaxis(made_input(reference["input_shape"], reference["input_seed"]), 1, -1)  # channels last
+    with torch.no_grad():
+        features = keras.ops.convert_to_numpy(model(np.ascontiguousarray(x)))
+    expected = np.array(reference["features"])
+    assert features.shape == expected.shape
+    assert np.abs(features - expected).max() < 1e-4 * np.abs(expected).max()

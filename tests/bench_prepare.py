@@ -1,0 +1,144 @@
+"""How near 01_prepare.py comes to what decoding and the backbones cost by themselves. By hand: it takes minutes.
+
+    python tests/bench_prepare.py [--film FILE] [--seconds 120]
+
+Prints ratios of times measured in one run, by turns, and the memory of a decoding process.
+"""
+
+import argparse
+import os
+import resource
+import shutil
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import cv2
+import numpy as np
+from films import TINY, film, load_prepare
+
+prepare = load_prepare()
+
+
+def seconds(function, *arguments):
+    before = time.perf_counter()
+    function(*arguments)
+    return time.perf_counter() - before
+
+
+def decode_alone(path):
+    """Read a film with OpenCV as it comes."""
+    capture, frames = cv2.VideoCapture(str(path)), 0
+    while capture.read()[0]:
+        frames += 1
+    return frames
+
+
+def run(extractor, batch, batches):
+    for _ in range(batches):
+        extractor(batch)
+
+
+def arguments(videos, out, *options):
+    sys.argv = ["01_prepare.py", "--videos", str(videos), "--out", str(out), "--sheets", "0", *map(str, options)]
+    return prepare.parse_arguments()
+
+
+def prepared(folder, *options):
+    """Return the seconds that prepare() takes for a folder without building the backbones, and the clips."""
+    out = Path(tempfile.mkdtemp(dir=folder.parent))
+    given = arguments(folder, out, *options)
+    wanted = prepare.wanted_representations(given, prepare.chosen_weights(given))
+    job = prepare.Job(given, prepare.find_videos(folder), wanted)
+    prepare.build(job)
+    prepare.build, build = lambda job: None, prepare.build
+    took = seconds(prepare.prepare, job)
+    prepare.build = build
+    shutil.rmtree(out)
+    return took, job
+
+
+def against_its_parts(folder, turns):
+    """Print prepare's time over that of decoding plus that of the backbones."""
+    options = "--weights random --image shufflenet2d --video shufflenet3d --image-frames 1".split()
+    (path,) = folder.iterdir()
+    decode_alone(path)
+    for _ in range(turns):
+        whole, job = prepared(folder, *options)
+        decoding = seconds(decode_alone, path)
+        batches = -(-job.clips // job.arguments.batch_size)
+        parts = []
+        for one in job.wanted:
+            size = one.meta["input_size"]
+            batch = np.zeros((job.arguments.batch_size, one.meta["frames"], size, size, 3), np.uint8)
+            parts.append(seconds(run, one.run, batch, batches))
+        ratio = whole / (decoding + sum(parts))
+        print(
+            f"prepare {whole:.1f} s, decoding {decoding:.1f} s + backbones {sum(parts):.1f} s: {ratio:.2f}", flush=True
+        )
+
+
+def workers(folder, turns):
+    """Print the gain of a second worker where decoding is nearly all there is to do."""
+    for _ in range(turns):
+        one, _ = prepared(folder, *TINY[:6], "--workers", 1)
+        two, _ = prepared(folder, *TINY[:6], "--workers", 2)
+        print(f"1 worker {one:.1f} s, 2 workers {two:.1f} s: {one / two:.2f} times", flush=True)
+
+
+def peak_memory(path):
+    """Return the MB that decoding a film needs at most, measured in a process of its own."""
+    read, write = os.pipe()
+    if os.fork() == 0:
+        plan = prepare.Plan("shots", "adaptive", 24.0, 24, (prepare.thumbnail,), ((0, 24),))
+        before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        for _ in prepare.read_clips(path, plan, lambda: None):
+            pass
+        after = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        os.write(write, f"{before / 1024:.0f} {after / 1024:.0f}".encode())
+        os._exit(0)
+    os.wait()
+    return map(int, os.read(read, 99).split())
+
+
+def many(folder, count):
+    """Print seconds per trailer for a folder of `count` one-second films."""
+    folder.mkdir()
+    first = film(folder / "tt0.mp4", [24])
+    for i in range(1, count):
+        shutil.copy(first, folder / f"tt{i}.mp4")
+    took, _ = prepared(folder, *TINY[:6])
+    print(f"{count} trailers of 1 s: {1000 * took / count:.1f} ms each", flush=True)
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--film", type=Path, help="a film of 1280x720 (default: one is made)")
+    parser.add_argument("--seconds", type=int, default=120, help="length of the film that is made")
+    parser.add_argument("--turns", type=int, default=3)
+    given = parser.parse_args()
+    with tempfile.TemporaryDirectory() as temporary:
+        one, six = Path(temporary) / "one", Path(temporary) / "six"
+        one.mkdir()
+        six.mkdir()
+        if given.film:
+            path = Path(shutil.copy(given.film, one))
+        else:
+            path = film(one / "tt0.mp4", [53] * round(given.seconds * 24 / 53), size=(1280, 720))
+        for i in range(6):
+            shutil.copy(path, six / f"tt{i}{path.suffix}")
+        print(f"{path.name}: {decode_alone(path)} frames, {os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}")
+        against_its_parts(one, given.turns)
+        workers(six, given.turns)
+        for length in (2, 10):
+            full = film(Path(temporary) / f"{length}.mp4", [53] * (length * 27), size=(1920, 1080))
+            before, after = peak_memory(full)
+            print(f"{length} minutes of 1080p: {after} MB at most, {before} MB of them before decoding", flush=True)
+            full.unlink()
+        for count in (10, 100, 1000):
+            many(Path(temporary) / str(count), count)
+
+
+if __name__ == "__main__":
+    main()

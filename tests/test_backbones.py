@@ -1,0 +1,440 @@
+"""Backbones: the same numbers as torchvision, the same preprocessing, and what is refused of checkpoints."""
+
+import json
+import os
+import pickle
+import shutil
+import subprocess
+import sys
+import warnings
+import zipfile
+
+import keras
+import numpy as np
+import pytest
+import torch
+from conftest import ROOT, made_tensor
+from torchvision_models import import_torchvision, torchvision_model
+
+import divita
+
+needs_torchvision = pytest.mark.skipif(not import_torchvision(), reason="torchvision, the reference, is not installed")
+
+
+def made_checkpoint(model):
+    """Return a state dict of the model's names and shapes by the references' rule; integers stay what they are."""
+    return {
+        name: torch.from_numpy(made_tensor(name, tuple(t.shape))) if t.is_floating_point() else t
+        for name, t in model.state_dict().items()
+    }
+
+
+def features_of(model, x):
+    with torch.no_grad():
+        return keras.ops.convert_to_numpy(model(x))
+
+
+def difference(ours, theirs):
+    assert ours.shape == theirs.shape
+    return np.abs(ours - theirs).max() / np.abs(theirs).max()
+
+
+# ---- Sameness ----
+
+
+@needs_torchvision
+@pytest.mark.parametrize(
+    ("name", "frames", "size"),
+    [
+        ("shufflenet2d", None, (224, 224)),
+        ("shufflenet2d", None, (160, 192)),
+        ("swin2d", None, (224, 224)),
+        ("swin2d", None, (256, 320)),
+        ("r2plus1d", 16, (112, 112)),
+        ("r2plus1d", 24, (112, 112)),
+        ("swin3d", 16, (224, 224)),
+        ("swin3d", 24, (224, 224)),
+        ("swin3d", 5, (224, 224)),  # shorter than a window in time, and odd
+    ],
+)
+def test_same_features_as_torchvision(name, frames, size, tmp_path):
+    reference, _ = torchvision_model(name)
+    checkpoint = made_checkpoint(reference)
+    reference.load_state_dict(checkpoint)
+    torch.save(checkpoint, tmp_path / "checkpoint.pth")
+    model = divita.load_backbone(name, tmp_path / "checkpoint.pth", frames=frames, size=size)
+    shape = (1, *([frames] if frames else []), *size, 3)
+    x = torch.from_numpy(np.random.default_rng(0).standard_normal(shape, np.float32))
+    with torch.no_grad():
+        theirs = reference(x.movedim(-1, 1)).numpy()
+    assert difference(features_of(model, x), theirs) < 1e-5
+
+
+@pytest.mark.parametrize(
+    ("name", "features", "parameters", "gmacs"),
+    [
+        ("shufflenet2d", 1024, 1_253_604, 0.144),
+        ("resnet50", 2048, 23_508_032, 3.86),
+        ("swin2d", 768, 27_519_354, 4.49),
+        ("efficientnetlite_b0", 1280, 3_371_008, 0.384),
+        ("shufflenet3d", 1024, 1_299_180, 0.286),
+        ("r2plus1d", 512, 31_300_125, 60.8),
+        ("swin3d", 768, 27_850_470, 75.9),
+    ],
+)
+def test_size_and_cost(name, features, parameters, gmacs):
+    model = divita.load_backbone(name, "random", frames=24)
+    counted, macs = divita.cost(model, (1, *model.input.shape[1:]))
+    assert (model.output.shape[-1], counted) == (features, parameters)
+    assert divita.find_backbone(name).features == features
+    assert float(f"{macs / 1e9:.3g}") == gmacs
+
+
+@needs_torchvision
+@pytest.mark.parametrize("name", ["shufflenet2d", "swin2d", "r2plus1d", "swin3d"])
+@pytest.mark.parametrize("size", [(720, 1280), (333, 517), (607, 1080), (97, 64), (256, 256)])
+def test_same_preprocessing_as_torchvision(name, size):
+    backbone = divita.find_backbone(name)
+    noise = np.random.default_rng(0).integers(0, 256, (*size, 3), dtype=np.uint8)
+    ramp = np.stack(np.broadcast_arrays(*np.ogrid[0 : 255 : size[0] * 1j, 0 : 255 : size[1] * 1j], 99.0), -1)
+    for frame in (noise, ramp.astype(np.uint8)):
+        pixels = torch.from_numpy(frame).permute(2, 0, 1)
+        _, transforms = torchvision_model(name)
+        theirs = transforms(pixels[None] if backbone.input == "video" else pixels)
+        theirs = theirs.reshape(3, backbone.size, backbone.size).permute(1, 2, 0).numpy()
+        ours = (divita.preprocess(frame, backbone) - np.array(backbone.mean)) / backbone.std
+        assert (np.abs(ours - theirs) * backbone.std).max() < 1.01  # grey levels
+
+
+@pytest.mark.parametrize("name", divita.BACKBONES)
+def test_preprocessing_takes_any_frame(name):
+    backbone = divita.find_backbone(name)
+    for size in [(16, 16), (1, 1), (2160, 4096), (30, 1000)]:
+        frame = np.full((*size, 3), (10, 100, 200), np.uint8)
+        pixels = divita.preprocess(frame, backbone)
+        assert pixels.shape == (backbone.size, backbone.size, 3) and pixels.dtype == np.uint8
+        assert np.abs(pixels.astype(int) - (10, 100, 200)).max() <= 1
+    flipped = divita.preprocess(frame[:, ::-1, ::-1], backbone)  # negative strides, as frames of BGR order have
+    assert (flipped == pixels[:, ::-1, ::-1]).all()
+
+
+def test_efficientnetlite_knows_a_palace_and_a_daisy():
+    from sklearn.datasets import load_sample_images
+
+    backbone = divita.find_backbone("efficientnetlite_b0")
+    frames = [divita.preprocess(image, backbone) for image in load_sample_images().images]
+    extract = divita.extractor("efficientnetlite_b0", "pretrained", frames=1, batch_size=2)
+    checkpoint = torch.load(divita.package_file(backbone.checkpoint), weights_only=True)
+    logits = extract(np.stack(frames)[:, None]) @ checkpoint["_fc.weight"].numpy().T + checkpoint["_fc.bias"].numpy()
+    palace, daisy = logits.argmax(1)
+    assert palace in (663, 698)  # monastery, palace
+    assert daisy == 985
+
+
+# ---- Running a network over clips ----
+
+
+@pytest.mark.parametrize("name", divita.BACKBONES)
+def test_frozen_network_has_the_same_numbers(name):
+    plain = divita.extractor(name, "random", frames=4, batch_size=2)
+    frozen = divita.extractor(name, "random", frames=4, batch_size=2, clips=10**6)
+    assert (plain.digest, plain.macs_per_clip) == (frozen.digest, frozen.macs_per_clip)
+    assert plain.network is not frozen.network
+    size = plain.backbone.size
+    clips = np.random.default_rng(0).integers(0, 256, (3, 4, size, size, 3), dtype=np.uint8)
+    features = frozen(clips)
+    assert features.dtype == np.float32 and features.shape == (3, frozen.features)
+    assert difference(features, plain(clips)) < 1e-5
+    assert (frozen(clips[1:2]) == features[1:2]).all(), "a clip's numbers depend on its batch"
+    assert 1e-2 < features.std() < 1e4
+
+
+def test_image_backbones_average_over_the_clip():
+    extract = divita.extractor("shufflenet2d", "random", frames=3, batch_size=2)
+    clips = np.random.default_rng(0).integers(0, 256, (2, 3, 224, 224, 3), dtype=np.uint8)
+    frames = np.stack([extract(clips[:, [i] * 3]) for i in range(3)])
+    assert difference(extract(clips), frames.mean(0)) < 1e-5
+
+
+def test_bfloat16():
+    clips = np.random.default_rng(0).integers(0, 256, (1, 2, 112, 112, 3), dtype=np.uint8)
+    exact, half = (
+        divita.extractor("shufflenet3d", "random", frames=2, batch_size=1, precision=precision, clips=1000)(clips)
+        for precision in ("float32", "bfloat16")
+    )
+    assert half.dtype == np.float32
+    assert 0 < difference(half, exact) < 0.05
+
+
+# ---- Weights ----
+
+
+def test_random_weights_are_the_seeds():
+    first, again, other = (
+        divita.digest(divita.load_backbone("shufflenet3d", "random", seed=seed)) for seed in (0, 0, 1)
+    )
+    assert first == again != other
+    assert first == "sha256:1d9e148f1862de4ded5c2c85fe3073f32d35f5e0220d3e2274bb2b16003676bb"  # on every machine
+
+
+@pytest.fixture(scope="module")
+def checkpoint():
+    """A checkpoint of shufflenet2d in the references' names."""
+    tensors = json.loads((ROOT / "tests/data/backbone_shufflenet_v2_x1_0.json").read_text())["tensors"]
+    return {name: torch.from_numpy(made_tensor(name, tuple(shape))) for name, shape in tensors}
+
+
+def refusal(path, name="shufflenet2d"):
+    with pytest.raises(divita.UserError) as error:
+        divita.load_backbone(name, path)
+    assert "\n" not in str(error.value) and path.name in str(error.value)
+    return str(error.value)
+
+
+def changed(checkpoint, **tensors):
+    return {name: t for name, t in {**checkpoint, **tensors}.items() if t is not None}
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        ({"conv1.0.weight": None}, "missing conv1.0.weight (1)"),
+        ({"conv5.1.running_var": None, "conv1.1.bias": None}, "missing conv1.1.bias, conv5.1.running_var (2)"),
+        ({"stage9.0.weight": torch.zeros(3)}, "left over stage9.0.weight (1)"),
+        ({"conv1.0.weight": torch.zeros(24, 3, 5, 5)}, "wrong shape conv1.0.weight (24, 3, 5, 5) (1)"),
+        ({"conv1.1.weight": torch.zeros(24, 1)}, "wrong shape conv1.1.weight (24, 1) (1)"),
+        ({"conv1.1.bias": torch.full((24,), torch.nan)}, "conv1.1.bias holds values that are not numbers"),
+        ({"conv1.1.bias": torch.full((24,), torch.inf)}, "conv1.1.bias holds values that are not numbers"),
+        ({"conv1.1.bias": "text"}, "holds no dictionary of named tensors"),
+    ],
+)
+def test_checkpoint_that_does_not_fit(change, told, checkpoint, tmp_path):
+    torch.save(changed(checkpoint, **change), tmp_path / "changed.pth")
+    assert told in refusal(tmp_path / "changed.pth")
+
+
+def test_checkpoint_of_another_backbone(checkpoint, tmp_path):
+    torch.save(checkpoint, tmp_path / "other.pth")
+    assert "does not fit r2plus1d: missing stem.0.weight, " in refusal(tmp_path / "other.pth", "r2plus1d")
+    assert "(*.weights.h5)" in refusal(tmp_path / "other.pth", "resnet50")
+
+
+@pytest.mark.parametrize("wrapping", [lambda c: c, lambda c: {"state_dict": {f"module.{n}": t for n, t in c.items()}}])
+def test_checkpoint_that_fits(wrapping, checkpoint, tmp_path):
+    extra = {"conv1.1.num_batches_tracked": torch.tensor(7)}
+    torch.save(wrapping({**checkpoint, **extra}), tmp_path / "fits.pth")
+    model = divita.load_backbone("shufflenet2d", tmp_path / "fits.pth")
+    kernel = model.get_layer("conv1-0").kernel.value.detach()
+    assert torch.equal(kernel.permute(3, 2, 0, 1), checkpoint["conv1.0.weight"])
+    assert divita.extractor("shufflenet2d", tmp_path / "fits.pth", 1, 1).weights == "file"
+
+
+class Runs:
+    """Unpickled, it makes a file: the code of a stranger's checkpoint."""
+
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return open, (str(self.path), "w")
+
+
+def write_nothing(path, checkpoint):
+    path.touch()
+
+
+def write_text(path, checkpoint):
+    path.write_text("conv1.0.weight\n")
+
+
+def write_code(path, checkpoint):
+    torch.save({**checkpoint, "code": Runs(path.with_name("ran"))}, path)
+
+
+def write_pickle(path, checkpoint):
+    path.write_bytes(pickle.dumps(Runs(path.with_name("ran"))))
+
+
+def write_truncated(path, checkpoint):
+    torch.save(checkpoint, path)
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+
+
+def write_zip(path, checkpoint):
+    with zipfile.ZipFile(path, "w") as file:
+        file.writestr("../escaped", "text")
+
+
+def write_list(path, checkpoint):
+    torch.save(list(checkpoint.values()), path)
+
+
+def write_model(path, checkpoint):
+    torch.save(torch.nn.Linear(2, 2), path)
+
+
+def write_folder(path, checkpoint):
+    path.mkdir()
+
+
+@pytest.mark.parametrize(
+    "write",
+    [
+        write_nothing,
+        write_text,
+        write_code,
+        write_pickle,
+        write_truncated,
+        write_zip,
+        write_list,
+        write_model,
+        write_folder,
+        lambda path, checkpoint: None,
+    ],
+)
+@pytest.mark.parametrize("name", ["shufflenet2d", "resnet50"])
+def test_file_that_is_no_checkpoint(name, write, checkpoint, tmp_path):
+    path = tmp_path / "folder" / "bad.weights.h5"
+    path.parent.mkdir()
+    write(path, checkpoint)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        refusal(path, name)
+    assert {p.name for p in tmp_path.rglob("*")} <= {"folder", "bad.weights.h5"}, "the file's code has run"
+
+
+@pytest.fixture
+def offline(tmp_path, monkeypatch):
+    """An empty cache, and no network whatever the machine has."""
+    for name in ("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY"):
+        monkeypatch.setenv(name, "http://127.0.0.1:9")
+    for name in ("TORCH_HOME", "KAGGLEHUB_CACHE", "KERAS_HOME"):
+        monkeypatch.setenv(name, str(tmp_path / name))
+    return tmp_path
+
+
+@pytest.mark.parametrize("name", ["shufflenet2d", "swin2d", "shufflenet3d", "r2plus1d", "swin3d"])
+def test_no_network(name, offline):
+    with pytest.raises(divita.UserError) as error:
+        divita.read_checkpoint(divita.find_backbone(name), "pretrained")
+    url = divita.find_backbone(name).checkpoint
+    assert url in str(error.value) and "\n" not in str(error.value)
+    assert str(offline / "TORCH_HOME/hub/checkpoints" / url.rpartition("/")[2]) in str(error.value)
+
+
+def test_checkpoint_in_the_cache_needs_no_network(offline, checkpoint):
+    path = offline / "TORCH_HOME/hub/checkpoints/shufflenetv2_x1-5666bf0f80.pth"
+    path.parent.mkdir(parents=True)
+    torch.save(checkpoint, path)
+    torch.save(checkpoint, offline / "file.pth")
+    cached, file = (
+        divita.digest(divita.load_backbone("shufflenet2d", weights)) for weights in ("pretrained", offline / "file.pth")
+    )
+    assert cached == file
+    path.write_text("cut short")
+    with pytest.raises(divita.UserError, match="not a PyTorch checkpoint"):
+        divita.load_backbone("shufflenet2d", "pretrained")
+
+
+# ---- KerasCV's own weights ----
+
+
+def cached_preset(offline, folder, write):
+    """Put files where KerasCV's downloads go; folder is owner/model/framework/variation."""
+    there = offline / "KAGGLEHUB_CACHE/models" / folder
+    write(there / "2")
+    for file in ("config.json", "model.weights.h5"):
+        marker = there / ".complete" / "2" / f"{file}.complete"
+        marker.parent.mkdir(parents=True, exist_ok=True)
+        marker.touch()
+
+
+def test_resnet50_from_keras_weights(offline):
+    with pytest.raises(divita.UserError, match="fetch model.weights.h5 from https://www.kaggle.com/models/.*NAME=FILE"):
+        divita.load_backbone("resnet50", "pretrained")
+    model = divita.load_backbone("resnet50", "random", seed=3)
+    model.save_weights(offline / "model.weights.h5")
+    assert divita.digest(divita.load_backbone("resnet50", offline / "model.weights.h5")) == divita.digest(model)
+
+    def write(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        shutil.copy(offline / "model.weights.h5", folder)
+
+    cached_preset(offline, "keras/resnetv1/keras/resnet50_imagenet", write)
+    assert divita.digest(divita.load_backbone("resnet50", "pretrained")) == divita.digest(model)
+
+
+def test_keras_weights_that_do_not_fit(tmp_path):
+    model = divita.load_backbone("resnet50", "random")
+    bigger = keras.Model(model.input, keras.layers.Dense(3)(model.output))
+    bigger.save_weights(tmp_path / "bigger.weights.h5")
+    assert "holds 267 tensors, resnet50 has 265" in refusal(tmp_path / "bigger.weights.h5", "resnet50")
+    model.get_layer("conv1_conv").kernel.assign(np.full((7, 7, 3, 64), np.nan))
+    model.save_weights(tmp_path / "nan.weights.h5")
+    assert "conv1_conv/kernel" in refusal(tmp_path / "nan.weights.h5", "resnet50")
+    smaller = keras.Model(model.input, model.layers[5].output)
+    smaller.save_weights(tmp_path / "smaller.weights.h5")
+    refusal(tmp_path / "smaller.weights.h5", "resnet50")
+
+
+def test_any_kerascv_preset(offline):
+    with pytest.raises(divita.UserError, match="resnet18: config.json cannot be downloaded"):
+        divita.load_backbone("kerascv:resnet18", "random")
+    with pytest.raises(divita.UserError, match="cannot load a preset called 'resnet19'; .*resnet50_imagenet"):
+        divita.load_backbone("kerascv:resnet19", "random")
+    from keras_cv.src.utils.preset_utils import save_to_preset
+
+    network = divita.kerascv().models.ResNetBackbone(
+        stackwise_filters=[64, 128, 256, 512],
+        stackwise_blocks=[2, 2, 2, 2],
+        stackwise_strides=[1, 2, 2, 2],
+        include_rescaling=True,
+        block_type="basic_block",
+    )
+    cached_preset(offline, "keras/resnetv1/keras/resnet18", lambda folder: save_to_preset(network, str(folder)))
+    extract = divita.extractor("kerascv:resnet18", "pretrained", frames=1, batch_size=2)
+    assert (extract.backbone.input, extract.features, extract.parameters) == ("image", 512, 11_176_512)
+    assert extract.digest == divita.digest(network)
+    assert extract(np.full((2, 1, 224, 224, 3), 99, np.uint8)).shape == (2, 512)
+
+
+# ---- One's own ----
+
+
+def test_own_backbone_takes_a_few_lines(monkeypatch):
+    monkeypatch.setattr(divita, "BACKBONES", dict(divita.BACKBONES))
+
+    def tiny(shape):
+        inputs = keras.Input(shape)
+        x = divita.convolution(inputs, 32, 3, 2, "conv1.0", "conv1.1")
+        return keras.Model(inputs, divita.mean_over_space(x))
+
+    divita.add_backbone("tiny", "image", tiny, features=32, size=112, resize=128, **divita.IMAGENET)
+    extract = divita.extractor("tiny", "random", frames=2, batch_size=3, clips=1000)
+    clips = np.random.default_rng(0).integers(0, 256, (3, 2, 112, 112, 3), dtype=np.uint8)
+    assert extract(clips).shape == (3, 32)
+    with pytest.raises(divita.UserError, match="tiny has no published weights"):
+        divita.load_backbone("tiny", "pretrained")
+
+
+def test_unknown_backbone():
+    with pytest.raises(divita.UserError, match="'resnet51'.*resnet50.*kerascv:PRESET"):
+        divita.find_backbone("resnet51")
+
+
+def test_neither_kerascv_nor_tensorflow_is_needed_for_our_own():
+    program = """
+import sys
+sys.modules["keras_cv"] = sys.modules["tensorflow"] = None  # as if they were not installed
+import divita
+divita.load_backbone("shufflenet3d", "random")
+divita.divita({"image": 8, "video": 6}, 3)
+try:
+    divita.load_backbone("swin2d", "random")
+except divita.UserError as error:
+    print(error)
+"""
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, env=environment)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("KerasCV, whose backbone this is, cannot be imported")
