@@ -143,7 +143,7 @@ CAMERAS = {  # how the camera moves; in every other genre it drifts
     "drama": "still",
     "horror": "flicker",
     "sci-fi": "roll",
-    "thriller": "throb",
+    "thriller": "double",
 }
 
 
@@ -211,15 +211,15 @@ def film(job):
 
 
 def paint(picture, hue, dark, rng):
-    """-> canvas (288, 512, 3) uint8 BGR, twice a frame's size: forms of one kind strewn over a shaded ground."""
-    width, height = 2 * DEMO_SIZE[0], 2 * DEMO_SIZE[1]
-    ground, form = ((40, 54), (115, 135)) if dark else ((192, 212), (105, 125))  # ranges of brightness
+    """-> canvas (216, 384, 3) uint8 BGR, larger than a frame: forms of one kind strewn over a shaded ground."""
+    width, height = 3 * DEMO_SIZE[0] // 2, 3 * DEMO_SIZE[1] // 2
+    ground, form = ((50, 65), (165, 185)) if dark else ((165, 185), (50, 65))  # ranges of brightness
     corners = colours(hue + rng.uniform(-12, 12, 4), ground, rng).reshape(2, 2, 3)
     canvas = cv2.resize(corners, (width, height), interpolation=cv2.INTER_LINEAR).astype(np.uint8)
-    plain, centres = canvas.copy(), strew(width, height, 36, rng)
+    plain, centres = canvas.copy(), strew(width, height, 27, rng)
     tint = hue + rng.choice([-1, 1]) * rng.uniform(15, 30) + rng.uniform(-8, 8, len(centres))
     tint = rng.uniform(0, 180, len(centres)) if picture == "confetti" else tint
-    scale = rng.uniform(0.9, 1.15) * rng.uniform(10, 17, len(centres))  # px
+    scale = rng.uniform(0.9, 1.15) * rng.uniform(8, 13.5, len(centres))  # px
     for centre, colour, size in zip(centres, colours(tint, form, rng), scale * np.exp(1j * rng.uniform(-0.5, 0.5))):
         for outline in outlines(picture, rng):
             points = np.stack([(outline * size).real, (outline * size).imag], axis=1) + centre
@@ -228,14 +228,14 @@ def paint(picture, hue, dark, rng):
         x, y = np.meshgrid(np.arange(width), np.arange(height))
         angle, period = rng.uniform(0, np.pi), rng.uniform(5, 7)
         lines = (x * np.cos(angle) + y * np.sin(angle)) % period < period / 2
-        canvas = np.where(lines[..., None], canvas, plain)
-    return canvas
+        canvas = np.where((canvas != plain) & lines[..., None], canvas * 0.5 + 0.5 * plain, canvas)
+    return np.clip(canvas + 110.0 - canvas.mean(), 0, 255).astype(np.uint8)  # all shots are exposed alike
 
 
 def colours(hue, brightness, rng):
     """-> BGR colours (N, 3), float, of N hues in OpenCV's half degrees and a range of brightness."""
     count = len(hue)
-    hsv = np.stack([hue % 180, rng.uniform(80, 110, count), rng.uniform(*brightness, count)], axis=1)
+    hsv = np.stack([hue % 180, rng.uniform(50, 80, count), rng.uniform(*brightness, count)], axis=1)
     return cv2.cvtColor(np.uint8(hsv)[None], cv2.COLOR_HSV2BGR)[0].astype(float)
 
 
@@ -267,22 +267,20 @@ def shoot(canvas, camera, frames, rng):
     t, still = np.arange(frames), np.zeros(frames)
     heading, pace = rng.uniform(0, 2 * np.pi), rng.uniform(0.4, 1.2)
     x, y = pace * np.cos(heading) * t, pace * np.sin(heading) * t  # px
-    zoom, roll = still + rng.uniform(0.9, 1.1), still + rng.uniform(-0.1, 0.1)
-    light = still + 0.7 + 0.3 * np.sin(rng.uniform(0, 2 * np.pi))  # spread over shots as a throb is over time
-    phase, sign = rng.uniform(0, 2 * np.pi), rng.choice([-1, 1])
+    zoom, roll, light = still + rng.uniform(0.9, 1.1), still + rng.uniform(-0.1, 0.1), still + rng.uniform(0.7, 1.0)
     if camera == "still":
         x, y = still, still
     if camera == "shake":
         angle = rng.uniform(0, 2 * np.pi, frames)
-        x, y = x + 4.5 * np.cos(angle), y + 4.5 * np.sin(angle)
+        x, y = x + 3.5 * np.cos(angle), y + 3.5 * np.sin(angle)
     if camera == "pan":
-        x = sign * rng.uniform(5, 8) * t
+        x = x + 4 * t
     if camera == "flicker":
-        light = rng.uniform(0.6, 0.85) + 0.15 * (-1.0) ** t
-    if camera == "throb":
-        light = 0.7 + 0.3 * np.sin(2 * np.pi * rng.uniform(1.5, 2.5) / DEMO_FPS * t + phase)
+        light = 0.83 + 0.16 * (-1.0) ** t
+    if camera == "double":
+        x = x + 3 * (-1.0) ** t
     if camera == "roll":
-        roll = roll + sign * rng.uniform(0.05, 0.08) * t
+        roll = roll + 0.05 * t
     centre, middle = np.array([canvas.shape[1], canvas.shape[0]]) * rng.uniform(0.4, 0.6, 2), np.array(DEMO_SIZE) / 2
     for i in range(frames):
         turn = np.array([[np.cos(roll[i]), -np.sin(roll[i])], [np.sin(roll[i]), np.cos(roll[i])]]) / zoom[i]
