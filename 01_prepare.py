@@ -272,15 +272,15 @@ def shoot(canvas, camera, frames, rng):
         x, y = still, still
     if camera == "shake":
         angle = rng.uniform(0, 2 * np.pi, frames)
-        x, y = x + 3.5 * np.cos(angle), y + 3.5 * np.sin(angle)
+        x, y = x + 2.5 * np.cos(angle), y + 2.5 * np.sin(angle)
     if camera == "pan":
-        x = x + 4 * t
+        x = x + 3 * t
     if camera == "flicker":
-        light = 0.83 + 0.16 * (-1.0) ** t
+        light = 0.83 + 0.08 * (-1.0) ** t
     if camera == "double":
-        x = x + 3 * (-1.0) ** t
+        x = x + 1.8 * (-1.0) ** t
     if camera == "roll":
-        roll = roll + 0.05 * t
+        roll = roll + 0.03 * t
     centre, middle = np.array([canvas.shape[1], canvas.shape[0]]) * rng.uniform(0.4, 0.6, 2), np.array(DEMO_SIZE) / 2
     for i in range(frames):
         turn = np.array([[np.cos(roll[i]), -np.sin(roll[i])], [np.sin(roll[i]), np.cos(roll[i])]]) / zoom[i]
