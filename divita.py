@@ -659,9 +659,12 @@ def preprocess(frame, backbone):
         short = min(height, width)
         size = (size * height // short, size * width // short)
     pixels = torch.from_numpy(np.require(frame, requirements=["C", "W"])).permute(2, 0, 1)[None]  # (1, 3, H, W)
+    if backbone.interpolation == "bicubic":  # overshoots, and between two passes over bytes that would be cut off
+        pixels = pixels.float()
     pixels = torch.nn.functional.interpolate(
         pixels, size, mode=backbone.interpolation, antialias=backbone.antialias, align_corners=False
     )
+    pixels = pixels.clamp(0, 255).round().to(torch.uint8) if pixels.is_floating_point() else pixels
     top, left = (round((side - backbone.size) / 2) for side in size)
     return pixels[0, :, top : top + backbone.size, left : left + backbone.size].permute(1, 2, 0).numpy()
 
