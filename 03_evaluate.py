@@ -12,6 +12,7 @@ the trapezoid rule, in percent: mean and sample standard deviation over the spli
 
 import argparse
 import functools
+import signal
 import zipfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -46,6 +47,7 @@ def parse_arguments():
 
 
 if __name__ == "__main__":
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # until divita.run() takes over, there is nothing to lose
     ARGUMENTS = parse_arguments()
 
 import matplotlib

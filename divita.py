@@ -99,8 +99,9 @@ def read_json(path):
 def sweep(folder):
     """Remove the temporary files below `folder` that no living process writes (a killed one left them)."""
     for path in Path(folder).rglob(".tmp-*"):
-        if abandoned(path):
-            path.unlink(missing_ok=True)
+        with contextlib.suppress(FileNotFoundError):  # another process has just renamed it
+            if abandoned(path):
+                path.unlink()
 
 
 def abandoned(path):
