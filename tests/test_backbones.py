@@ -6,6 +6,7 @@ import pickle
 import shutil
 import subprocess
 import sys
+import urllib.request
 import warnings
 import zipfile
 
@@ -308,6 +309,7 @@ def offline(tmp_path, monkeypatch):
     """An empty cache, and no network whatever the machine has."""
     for name in ("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY"):
         monkeypatch.setenv(name, "http://127.0.0.1:9")
+    monkeypatch.setattr(urllib.request, "_opener", None)  # urlopen keeps the proxies that it met first
     for name in ("TORCH_HOME", "KAGGLEHUB_CACHE", "KERAS_HOME"):
         monkeypatch.setenv(name, str(tmp_path / name))
     return tmp_path
