@@ -297,7 +297,7 @@ def experiment(text):
         (None, ["--compare", "a"], "expected 2 arguments"),
         (None, ["--predict", "x"], "--predict and --run go together"),
         (None, ["--predict", "x", "--run", "nix"], "no trained run nix; there is image+video"),
-        (None, ["--predict", "x", "--run", "image_shots_fps24_fpc24"], "model.keras: cannot be read"),
+        (None, ["--predict", "x", "--run", "image_shots_fps24_fpc24"], "model.keras: not a whole Keras model"),
     ],
     ids=lambda x: getattr(x, "__name__", None),
 )
