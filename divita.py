@@ -1052,7 +1052,8 @@ def digest(model):
 
 # The network, run over clips
 
-PER_PASS = {"cpu": 2**35, "cuda": 2**41}  # multiply-adds at most in one pass: enough to keep the device busy
+AT_ONCE = {"cpu": (8, 2**35), "cuda": (256, 2**41)}  # frames or clips, and multiply-adds, at most in one pass: more
+# than 8 leave a processor's caches; so few of the heavy ones, because their attention takes a gigabyte
 FREEZE_FROM = 64  # clips. Freezing takes about 5 s and saves 30 ms or more per frame, on two cores
 
 
@@ -1112,8 +1113,8 @@ def extractor(name, weights="pretrained", frames=24, batch_size=32, precision="f
     parameters, macs = cost(model, (1, *shape))
     images = backbone.input == "image"
     batch = batch_size * frames if images else batch_size
-    passes = math.ceil(batch * macs / PER_PASS.get(device.type, PER_PASS["cpu"]))
-    per_pass = math.ceil(batch / passes)
+    most, most_macs = AT_ONCE.get(device.type, AT_ONCE["cpu"])
+    per_pass = math.ceil(batch / math.ceil(max(batch / most, batch * macs / most_macs)))  # passes of one size
     network = Normalised(backbone, model).to(device)
     if clips is not None and clips >= FREEZE_FROM:
         network = frozen(network, torch.zeros((per_pass, *shape), dtype=torch.uint8, device=device))
@@ -1141,8 +1142,9 @@ PLUS = (ATEN.add.Tensor, ATEN.add_.Tensor)
 MINUS = (ATEN.sub.Tensor, ATEN.sub_.Tensor, ATEN.subtract.Tensor)
 TIMES = (ATEN.mul.Tensor, ATEN.mul_.Tensor)
 IN_PLACE = {ATEN.relu.default: ATEN.relu_.default, ATEN.relu6.default: ATEN.relu6_.default}
-IN_PLACE |= {ATEN.add.Tensor: ATEN.add_.Tensor}
+IN_PLACE |= {ATEN.add.Tensor: ATEN.add_.Tensor, ATEN.sub.Tensor: ATEN.sub_.Tensor, ATEN.div.Tensor: ATEN.div_.Tensor}
 CONVOLUTIONS = (ATEN.conv2d.default, ATEN.conv3d.default)
+POOLINGS = (ATEN.max_pool2d.default, ATEN.max_pool3d.default)
 
 
 @torch.no_grad()
@@ -1157,6 +1159,10 @@ def frozen(network, example):
     for node in list(graph.nodes):
         if node.target in (*CONVOLUTIONS, ATEN.matmul.default) and node.args[1] in values:
             merge(module, node, values)
+        elif node.target in POOLINGS and follows_relu(node):  # zeros are no maximum there, nor is the pooling's padding
+            with graph.inserting_before(node):
+                x, padding = without_zeros(graph, node.args[0], [0] * len(node.args[1]))
+            node.args = (x, *node.args[1:3], padding)
     for node in [node for node in values if any(user not in values for user in node.users)]:
         if isinstance(values[node], torch.Tensor):
             with graph.inserting_before(node):
@@ -1246,6 +1252,12 @@ def without_zeros(graph, x, padding):
     return x, padding
 
 
+def follows_relu(pooling):
+    """Tell whether what is pooled is a ReLU's result with zeros around it."""
+    padded = pooling.args[0].args[0] if pooling.args[0].target == ATEN.permute.default else pooling.args[0]
+    return padded.target == ATEN.pad.default and padded.args[0].target in (ATEN.relu.default, ATEN.relu6.default)
+
+
 def constant(module, value):
     name = f"constant{len(list(module.named_buffers(recurse=False, remove_duplicate=False)))}"
     module.register_buffer(name, value)
@@ -1255,7 +1267,7 @@ def constant(module, value):
 def overwrite(node):
     """Let an activation or a sum put its result where one of its inputs lies that nobody else reads."""
     if node.target in IN_PLACE:
-        for i, source in enumerate(node.args):
+        for i, source in enumerate(node.args[: 2 if node.target in PLUS else 1]):  # x + y is y + x
             if isinstance(source, torch.fx.Node) and owned(source):
                 node.args = (source, *node.args[:i], *node.args[i + 1 :])
                 node.target = IN_PLACE[node.target]
@@ -1268,7 +1280,7 @@ def owned(node):
         return False
     if node.target == ATEN.permute.default:
         return owned(node.args[0])
-    return node.target in (*CONVOLUTIONS, *IN_PLACE, *IN_PLACE.values())
+    return node.target in (*CONVOLUTIONS, *IN_PLACE, *IN_PLACE.values(), ATEN.to.dtype)
 
 
 # The table
