@@ -74,12 +74,12 @@ if __name__ == "__main__":
     signal.signal(signal.SIGINT, signal.SIG_DFL)  # until divita.run() takes over, there is nothing to lose
     ARGUMENTS = parse_arguments()
 
-import keras
 import numpy as np
 import torch
 from tqdm import tqdm
 
 import divita
+from divita import keras  # not import keras, which would choose a backend before divita does
 
 # ---- What to run: rows of a table, (label, image, video, changes), where image and video name representations ----
 

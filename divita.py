@@ -40,6 +40,9 @@ import keras
 import numpy as np
 import torch
 
+if keras.config.backend() != "torch":
+    raise ImportError("Keras was imported before divita and runs on another backend; import divita first")
+
 FORMAT = 1  # of meta.json and config.json; raised when a file of an earlier version can no longer be read
 
 # ---- Errors, files, processes ----
