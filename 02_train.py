@@ -21,7 +21,7 @@ import time
 from pathlib import Path
 
 EPOCHS, LEARNING_RATE, BATCH_SIZE, CLIPS = 100, 1e-4, 32, 30
-DEMO_DATA, DEMO_EPOCHS, DEMO_LEARNING_RATE = Path("data/demo"), 30, 1e-3  # an epoch of the demo is only three batches
+DEMO_DATA, DEMO_LEARNING_RATE = Path("data/demo"), 1e-3  # an epoch of the demo is two batches
 PATIENCE_RATE, PATIENCE_STOP = 10, 20  # epochs without a lower validation loss: learning rate divided by 10; the end
 EXTENSIONS, FRAME_RATES = (10, 20, 30, 60, 0), (4, 8, 12, 24)  # 0 clips: the whole trailer in one snippet
 TRANSFER = (  # the rows of the paper's table: name, image backbone, video backbone
@@ -53,14 +53,13 @@ def parse_arguments():
     which.add_argument("--fusion", choices=("late", "early"), default="late", help="of image and video (late)")
     which.add_argument("--clips", metavar="N", type=int, default=CLIPS, help="in a snippet, 0: whole trailer (30)")
     how = parser.add_argument_group("how to train")
-    how.add_argument("--epochs", metavar="N", type=int, help="at most (100; the demo: 30)")
+    how.add_argument("--epochs", metavar="N", type=int, default=EPOCHS, help="at most (100)")
     how.add_argument("--lr", metavar="RATE", type=float, help="learning rate of AdamW (1e-4; the demo: 1e-3)")
     how.add_argument("--batch-size", metavar="N", type=int, default=BATCH_SIZE, help="trailers in a batch (32)")
     how.add_argument("--seed", metavar="N", type=int, default=0, help="of weights, order and snippets (0)")
     arguments = parser.parse_args()
     demo = arguments.data is None
     arguments.data = arguments.data or DEMO_DATA
-    arguments.epochs = arguments.epochs if arguments.epochs is not None else DEMO_EPOCHS if demo else EPOCHS
     arguments.lr = arguments.lr if arguments.lr is not None else DEMO_LEARNING_RATE if demo else LEARNING_RATE
     for name, least in (("clips", 0), ("epochs", 1), ("batch_size", 1), ("seed", 0)):
         if getattr(arguments, name) < least:

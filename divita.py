@@ -917,18 +917,17 @@ def load_backbone(name, weights="pretrained", seed=0, frames=24, size=None):
 def randomise(model, seed):
     """Draw kernels from He's normal distribution with NumPy, the same for the same seed on every machine.
 
-    Normalisation layers stay the identity and biases zero, as Keras makes them. The kernels of convolutions over clips
-    sum to zero, depthwise ones at each place over time, so that an untrained network answers to motion; otherwise
-    brightness and colour, which vary more, would drown it.
+    Normalisation layers stay the identity and biases zero, as Keras makes them. Kernels that join channels of several
+    frames sum to zero over time: a still picture gives them nothing, so that an untrained network answers to motion,
+    which brightness and colour would otherwise drown.
     """
     for number, variable in enumerate(model.weights):
-        rank = len(variable.shape)
-        if rank > 1:
-            depthwise = rank == 4 and variable.shape[-1] == 1  # DepthwiseConv2D's (k, k, C, 1)
+        if len(variable.shape) > 1:
+            depthwise = len(variable.shape) == 4 and variable.shape[-1] == 1  # DepthwiseConv2D's (k, k, C, 1)
             fan_in = math.prod(variable.shape[: -2 if depthwise else -1])
             values = np.random.default_rng([seed, number]).standard_normal(variable.shape, np.float32)
-            if rank == 5:  # (T, k, k, C, F), with C = 1 if depthwise
-                values -= values.mean(0 if variable.shape[-2] == 1 else (0, 1, 2, 3), keepdims=True)
+            if len(variable.shape) == 5 and variable.shape[0] > 1 and variable.shape[-2] > 1:  # (T, k, k, C, F)
+                values -= values.mean(0)
             variable.assign(values * np.float32(math.sqrt(2 / fan_in)))
 
 
