@@ -127,7 +127,7 @@ cv2.setNumThreads(1)  # videos are decoded side by side; and a pool of threads w
 
 
 DEMO_TRAILERS, DEMO_SEED, DEMO_FPS = 100, 0, 24
-DEMO_SIZE = 256, 144  # width, height
+DEMO_SIZE = 192, 108  # width, height
 GENRES = {  # what a frame shows, how the camera moves: three genres each are told by one of them, four only by both
     "action": ("rocks", "shake"),
     "adventure": ("rocks", "roll"),
@@ -210,22 +210,22 @@ def film(job):
 
 
 def paint(picture, hue, dark, rng):
-    """-> canvas (216, 384, 3) uint8 BGR, larger than a frame: forms of one kind strewn over a shaded ground."""
+    """-> canvas (162, 288, 3) uint8 BGR, larger than a frame: forms of one kind strewn over a shaded ground."""
     width, height = 3 * DEMO_SIZE[0] // 2, 3 * DEMO_SIZE[1] // 2
     ground, form = ((50, 65), (165, 185)) if dark else ((165, 185), (50, 65))  # ranges of brightness
     corners = colours(hue + rng.uniform(-12, 12, 4), ground, rng).reshape(2, 2, 3)
     canvas = cv2.resize(corners, (width, height), interpolation=cv2.INTER_LINEAR).astype(np.uint8)
-    plain, centres = canvas.copy(), strew(width, height, 27, rng)
+    plain, centres = canvas.copy(), strew(width, height, 20, rng)
     tint = hue + rng.choice([-1, 1]) * rng.uniform(15, 30) + rng.uniform(-8, 8, len(centres))
     tint = rng.uniform(0, 180, len(centres)) if picture == "confetti" else tint
-    scale = rng.uniform(0.9, 1.15) * rng.uniform(8, 13.5, len(centres))  # px
+    scale = rng.uniform(0.9, 1.15) * rng.uniform(6, 10, len(centres))  # px
     for centre, colour, size in zip(centres, colours(tint, form, rng), scale * np.exp(1j * rng.uniform(-0.5, 0.5))):
         for outline in outlines(picture, rng):
             points = np.stack([(outline * size).real, (outline * size).imag], axis=1) + centre
             cv2.fillPoly(canvas, [np.int32(points * 16)], colour, cv2.LINE_AA, shift=4)
     if picture == "stripes":  # the ground shows through every other line
         x, y = np.meshgrid(np.arange(width), np.arange(height))
-        angle, period = rng.uniform(0, np.pi), rng.uniform(5, 7)
+        angle, period = rng.uniform(0, np.pi), rng.uniform(4, 5.5)
         lines = (x * np.cos(angle) + y * np.sin(angle)) % period < period / 2
         canvas = np.where((canvas != plain) & lines[..., None], canvas * 0.5 + 0.5 * plain, canvas)
     return np.clip(canvas + 110.0 - canvas.mean(), 0, 255).astype(np.uint8)  # all shots are exposed alike
@@ -260,7 +260,7 @@ def outlines(picture, rng):
 
 
 def shoot(canvas, camera, frames, rng):
-    """Yield `frames` frames (144, 256, 3) of the canvas, seen by a moving camera.
+    """Yield `frames` frames (108, 192, 3) of the canvas, seen by a moving camera.
 
     Where a camera does not move, it stands where it could be at some moment if it did: a single frame tells nothing.
     """
@@ -272,7 +272,7 @@ def shoot(canvas, camera, frames, rng):
     roll = 0.12 * swing(16, camera == "roll")  # radians
     light = 0.85 + 0.15 * swing(9, camera == "pulse")
     angle = rng.uniform(0, 2 * np.pi, frames)
-    shake = 2 * (camera == "shake") * np.stack([np.cos(angle), np.sin(angle)], axis=1)  # px
+    shake = 1.5 * (camera == "shake") * np.stack([np.cos(angle), np.sin(angle)], axis=1)  # px
     zoom = rng.uniform(0.9, 1.1)
     centre, middle = np.array([canvas.shape[1], canvas.shape[0]]) * rng.uniform(0.4, 0.6, 2), np.array(DEMO_SIZE) / 2
     for i in range(frames):
