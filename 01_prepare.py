@@ -23,7 +23,7 @@ BATCH_SIZE = 8  # clips
 SHORTEST_SHOT = 0.6  # seconds; PySceneDetect's 15 frames at 24 or 25 frames per second, and as long at any other rate
 LONGEST_FRAME = 10.0  # seconds; a longer pause between two frames' timestamps is taken for a damaged timestamp
 PATIENCE = 60.0  # seconds without a new frame, after which a video counts as failed
-SHEETS, MOST_ON_SHEET = 6, 90  # contact sheets, shots on one
+SHEETS, MOST_ON_SHEET = 3, 90  # contact sheets, shots on one
 CLIPS_PER_TRAILER = 120  # expected, to decide whether compiling a backbone repays
 SUFFIXES = ".3gp .avi .flv .m2ts .m4v .mkv .mov .mp4 .mpeg .mpg .mts .mxf .ogv .ts .vob .webm .wmv".split()
 
@@ -99,6 +99,7 @@ import json
 import multiprocessing
 import queue
 import shutil
+import socket
 import sys
 import tarfile
 import threading
@@ -108,7 +109,7 @@ import urllib.request
 import zlib
 from dataclasses import dataclass, field
 from fractions import Fraction
-from multiprocessing.connection import wait
+from multiprocessing.connection import Connection, wait
 from pathlib import Path
 
 import cv2
@@ -122,6 +123,7 @@ import divita
 from divita import UserError
 
 cv2.setNumThreads(1)  # videos are decoded side by side; and a pool of threads would not survive a fork
+FORK = multiprocessing.get_context("fork")  # starts at once, where a fresh process imports Keras for seconds
 
 # ---- The demo data set ----
 
@@ -162,7 +164,7 @@ def make_demo(out, workers):
         temporary.write_text("mid,frame\n" + "".join(f"{mid},{cut}\n" for mid, cut in cuts))
     jobs = [(videos / f"{mid}.mp4", i, edit) for i, (mid, edit) in enumerate(zip(mids, edits))]
     jobs = [job for job in jobs if not job[0].exists()]
-    with process_context().Pool(workers) as pool:
+    with FORK.Pool(workers) as pool:
         for _ in tqdm(pool.imap_unordered(film, jobs), "demo trailers", len(jobs), unit="trailer"):
             pass
 
@@ -662,14 +664,38 @@ def shortening(capture, duration):
 # ---- Decoding processes ----
 
 
-def decode(connection, plan):
-    """Be a decoding process: take paths from the connection, send back what read_clips() yields or ("failed", why)."""
+def start_decoding(requests, other_end, plan):
+    """Be the process that starts the decoding processes: sent a connection's descriptor, it answers with a process's
+    number.
+
+    A process forked from one with threads may hang, so this one is forked before there are any.
+    """
     signal.set_wakeup_fd(-1)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent ends this process
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG: if the parent is killed, end too
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody waits for a decoding process
+    end_with_parent()
     os.dup2(os.open(os.devnull, os.O_WRONLY), 2)  # FFmpeg's messages; one line of ours says what is wrong
     torch.set_num_threads(1)
+    other_end.close()  # so that it is seen when the parent closes it
+    while descriptors := socket.recv_fds(requests, 1, 1)[1]:
+        process = os.fork()
+        if process == 0:
+            requests.close()
+            end_with_parent()
+            with contextlib.suppress(EOFError, OSError):  # the parent has closed the connection
+                decode(Connection(descriptors[0]), plan)
+            os._exit(0)
+        os.close(descriptors[0])
+        requests.sendall(process.to_bytes(8))
+
+
+def end_with_parent():
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
+
+
+def decode(connection, plan):
+    """Be a decoding process: take paths from the connection, send back what read_clips() yields or ("failed", why)."""
     spoken, one_at_a_time = time.monotonic(), threading.Lock()
 
     def send(message):  # by two threads, where frames are read ahead
@@ -682,47 +708,57 @@ def decode(connection, plan):
         if time.monotonic() > spoken + 0.2:
             send(("alive",))
 
-    with contextlib.suppress(EOFError, OSError):  # the parent has closed the connection
-        while True:
-            path = connection.recv()
-            try:
-                for message in read_clips(path, plan, alive):
-                    send(message)
-            except VideoError as error:
-                send(("failed", str(error)))
-            except (cv2.error, MemoryError, ValueError) as error:
-                send(("failed", f"cannot be decoded ({divita.one_line(error)})"))
-
-
-def process_context():
-    """A fork starts at once, where a fresh process would import Keras for ten seconds."""
-    return multiprocessing.get_context("fork" if sys.platform == "linux" else "spawn")
+    while True:
+        path = connection.recv()
+        try:
+            for message in read_clips(path, plan, alive):
+                send(message)
+        except VideoError as error:
+            send(("failed", str(error)))
+        except (cv2.error, MemoryError, ValueError) as error:
+            send(("failed", f"cannot be decoded ({divita.one_line(error)})"))
 
 
 class Decoder:
     """A decoding process and the video that it works on."""
 
-    def __init__(self, plan):
-        context = process_context()
-        self.connection, theirs = context.Pipe()
-        self.process = context.Process(target=decode, args=(theirs, plan), daemon=True)
-        self.process.start()
+    def __init__(self, requests):
+        self.connection, theirs = multiprocessing.Pipe()
+        socket.send_fds(requests, [b"+"], [theirs.fileno()])
         theirs.close()
-        self.mid, self.silence = None, 0.0
+        self.process = int.from_bytes(requests.recv(8))
+        self.mid, self.silence, self.died = None, 0.0, False
+
+    def receive(self):
+        """Return the next message, which is that the video failed if the process died."""
+        try:
+            return self.connection.recv()
+        except (EOFError, OSError):
+            self.died = True
+            return "failed", "its decoding ended the process"
 
     def stop(self):
-        self.process.kill()
-        self.process.join()
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(self.process, signal.SIGKILL)
         self.connection.close()
 
 
-def decode_all(videos, plan, decoders, patience):
-    """Decode videos, {mid: path}, in the processes of a list of Decoders; yield (mid, *what decode() sends).
+def decoding(plan):
+    """Return the socket that Decoders are asked for over; to be called before any thread is started."""
+    ours, theirs = socket.socketpair()
+    FORK.Process(target=start_decoding, args=(theirs, ours, plan), daemon=True).start()
+    theirs.close()
+    return ours
+
+
+def decode_all(videos, requests, workers, patience):
+    """Decode videos, {mid: path}, in as many processes as `workers`; yield (mid, *what decode() sends).
 
     A process that dies, or is silent for longer than `patience` seconds while it could speak, is replaced, and its
     video has failed.
     """
     left = collections.deque(videos.items())
+    decoders = [Decoder(requests) for _ in range(min(workers, len(left)))]
     try:
         while True:
             for decoder in decoders:
@@ -738,7 +774,7 @@ def decode_all(videos, plan, decoders, patience):
             waited = time.monotonic() - before
             for connection, decoder in busy.items():
                 decoder.silence = 0.0 if connection in ready else decoder.silence + waited
-                message = receive(decoder) if connection in ready else None
+                message = decoder.receive() if connection in ready else None
                 if decoder.silence > patience:
                     message = "failed", f"no frame in {patience:g} s of decoding"
                 if message is None or message[0] == "alive":
@@ -746,21 +782,13 @@ def decode_all(videos, plan, decoders, patience):
                 yield decoder.mid, *message
                 if message[0] != "clip":
                     decoder.mid = None
-                if message[0] == "failed" and (decoder.silence or not decoder.process.is_alive()):
+                if decoder.died or decoder.silence > patience:
                     decoder.stop()
-                    decoders[decoders.index(decoder)] = Decoder(plan)
+                    decoders[decoders.index(decoder)] = Decoder(requests)
     finally:
         for decoder in decoders:
             decoder.stop()
-
-
-def receive(decoder):
-    """Return a decoder's next message, which is that it failed if its process died."""
-    try:
-        return decoder.connection.recv()
-    except (EOFError, OSError):
-        decoder.process.join()
-        return "failed", f"its decoding ended the process (exit status {decoder.process.exitcode})"
+        requests.close()
 
 
 def in_background(items, ahead):
@@ -1121,17 +1149,16 @@ def build(job):
 
 def prepare(job):
     """Decode this rank's trailers, run the backbones over their clips and save the trailers as they are complete."""
-    plan, places = make_plan(job.arguments, job.wanted, len(job.todo))
-    decoders = [Decoder(plan) for _ in range(min(job.arguments.workers, len(job.todo)))]  # before any thread starts
-    messages = in_background(
-        decode_all(job.todo, plan, decoders, job.arguments.patience), ahead=2 * job.arguments.batch_size
-    )
+    given = job.arguments
+    plan, places = make_plan(given, job.wanted, len(job.todo))
+    messages = decode_all(job.todo, decoding(plan), given.workers, given.patience)
+    messages = in_background(messages, ahead=2 * given.batch_size)
     with contextlib.closing(messages):
         where = divita.device() + (f", rank {job.rank} of {job.ranks}" if job.ranks > 1 else "")
         print(f"{len(job.todo)} of {len(job.videos)} trailers to prepare, {where}", flush=True)
         build(job)
         job.start()
-        batches = [Batches(one, job.arguments.batch_size) for one in job.wanted]
+        batches = [Batches(one, given.batch_size) for one in job.wanted]
         trailers = {}
         with tqdm(total=job.left, unit="trailer", disable=job.rank > 0, smoothing=0.05) as job.bar:
             for mid, kind, *content in messages:

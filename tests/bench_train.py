@@ -17,7 +17,6 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
-import keras
 import numpy as np
 import torch
 import zarr
@@ -25,6 +24,7 @@ from numcodecs import Blosc
 from torch import nn
 
 import divita
+from divita import keras
 
 COMPRESSOR = Blosc(cname="lz4", clevel=5, shuffle=1)  # as published
 NAMES = ("trailers_i_shufflenet_fpc24", "trailers_k_shufflenet_fps24_fpc24")

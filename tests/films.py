@@ -130,11 +130,15 @@ class Job:
 
     def decoders(self):
         """Wait until there are decoding processes; return their ids."""
-        while "to prepare" not in self.text():
+        while not (found := [decoder for child in children(self.process.pid) for decoder in children(child)]):
             assert self.process.is_alive(), self.text()
             time.sleep(0.005)
-        tasks = Path(f"/proc/{self.process.pid}/task").iterdir()
-        return [int(word) for task in tasks for word in (task / "children").read_text().split()]
+        return found
+
+
+def children(process):
+    tasks = Path(f"/proc/{process}/task").iterdir()
+    return [int(word) for task in tasks for word in (task / "children").read_text().split()]
 
 
 def contents(folder):

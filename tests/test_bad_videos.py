@@ -137,7 +137,7 @@ def test_two_videos_with_one_mid(script, folder):
     assert not (folder.parent / "out" / NAME).exists()
 
 
-@pytest.mark.parametrize("how, told", [(signal.SIGSTOP, "no frame in 3 s"), (signal.SIGSEGV, "exit status -11")])
+@pytest.mark.parametrize("how, told", [(signal.SIGSTOP, "no frame in 3 s"), (signal.SIGSEGV, "ended the process")])
 def test_a_decoder_that_hangs_or_dies_fails_its_video_only(tmp_path, folder, how, told):
     for i in range(3):
         film(folder / f"tt{i}.mp4", [120], size=(320, 180))

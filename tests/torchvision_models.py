@@ -1,5 +1,6 @@
 """torchvision, for comparison only: its models are plain PyTorch and run without its compiled operators."""
 
+import functools
 import importlib.util
 import re
 from pathlib import Path
@@ -23,6 +24,7 @@ def import_torchvision():
     return torchvision
 
 
+@functools.cache
 def torchvision_model(name):
     """Return torchvision's model of one of our names, without its classification layer, and its preprocessing."""
     models = import_torchvision().models
