@@ -976,7 +976,7 @@ class Trailer:
 # ---- Contact sheets ----
 
 
-def draw_sheet(path, mid, thumbnails, duration, shots):
+def draw_sheet(path, mid, thumbnails, duration):
     """Draw one frame per shot over a time axis with the cuts, so that a person sees what was found."""
     import matplotlib
 
@@ -993,10 +993,9 @@ def draw_sheet(path, mid, thumbnails, duration, shots):
         axis.axvspan(start, end, color="0.8" if number % 2 else "0.55", linewidth=0)
         if end - start > duration / 60:
             axis.text((start + end) / 2, 0.5, number + 1, ha="center", va="center")
-    what = f"{len(thumbnails)} shots" if shots else "not cut into shots"
     more = f", the first {len(shown)} shown" if len(shown) < len(thumbnails) else ""
     axis.set(xlim=(0, duration), yticks=[], xlabel="time (s)")
-    axis.set_title(f"{mid}: {what} in {duration:.1f} s{more}".replace("$", r"\$"))
+    axis.set_title(f"{mid}: {len(thumbnails)} shots in {duration:.1f} s{more}".replace("$", r"\$"))
     if 1 < len(starts) <= 25:
         axis.set_xticks([0, *starts[1:], duration], [f"{t:.1f}" for t in [0, *starts[1:], duration]], rotation=60)
     for number, (start, picture) in enumerate(shown):
@@ -1027,7 +1026,7 @@ class Job:
         self.todo = {mid: videos[mid] for mid in share if mid not in done}
         self.left = len(videos) - len(done)  # of all ranks
         self.made, self.clips, self.failed, self.bar, self.counted = 0, 0, {}, None, 0.0
-        self.sheets = set(sorted(videos)[: arguments.sheets])
+        self.sheets = set(sorted(videos)[: arguments.sheets]) if arguments.segmentation == "shots" else set()
 
     def remove(self, mids):
         """Remove what is to be made again, so that an interruption cannot leave old files among the new ones."""
@@ -1182,8 +1181,7 @@ def finish(job, mid, thumbnails, duration, remark):
     if remark:
         job.say(f"{mid}: {remark}")
     if mid in job.sheets:
-        shots = job.arguments.segmentation == "shots"
-        draw_sheet(job.out / "contact_sheets" / f"{mid}.png", mid, thumbnails, duration, shots)
+        draw_sheet(job.out / "contact_sheets" / f"{mid}.png", mid, thumbnails, duration)
 
 
 def save_complete(job, touched, trailers):
@@ -1239,7 +1237,9 @@ def summary(job):
         print(f"{done} of {len(job.videos)} trailers prepared in {job.out}, {job.made} of them now, {job.clips} clips")
         for one in job.wanted:
             print(f"  {one.folder}")
-        print(f"  {job.tables}: the clips' times, and {job.out / 'contact_sheets'}: some trailers' shots as pictures")
+        print(f"  {job.tables}: the clips' times")
+        if job.sheets:
+            print(f"  {job.out / 'contact_sheets'}: some trailers' shots as pictures")
         if (job.out / "failed.csv").exists():
             print(f"  {job.out / 'failed.csv'}: what could not be prepared")
         labelled = (job.out / "labels.csv").exists()
