@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -10,6 +11,7 @@ import time
 import numpy as np
 import pytest
 from conftest import ROOT, make_data
+from films import Job
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -244,3 +246,29 @@ def test_interrupt_ends_training_at_once_and_the_same_command_goes_on(tmp_path, 
     assert process.returncode == 130 and "python 02_train.py --data" in err and "Traceback" not in err
     assert not list(tmp_path.rglob(".tmp-*"))
     assert script("02_train.py", *arguments, "--epochs", "1").code == 0
+
+
+def test_training_killed_at_any_moment_gives_the_same_numbers(tmp_path):
+    options = ["--image", "shufflenet2d", "--clips", 5, "--epochs", 3]
+    arguments = ["--data", make_data(tmp_path / "data"), *options, "--runs"]
+    whole, runs = tmp_path / "whole", tmp_path / "runs"
+    assert Job(tmp_path / "log", *arguments, whole, name="02_train.py").end() == 0
+    generator = np.random.default_rng(0)
+    for i in range(int(os.environ.get("KILLS", 5))):
+        job = Job(tmp_path / "log", *arguments, runs, name="02_train.py")
+        job.process.join(generator.uniform(0.1, 3))
+        job.process.kill()
+        job.process.join()
+        for config in runs.rglob("config.json"):
+            assert divita.load_model(config.with_name("model.keras")).count_params()
+        shutil.rmtree(next(runs.rglob(f"split{i % 3}"), runs / "none"), ignore_errors=True)
+    assert Job(tmp_path / "log", *arguments, runs, name="02_train.py").end() == 0
+    files = {path.relative_to(runs): path for path in runs.rglob("*") if path.is_file()}
+    assert set(files) == {path.relative_to(whole) for path in whole.rglob("*") if path.is_file()}
+    assert len(files) == 12
+    for name, path in files.items():
+        if path.suffix == ".csv":
+            assert path.read_text() == (whole / name).read_text()
+        if path.suffix == ".npz":
+            ours, undisturbed = np.load(path), np.load(whole / name)
+            assert all((ours[key] == undisturbed[key]).all() for key in undisturbed)
