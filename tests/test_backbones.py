@@ -1,6 +1,5 @@
 """Backbones: the same numbers as torchvision, the same preprocessing, and what is refused of checkpoints."""
 
-import dataclasses
 import json
 import os
 import pickle
@@ -83,10 +82,12 @@ def test_same_features_as_torchvision(name, frames, size, tmp_path):
     ],
 )
 def test_size_and_cost(name, features, parameters, gmacs):
-    model = divita.load_backbone(name, "random", frames=24)
+    backbone = divita.find_backbone(name)
+    size = backbone.size, backbone.size, 3
+    model = backbone.build(size if backbone.input == "image" else (24, *size))
     counted, macs = divita.cost(model, (1, *model.input.shape[1:]))
     assert (model.output.shape[-1], counted) == (features, parameters)
-    assert divita.find_backbone(name).features == features
+    assert backbone.features == features
     assert float(f"{macs / 1e9:.3g}") == gmacs
 
 
@@ -135,17 +136,18 @@ def test_efficientnetlite_knows_a_palace_and_a_daisy():
 
 @pytest.mark.parametrize("name", divita.BACKBONES)
 def test_frozen_network_has_the_same_numbers(name):
-    plain = divita.extractor(name, "random", frames=2, batch_size=2)
-    size, per_pass = plain.backbone.size, plain.per_pass
-    clips = np.random.default_rng(0).integers(0, 256, (3, 2, size, size, 3), dtype=np.uint8)
-    inputs = (per_pass, size, size, 3) if plain.backbone.input == "image" else (per_pass, *clips.shape[1:])
-    frozen = dataclasses.replace(
-        plain, network=divita.frozen(plain.network, torch.zeros(inputs, dtype=torch.uint8, device=plain.device))
-    )
-    features = frozen(clips)
-    assert features.dtype == np.float32 and features.shape == (3, frozen.features)
-    assert difference(features, plain(clips)) < 1e-5
-    assert (frozen(clips[1:2]) == features[1:2]).all(), "a clip's numbers depend on its batch"
+    backbone, model = divita.find_backbone(name), divita.load_backbone(name, "random", frames=2)
+    plain = divita.Normalised(backbone, model)
+    shape = (2, *model.input.shape[1:])
+    pixels = torch.from_numpy(np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)).to(plain.mean.device)
+    frozen = divita.frozen(plain, torch.zeros_like(pixels))
+    with torch.inference_mode():
+        features, expected, alone = (
+            f(x).cpu().numpy() for f, x in ((frozen, pixels), (plain, pixels), (frozen, pixels[[1, 1]]))
+        )
+    assert features.dtype == np.float32 and features.shape == (2, model.output.shape[-1])
+    assert difference(features, expected) < 1e-5
+    assert (alone == features[[1, 1]]).all(), "a clip's numbers depend on its batch"
     assert 1e-2 < features.std() < 1e4
 
 
