@@ -130,7 +130,7 @@ FORK = multiprocessing.get_context("fork")  # starts at once, where a fresh proc
 
 DEMO_TRAILERS, DEMO_SEED, DEMO_FPS = 100, 0, 24
 DEMO_SIZE = 192, 108  # width, height
-GENRES = {  # what a frame shows, how the camera moves: three genres each are told by one of them, four only by both
+GENRES = {  # what a frame shows, how the camera moves: three genres are told by the first alone, seven only by both
     "action": ("rocks", "shake"),
     "adventure": ("rocks", "roll"),
     "comedy": ("confetti", "still"),
@@ -172,7 +172,7 @@ def make_demo(out, workers):
 def demo_labels():
     """-> y (N, G) of 0 and 1, one to three genres a trailer; splits (N, 3), 0 train to 2 test.
 
-    Of five blocks of trailers, in each of which all genres are as frequent, one is for test and one for validation.
+    Of five blocks of trailers, in each of which all genres are about as frequent, one is for test and one for validation.
     """
     rng = np.random.default_rng([DEMO_SEED, 0])
     y = np.zeros((DEMO_TRAILERS, len(GENRES)), int)
