@@ -172,7 +172,7 @@ def make_demo(out, workers):
 def demo_labels():
     """-> y (N, G) of 0 and 1, one to three genres a trailer; splits (N, 3), 0 train to 2 test.
 
-    Of five blocks of trailers, in each of which all genres are about as frequent, one is for test and one for validation.
+    Of five blocks of trailers, in each of which all genres are about as frequent, one is for test, one for validation.
     """
     rng = np.random.default_rng([DEMO_SEED, 0])
     y = np.zeros((DEMO_TRAILERS, len(GENRES)), int)
