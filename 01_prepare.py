@@ -28,7 +28,7 @@ CLIPS_PER_TRAILER = 120  # expected, to decide whether compiling a backbone repa
 SUFFIXES = ".3gp .avi .flv .m2ts .m4v .mkv .mov .mp4 .mpeg .mpg .mts .mxf .ogv .ts .vob .webm .wmv".split()
 
 DEMO_OUT = "data/demo"
-DEMO_IMAGE_FRAMES = 2  # per clip: fewer than the published 24, for speed
+DEMO_IMAGE_FRAMES = 1  # per clip: fewer than the published 24, for speed
 DEMO_PRETRAINED = ["efficientnetlite_b0"]  # whose weights come with a package; the demo's others are random
 
 
@@ -468,7 +468,7 @@ class Frame:
     def view(self, look):
         """Return look(picture) as RGB, made once. Channels are turned here, where there are few pixels left."""
         if look not in self.views:
-            self.views[look] = np.ascontiguousarray(look(self.picture)[..., ::-1])
+            self.views[look] = cv2.cvtColor(look(self.picture), cv2.COLOR_BGR2RGB)
         return self.views[look]
 
     def keep_only(self, looks):

@@ -13,6 +13,7 @@ import argparse
 import json
 import math
 import platform
+import random
 import re
 import shlex
 import signal
@@ -21,7 +22,7 @@ import time
 from pathlib import Path
 
 EPOCHS, LEARNING_RATE, BATCH_SIZE, CLIPS = 100, 1e-4, 32, 30
-DEMO_DATA, DEMO_LEARNING_RATE = Path("data/demo"), 1e-3  # an epoch of the demo is two batches
+DEMO_DATA, DEMO_EPOCHS, DEMO_LEARNING_RATE = Path("data/demo"), 40, 2e-3  # an epoch of the demo is two batches
 PATIENCE_RATE, PATIENCE_STOP = 10, 20  # epochs without a lower validation loss: learning rate divided by 10; the end
 EXTENSIONS, FRAME_RATES = (10, 20, 30, 60, 0), (4, 8, 12, 24)  # 0 clips: the whole trailer in one snippet
 TRANSFER = (  # the rows of the paper's table: name, image backbone, video backbone
@@ -53,14 +54,16 @@ def parse_arguments():
     which.add_argument("--fusion", choices=("late", "early"), default="late", help="of image and video (late)")
     which.add_argument("--clips", metavar="N", type=int, default=CLIPS, help="in a snippet, 0: whole trailer (30)")
     how = parser.add_argument_group("how to train")
-    how.add_argument("--epochs", metavar="N", type=int, default=EPOCHS, help="at most (100)")
-    how.add_argument("--lr", metavar="RATE", type=float, help="learning rate of AdamW (1e-4; the demo: 1e-3)")
+    how.add_argument("--epochs", metavar="N", type=int, help="at most (100; the demo: 40)")
+    how.add_argument("--lr", metavar="RATE", type=float, help="learning rate of AdamW (1e-4; the demo: 2e-3)")
     how.add_argument("--batch-size", metavar="N", type=int, default=BATCH_SIZE, help="trailers in a batch (32)")
     how.add_argument("--seed", metavar="N", type=int, default=0, help="of weights, order and snippets (0)")
     arguments = parser.parse_args()
     demo = arguments.data is None
     arguments.data = arguments.data or DEMO_DATA
-    arguments.lr = arguments.lr if arguments.lr is not None else DEMO_LEARNING_RATE if demo else LEARNING_RATE
+    epochs, rate = (DEMO_EPOCHS, DEMO_LEARNING_RATE) if demo else (EPOCHS, LEARNING_RATE)
+    arguments.epochs = epochs if arguments.epochs is None else arguments.epochs
+    arguments.lr = rate if arguments.lr is None else arguments.lr
     for name, least in (("clips", 0), ("epochs", 1), ("batch_size", 1), ("seed", 0)):
         if getattr(arguments, name) < least:
             parser.error(f"--{name.replace('_', '-')} must be at least {least}")
@@ -248,7 +251,9 @@ def train(config, inputs, labels, rows, folder, show):
     parts = {name: np.intersect1d(rows, divita.subset(labels, config["split"], name)) for name in divita.SUBSETS}
     mids = {name: [labels.mids[row] for row in part] for name, part in parts.items()}
     snippet, batch, seed = config["snippet_clips"], config["batch_size"], config["seed"]
-    keras.utils.set_random_seed(seed)
+    keras.utils.clear_session()
+    random.seed(seed)  # and not keras.utils.set_random_seed(), which imports TensorFlow for 5 s
+    torch.manual_seed(seed)
     features = {kind: config[f"{kind}_features"] for kind in ("image", "video") if config[kind]}
     model = divita.divita(features, len(labels.genres), config["aggregation"], config["fusion"] or "late")
     divita.compiled(model, config["lr"])
@@ -346,7 +351,6 @@ def main(arguments):
         train(config, inputs, labels, rows, folder, show)
         bar.total -= arguments.epochs - (bar.n - before)  # what stopping early saved
         bar.refresh()
-        keras.utils.clear_session()
     bar.close()
     print(f"runs: {arguments.runs}\nnext: python 03_evaluate.py --runs {arguments.runs} --data {arguments.data}")
 

@@ -11,6 +11,7 @@ clips of T frames, H pixels high and W wide. Everything follows
 
 import contextlib
 import csv
+import ctypes
 import errno
 import fcntl
 import functools
@@ -1103,6 +1104,15 @@ class Normalised(torch.nn.Module):
         return self.model(pixels if self.std is None else pixels / self.std)
 
 
+def keep_freed_memory():
+    """Let the C library keep the memory that is freed: a network wants the same large blocks in every pass, and to get
+    fresh ones each time takes a quarter of it. Where there is another library than glibc, nothing happens."""
+    with contextlib.suppress(AttributeError, OSError, TypeError):
+        mallopt = ctypes.CDLL(None).mallopt
+        mallopt(-4, 0)  # M_MMAP_MAX: blocks of any size come from the heap ...
+        mallopt(-1, 2**31 - 1)  # M_TRIM_THRESHOLD: ... whose free end stays
+
+
 def extractor(name, weights="pretrained", frames=24, batch_size=32, precision="float32", clips=None, seed=0):
     """Return the Extractor of a backbone for clips of `frames` frames, up to `batch_size` of them at a time.
 
@@ -1112,6 +1122,8 @@ def extractor(name, weights="pretrained", frames=24, batch_size=32, precision="f
     backbone = find_backbone(name)
     model = load_backbone(name, weights, seed, frames)
     shape, device = model.input.shape[1:], model.weights[0].value.device
+    if device.type == "cpu":
+        keep_freed_memory()
     parameters, macs = cost(model, (1, *shape))
     images = backbone.input == "image"
     batch = batch_size * frames if images else batch_size
