@@ -19,7 +19,7 @@ import signal
 
 IMAGE, VIDEO = ["efficientnetlite_b0"], ["shufflenet3d"]  # backbones
 FPS, FRAMES_PER_CLIP = 24.0, 24
-BATCH_SIZE = 8  # clips
+BATCH_SIZE = 16  # clips
 SHORTEST_SHOT = 0.6  # seconds; PySceneDetect's 15 frames at 24 or 25 frames per second, and as long at any other rate
 LONGEST_FRAME = 10.0  # seconds; a longer pause between two frames' timestamps is taken for a damaged timestamp
 PATIENCE = 60.0  # seconds without a new frame, after which a video counts as failed

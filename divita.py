@@ -31,6 +31,7 @@ import threading
 import time
 import warnings
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from multiprocessing import active_children
 from pathlib import Path
@@ -1055,8 +1056,10 @@ def digest(model):
 
 # The network, run over clips
 
-AT_ONCE = {"cpu": (8, 2**35), "cuda": (256, 2**41)}  # frames or clips, and multiply-adds, at most in one pass: more
-# than 8 leave a processor's caches; so few of the heavy ones, because their attention takes a gigabyte
+AT_ONCE = {"cpu": (4, 2**35), "cuda": (256, 2**41)}  # frames or clips, and multiply-adds, at most in one pass: more
+# than 4 leave a processor's caches; so few of the heavy ones, because their attention takes a gigabyte
+SIDE_BY_SIDE = 4  # passes at a time on a CPU, its cores shared out. One pass on all cores is as fast while nothing else
+# runs, and several times slower beside a decoding process, whose turns on one core all the others wait for
 FREEZE_FROM = 64  # clips. Freezing takes about 5 s and saves 30 ms or more per frame, on two cores
 
 
@@ -1075,11 +1078,13 @@ class Extractor:
     network: Callable  # uint8 (P, ...) -> (P, F)
     per_pass: int  # P: frames or clips that the network sees at once; the last pass is filled up
     device: torch.device
+    map: Callable  # runs the passes, one after another or side by side
 
     def __call__(self, clips):
         inputs = clips.reshape(-1, *clips.shape[2:]) if self.backbone.input == "image" else clips
-        vectors = [self.one_pass(inputs[i : i + self.per_pass]) for i in range(0, len(inputs), self.per_pass)]
-        vectors = torch.cat(vectors).reshape(len(clips), -1, self.features)  # (N, T or 1, F)
+        passes = [inputs[i : i + self.per_pass] for i in range(0, len(inputs), self.per_pass)]
+        vectors = torch.cat(list(self.map(self.one_pass, passes)))
+        vectors = vectors.reshape(len(clips), -1, self.features)  # (N, T or 1, F)
         return vectors.mean(1).cpu().numpy()
 
     def one_pass(self, inputs):
@@ -1111,6 +1116,7 @@ def keep_freed_memory():
         mallopt = ctypes.CDLL(None).mallopt
         mallopt(-4, 0)  # M_MMAP_MAX: blocks of any size come from the heap ...
         mallopt(-1, 2**31 - 1)  # M_TRIM_THRESHOLD: ... whose free end stays
+        mallopt(-8, 1)  # M_ARENA_MAX: one heap for all threads
 
 
 def extractor(name, weights="pretrained", frames=24, batch_size=32, precision="float32", clips=None, seed=0):
@@ -1129,9 +1135,13 @@ def extractor(name, weights="pretrained", frames=24, batch_size=32, precision="f
     batch = batch_size * frames if images else batch_size
     most, most_macs = AT_ONCE.get(device.type, AT_ONCE["cpu"])
     per_pass = math.ceil(batch / math.ceil(max(batch / most, batch * macs / most_macs)))  # passes of one size
-    network = Normalised(backbone, model).to(device)
+    network, run_passes = Normalised(backbone, model).to(device), map
     if clips is not None and clips >= FREEZE_FROM:
         network = frozen(network, torch.zeros((per_pass, *shape), dtype=torch.uint8, device=device))
+        if device.type == "cpu":
+            threads = min(SIDE_BY_SIDE, torch.get_num_threads())
+            cores = torch.get_num_threads() // threads
+            run_passes = ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(cores,)).map
     return Extractor(
         backbone=backbone,
         features=model.output.shape[-1],
@@ -1143,6 +1153,7 @@ def extractor(name, weights="pretrained", frames=24, batch_size=32, precision="f
         network=network,
         per_pass=per_pass,
         device=device,
+        map=run_passes,
     )
 
 
