@@ -681,7 +681,7 @@ def draw_genres(runs, path):
         look = {"facecolor": "white" if i else "0.3", "edgecolor": "0.3", "hatch": hatch}
         handles.append(plt.Rectangle((0, 0), 1, 1, label=short(run), **look))
     axis.set_xticks(range(len(genres)), genres, rotation=30, ha="right", rotation_mode="anchor")
-    axis.set(ylim=(0, 100), ylabel="area under the precision-recall curve (%)")
+    axis.set(yticks=range(0, 101, 20), ylim=(0, None), ylabel="area under the precision-recall curve (%)")
     figure.legend(handles=handles, loc="outside upper center", ncols=2)
     save(figure, path)
 
