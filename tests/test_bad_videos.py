@@ -76,9 +76,10 @@ def test_what_cannot_be_prepared_is_named(script, folder):
     assert outcome(folder) == {"good": 2}  # what is not there any more has not failed
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
 def test_unreadable(script, folder):
     film(folder / "a.mp4").chmod(0)
+    if os.access(folder / "a.mp4", os.R_OK):
+        pytest.skip("this user may read everything")
     assert run(script, folder).code == 1
     assert "Permission denied" in outcome(folder)["a"]
 
