@@ -634,6 +634,7 @@ class Backbone:
 
 
 BACKBONES = {}  # name -> Backbone
+SILENCE = 30.0  # seconds, after which a download of weights has failed
 IMAGENET = {"mean": (123.675, 116.28, 103.53), "std": (58.395, 57.12, 57.375)}
 
 
@@ -841,7 +842,8 @@ def kerascv_handle(preset):
 def kerascv_files(preset, file):
     """Turn whatever a download by KerasCV ends in into a line that says what to fetch."""
     try:
-        yield
+        with connections_time_out():
+            yield
     except Exception as error:
         place = kerascv_handle(preset).replace("kaggle://", "https://www.kaggle.com/models/")
         place = place.replace("gs://", "https://storage.googleapis.com/")
@@ -947,7 +949,8 @@ def read_checkpoint(backbone, weights):
             path = package_file(backbone.checkpoint)
     try:
         if url:
-            content = torch.hub.load_state_dict_from_url(url, check_hash=True, **options)
+            with connections_time_out():
+                content = torch.hub.load_state_dict_from_url(url, check_hash=True, **options)
         else:
             content = torch.load(path, **options)
     except Exception as error:  # whatever a network or a stranger's file may bring up
@@ -956,6 +959,17 @@ def read_checkpoint(backbone, weights):
         reason = getattr(error, "strerror", None) or "not a PyTorch checkpoint of plain tensors"
         raise UserError(f"{path}: {reason}; give another file or remove it") from None
     return named_tensors(content, path), path
+
+
+@contextlib.contextmanager
+def connections_time_out():
+    """Let a download fail whose other end says nothing for SILENCE seconds; without this it would wait for ever."""
+    before = socket.getdefaulttimeout()
+    socket.setdefaulttimeout(SILENCE)
+    try:
+        yield
+    finally:
+        socket.setdefaulttimeout(before)
 
 
 def package_file(name):

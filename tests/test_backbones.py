@@ -1,8 +1,10 @@
 """Backbones: the same numbers as torchvision, the same preprocessing, and what is refused of checkpoints."""
 
+import dataclasses
 import json
 import pickle
 import shutil
+import socket
 import subprocess
 import sys
 import urllib.request
@@ -327,6 +329,17 @@ def test_no_network(name, offline):
     url = divita.find_backbone(name).checkpoint
     assert url in str(error.value) and "\n" not in str(error.value)
     assert str(offline / "TORCH_HOME/hub/checkpoints" / url.rpartition("/")[2]) in str(error.value)
+
+
+def test_silent_network(monkeypatch, tmp_path):
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    monkeypatch.setattr(divita, "SILENCE", 0.5)
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        url = f"https://127.0.0.1:{silent.getsockname()[1]}/weights.pth"
+        backbone = dataclasses.replace(divita.find_backbone("shufflenet2d"), checkpoint=url)
+        with pytest.raises(divita.UserError, match="timed out.*fetch it and put it at"):
+            divita.read_checkpoint(backbone, "pretrained")
+    assert socket.getdefaulttimeout() is None
 
 
 def test_checkpoint_in_the_cache_needs_no_network(offline, checkpoint):
