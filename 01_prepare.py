@@ -813,6 +813,7 @@ def in_background(items, ahead):
 
     def read():
         try:
+            yield  # here it is from now on, so that close() gets to what follows below
             while True:
                 item, error = items_ahead.get()
                 if error:
@@ -826,7 +827,9 @@ def in_background(items, ahead):
 
     thread = threading.Thread(target=work, daemon=True)
     thread.start()
-    return read()
+    reader = read()
+    next(reader)
+    return reader
 
 
 # ---- Representations ----

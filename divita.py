@@ -152,7 +152,7 @@ def interruptible(name):
     signal.set_wakeup_fd(write, warn_on_full_buffer=False)
 
     def watch():
-        while received := os.read(read, 1):
+        while (received := os.read(read, 1)) != b"\0":
             if received[0] == signal.SIGINT:
                 for process in active_children():
                     process.kill()
@@ -169,8 +169,9 @@ def interruptible(name):
     finally:
         signal.set_wakeup_fd(-1)
         signal.signal(signal.SIGINT, before)
-        os.close(write)  # ends the thread
+        os.write(write, b"\0")  # ends the thread; to close the pipe would not, while a forked process has it too
         thread.join()
+        os.close(write)
         os.close(read)
 
 

@@ -128,9 +128,16 @@ class Job:
     def text(self):
         return "".join((self.folder / f"{stream}.txt").read_text() for stream in ("out", "err"))
 
+    def starters(self):
+        """Wait until there is the process that starts the decoding processes; return its id in a list."""
+        while not (found := children(self.process.pid)):
+            assert self.process.is_alive(), self.text()
+            time.sleep(0.005)
+        return found
+
     def decoders(self):
         """Wait until there are decoding processes; return their ids."""
-        while not (found := [decoder for child in children(self.process.pid) for decoder in children(child)]):
+        while not (found := children(*self.starters())):
             assert self.process.is_alive(), self.text()
             time.sleep(0.005)
         return found

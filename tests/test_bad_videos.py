@@ -6,6 +6,7 @@ import shutil
 import signal
 import struct
 import subprocess
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -154,6 +155,19 @@ def test_a_decoder_that_hangs_or_dies_fails_its_video_only(tmp_path, folder, how
     assert told in found.pop("tt0") and found == {"tt1": 5, "tt2": 5}
     assert Job(tmp_path / "log", *options).end() == 0
     assert outcome(folder) == {"tt0": 5, "tt1": 5, "tt2": 5}
+
+
+def test_weights_that_cannot_be_had_end_the_job(tmp_path, folder):
+    for i in range(4):
+        film(folder / f"tt{i}.mp4", [240])
+    options = ["--videos", folder, "--out", tmp_path / "out", "--image", "shufflenet2d", "--video", "none"]
+    proxies = {name: "http://127.0.0.1:9" for name in ("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY")}
+    job = Job(tmp_path / "log", *options, **proxies, TORCH_HOME=str(tmp_path / "cache"))
+    (starter,) = job.starters()
+    assert job.end() == 2
+    last = job.text().splitlines()[-1]
+    assert last.startswith("01_prepare.py: error: https://") and "fetch it and put it at" in last
+    assert not Path(f"/proc/{starter}").exists() and not list(tmp_path.rglob(".tmp-*"))
 
 
 def test_damaged_bytes_never_end_the_job(script, folder):
