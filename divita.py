@@ -1438,8 +1438,11 @@ def divita(features, genres, aggregation="tsfm", fusion="late", **options):
 
     Returns a Keras model of snippets [(B, S, F), ...], image first, that gives logits (B, G). Late fusion averages the
     logits of one module per input; early fusion joins the features in front of a single module. Initial weights come
-    from Keras's global seed. `options` go to the aggregation, e.g. dropout=0.0 to tsfm.
+    from Keras's global seed. `options` go to the aggregation, e.g. dropout=0.0 to tsfm. A UserError lists the
+    aggregations where none has the name.
     """
+    if aggregation not in AGGREGATIONS:
+        raise UserError(f"no aggregation is called {aggregation!r}; there is {', '.join(AGGREGATIONS)}")
     inputs = [keras.Input((None, features[name]), name=name) for name in ("image", "video") if features.get(name)]
     if len(inputs) == 1:
         logits = clip_aggregation_module(inputs[0], aggregation, genres, inputs[0].name, **options)

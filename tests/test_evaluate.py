@@ -274,6 +274,11 @@ def spoil(name, text):
     return change
 
 
+def aggregation_gone(runs):
+    path = next(runs.glob("*/split0/config.json"))
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"aggregation": "smax"}))
+
+
 def experiment(text):
     return lambda runs: (runs / "fusion.json").write_text(text)
 
@@ -290,6 +295,7 @@ def experiment(text):
         (spoil("config.json", "{"), [], "config.json: cannot be read as JSON"),
         (spoil("config.json", '{"format": 0}'), [], "not of format 1"),
         (spoil("config.json", '{"format": 1}'), [], "config.json: does not say aggregation, clips"),
+        (aggregation_gone, [], "no aggregation is called 'smax'; there is "),
         (spoil("history.csv", "epoch,loss\n1,x\n"), [], "history.csv: cannot be read"),
         (experiment("{}"), [], "not of format 1"),
         (experiment('{"format": 1, "rows": [1]}'), [], "does not list runs"),
