@@ -666,12 +666,13 @@ def preprocess(frame, backbone):
     if isinstance(size, int):  # the short side; the long side is rounded down, as torchvision does
         short = min(height, width)
         size = (size * height // short, size * width // short)
-    pixels = torch.from_numpy(np.require(frame, requirements=["C", "W"])).permute(2, 0, 1)[None]  # (1, 3, H, W)
+    pixels = torch.from_numpy(np.require(frame, requirements=["C", "W"]))[None].permute(0, 3, 1, 2)  # (1, 3, H, W)
     if backbone.interpolation == "bicubic":  # overshoots, and between two passes over bytes that would be cut off
         pixels = pixels.float()
-    pixels = torch.nn.functional.interpolate(
-        pixels, size, mode=backbone.interpolation, antialias=backbone.antialias, align_corners=False
-    )
+    for shape in ((size[0], width), size):  # rows first: at once, torch begins with columns, which takes longer
+        pixels = torch.nn.functional.interpolate(
+            pixels, shape, mode=backbone.interpolation, antialias=backbone.antialias, align_corners=False
+        )
     pixels = pixels.clamp(0, 255).round().to(torch.uint8) if pixels.is_floating_point() else pixels
     top, left = (round((side - backbone.size) / 2) for side in size)
     return pixels[0, :, top : top + backbone.size, left : left + backbone.size].permute(1, 2, 0).numpy()
