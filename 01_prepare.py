@@ -22,6 +22,7 @@ FPS, FRAMES_PER_CLIP = 24.0, 24
 BATCH_SIZE = 16  # clips
 SHORTEST_SHOT = 0.6  # seconds; PySceneDetect's 15 frames at 24 or 25 frames per second, and as long at any other rate
 LONGEST_FRAME = 10.0  # seconds; a longer pause between two frames' timestamps is taken for a damaged timestamp
+FRAMES_AHEAD = 16  # decoded in advance, where a video's frames are decoded in a thread of their own
 PATIENCE = 60.0  # seconds without a new frame, after which a video counts as failed
 SHEETS, MOST_ON_SHEET = 3, 90  # contact sheets, shots on one
 CLIPS_PER_TRAILER = 120  # expected, to decide whether compiling a backbone repays
@@ -35,10 +36,6 @@ DEMO_PRETRAINED = ["efficientnetlite_b0"]  # whose weights come with a package; 
 def parse_arguments():
     """Read the command line."""
 
-    class Parser(argparse.ArgumentParser):
-        def error(self, message):
-            self.exit(2, f"{self.prog}: error: {message}\n")
-
     def number(kind, smallest):
         def convert(text):
             if not smallest <= kind(text) < float("inf"):
@@ -48,31 +45,33 @@ def parse_arguments():
         convert.__name__ = f"{kind.__name__} of at least {smallest}"
         return convert
 
-    parser = Parser(description=__doc__.partition("\n")[0], argument_default=argparse.SUPPRESS)
+    parser = argparse.ArgumentParser(usage="%(prog)s [options]", description=__doc__.split("\n\n")[0])
+    parser.epilog = "Defaults are in parentheses."
+    parser.formatter_class = lambda prog: argparse.HelpFormatter(prog, max_help_position=34)
+    parser.error = lambda message: parser.exit(2, f"{parser.prog}: error: {message}; see --help\n")
     add = parser.add_argument_group("what").add_argument
-    add("--videos", metavar="DIR", default=None, help="one file per trailer, <mid>.mp4; left out: the demo is made")
-    add("--labels", metavar="CSV", default=None, help="genres as in mtgc.csv; left out: unlabelled, to be predicted")
-    add("--out", metavar="DIR", default=DEMO_OUT, help=f"data folder to write (default: {DEMO_OUT})")
-    add("--download", metavar="NAME", nargs="+", help="fetch published representations, or all, instead of preparing")
+    add("--videos", metavar="DIR", help="one file a trailer, <mid>.mp4 (the demo)")
+    add("--labels", metavar="CSV", help="genres as in mtgc.csv (none, to be predicted)")
+    add("--out", metavar="DIR", default=DEMO_OUT, help=f"data folder to write ({DEMO_OUT})")
+    add("--download", metavar="NAME", nargs="+", help="only fetch published representations, or all")
     add = parser.add_argument_group("backbones").add_argument
-    add("--image", metavar="NAME", nargs="+", default=IMAGE, help=f"for images, or none (default: {' '.join(IMAGE)})")
-    add("--video", metavar="NAME", nargs="+", default=VIDEO, help=f"for clips, or none (default: {' '.join(VIDEO)})")
-    add("--weights", metavar="W", nargs="+", help="pretrained, random and/or NAME=FILE (default: pretrained)")
-    add("--image-frames", type=number(int, 1), metavar="N", help="frames of a clip for image backbones (default: all)")
-    add("--precision", choices=["float32", "bfloat16"], default="float32", help="of the backbones (default: float32)")
-    add("--batch-size", type=number(int, 1), metavar="N", default=BATCH_SIZE, help=f"clips (default: {BATCH_SIZE})")
+    add("--image", metavar="NAME", nargs="+", default=IMAGE, help=f"for images, or none ({' '.join(IMAGE)})")
+    add("--video", metavar="NAME", nargs="+", default=VIDEO, help=f"for clips, or none ({' '.join(VIDEO)})")
+    add("--weights", metavar="W", nargs="+", help="random, NAME=FILE, pretrained (pretrained)")
+    add("--image-frames", type=number(int, 1), metavar="N", help="of a clip, for image backbones (all)")
+    add("--precision", choices=["float32", "bfloat16"], default="float32", help="of the backbones (float32)")
+    add("--batch-size", type=number(int, 1), metavar="N", default=BATCH_SIZE, help=f"clips ({BATCH_SIZE})")
     add = parser.add_argument_group("clips").add_argument
-    add("--segmentation", choices=["shots", "seconds"], default="shots", help="cut at shots or not (default: shots)")
-    add("--detector", choices=["adaptive", "content"], default="adaptive", help="of shots (default: adaptive)")
-    add("--fps", type=number(float, 0.1), default=FPS, help=f"target frames per second (default: {FPS:g})")
-    help = f"target frames (default: {FRAMES_PER_CLIP})"
-    add("--frames-per-clip", type=number(int, 1), metavar="N", default=FRAMES_PER_CLIP, help=help)
+    add("--segmentation", choices=["shots", "seconds"], default="shots", help="cut at shots or not (shots)")
+    add("--detector", choices=["adaptive", "content"], default="adaptive", help="of shots (adaptive)")
+    add("--fps", type=number(float, 0.1), default=FPS, help=f"target frames per second ({FPS:g})")
+    add("--frames-per-clip", type=number(int, 1), metavar="N", default=FRAMES_PER_CLIP, help=f"({FRAMES_PER_CLIP})")
     add = parser.add_argument_group("the job").add_argument
     cores = os.cpu_count()
-    add("--workers", type=number(int, 1), metavar="N", default=cores, help=f"decoding processes (default: {cores})")
-    add("--overwrite", action="store_true", default=False, help="make again what is there")
-    add("--sheets", type=number(int, 0), metavar="N", default=SHEETS, help=f"contact sheets (default: {SHEETS})")
-    help = f"seconds without a frame until a video has failed (default: {PATIENCE:g})"
+    add("--workers", type=number(int, 1), metavar="N", default=cores, help=f"decoding processes ({cores})")
+    add("--overwrite", action="store_true", help="make again what is there")
+    add("--sheets", type=number(int, 0), metavar="N", default=SHEETS, help=f"contact sheets ({SHEETS})")
+    help = f"seconds without a frame until a video fails ({PATIENCE:g})"
     add("--patience", type=number(float, 0.1), metavar="S", default=PATIENCE, help=help)
     return parser.parse_args()
 
@@ -622,7 +621,7 @@ def read_clips(path, plan, alive):
     frames, rate = read_frames(capture, alive), capture.get(cv2.CAP_PROP_FPS)
     if plan.segmentation == "shots":
         if plan.ahead:
-            frames = in_background((frame for frame in frames if not frame.damaged), 4)
+            frames = in_background((frame for frame in frames if not frame.damaged), FRAMES_AHEAD)
         sequence = find_shots(frames, rate, plan.detector, (*plan.looks, thumbnail))
     else:
         sequence = ((frame, False) for frame in frames)
@@ -865,7 +864,7 @@ def one_wanted(arguments, backbone, weights):
     name = divita.representation_name(backbone.name, *setting)
     frames = arguments.frames_per_clip
     if backbone.input == "image":
-        frames = getattr(arguments, "image_frames", frames)
+        frames = arguments.image_frames or frames
         if frames > arguments.frames_per_clip:
             raise UserError(f"--image-frames {frames}: a clip has only {arguments.frames_per_clip} frames")
     meta = {"format": divita.FORMAT, "representation": name, "input": backbone.input, "backbone": backbone.name}
@@ -888,7 +887,7 @@ def clip_setting(arguments):
 def chosen_weights(arguments):
     """Return {backbone's name: "pretrained", "random" or a checkpoint's path} from --weights."""
     names = [name for name in arguments.image + arguments.video if name != "none"]
-    given = getattr(arguments, "weights", [])
+    given = arguments.weights or []
     weights = dict.fromkeys(names, "pretrained")
     if arguments.videos is None and not given:
         weights |= {name: "random" for name in names if name not in DEMO_PRETRAINED}
@@ -1209,7 +1208,7 @@ def main(arguments):
     """Prepare videos, or fetch what is published; return the exit status."""
     out = Path(arguments.out)
     out.mkdir(parents=True, exist_ok=True)
-    if hasattr(arguments, "download"):
+    if arguments.download:
         return download(arguments.download, out)
     weights = chosen_weights(arguments)
     if arguments.videos is None:
@@ -1217,7 +1216,7 @@ def main(arguments):
             raise UserError("the demo is for one process; make it without torchrun, or give --videos")
         make_demo(out, arguments.workers)
         arguments.videos, arguments.labels = out / "videos", out / "labels.csv"
-        arguments.image_frames = getattr(arguments, "image_frames", DEMO_IMAGE_FRAMES)
+        arguments.image_frames = arguments.image_frames or DEMO_IMAGE_FRAMES
     videos = find_videos(arguments.videos)
     wanted = wanted_representations(arguments, weights)
     for one in wanted:

@@ -39,7 +39,9 @@ EXPERIMENTS = ("transfer", "fusion", "aggregation", "extension", "segmentation",
 
 
 def parse_arguments():
-    parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
+    parser = argparse.ArgumentParser(usage="%(prog)s [options]", description=__doc__.split("\n\n")[0])
+    parser.epilog = "Defaults are in parentheses."
+    parser.formatter_class = lambda prog: argparse.HelpFormatter(prog, max_help_position=34)
     parser.error = lambda message: parser.exit(2, f"{parser.prog}: error: {message}; see --help\n")
     what = parser.add_argument_group("what to train on")
     what.add_argument("--data", metavar="DIR", type=Path, help="what 01_prepare.py made (the demo, data/demo)")
@@ -49,7 +51,8 @@ def parse_arguments():
     what.add_argument("--runs", metavar="DIR", type=Path, default=Path("runs/demo"), help="for the runs (runs/demo)")
     what.add_argument("--overwrite", action="store_true", help="train again what is trained already")
     which = parser.add_argument_group("which runs (image only, video only and both)")
-    which.add_argument("--experiment", choices=EXPERIMENTS, help="a study of the paper")
+    help = f"a study of the paper: {', '.join(EXPERIMENTS)}"
+    which.add_argument("--experiment", metavar="NAME", choices=EXPERIMENTS, help=help)
     which.add_argument("--aggregation", metavar="NAME", default="tsfm", help="tsfm, gru, conv or savg (tsfm)")
     which.add_argument("--fusion", choices=("late", "early"), default="late", help="of image and video (late)")
     which.add_argument("--clips", metavar="N", type=int, default=CLIPS, help="in a snippet, 0: whole trailer (30)")

@@ -24,7 +24,9 @@ THRESHOLD = 0.5  # a genre is predicted from this probability on
 
 
 def parse_arguments():
-    parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
+    parser = argparse.ArgumentParser(usage="%(prog)s [options]", description=__doc__.split("\n\n")[0])
+    parser.epilog = "Defaults are in parentheses."
+    parser.formatter_class = lambda prog: argparse.HelpFormatter(prog, max_help_position=34)
     parser.error = lambda message: parser.exit(2, f"{parser.prog}: error: {message}; see --help\n")
     tables = parser.add_argument_group("tables and figures")
     tables.add_argument("--runs", metavar="DIR", type=Path, default=Path("runs/demo"), help="trained (runs/demo)")

@@ -125,6 +125,7 @@ def one_line(error):
 def run(main, arguments):
     """Call main(arguments) and exit: 2 and one line for what the user can mend, 130 and one line when interrupted."""
     name = Path(sys.argv[0]).name
+    warnings.filterwarnings("ignore", message="Glyph .* missing")  # Matplotlib's, whose font does not have all scripts
     try:
         with interruptible(name):
             status = main(arguments)
