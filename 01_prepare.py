@@ -7,7 +7,7 @@
     torchrun --nproc-per-node 4 01_prepare.py --videos DIR --out data/mine      the same on four GPUs
 
 A folder holds one video per trailer, and the video's name without its suffix is the trailer's mid. Every video is
-decoded once, in a process of its own: PySceneDetect cuts it into shots, each shot is cut into clips at the target
+decoded once, in one of several processes: PySceneDetect cuts it into shots, each shot is cut into clips at the target
 frame rate, and the clips of all trailers fill the batches of all backbones. What is done already is skipped, so the
 same command goes on after an interruption, and a video that cannot be decoded is named in failed.csv.
 """
@@ -25,8 +25,7 @@ LONGEST_FRAME = 10.0  # seconds; a longer pause between two frames' timestamps i
 FRAMES_AHEAD = 16  # decoded in advance, where a video's frames are decoded in a thread of their own
 PATIENCE = 60.0  # seconds without a new frame, after which a video counts as failed
 SHEETS, MOST_ON_SHEET = 3, 90  # contact sheets, shots on one
-CLIPS_PER_TRAILER = 120  # expected, to decide whether compiling a backbone repays
-SUFFIXES = ".3gp .avi .flv .m2ts .m4v .mkv .mov .mp4 .mpeg .mpg .mts .mxf .ogv .ts .vob .webm .wmv".split()
+CLIPS_PER_TRAILER = 120  # expected, to decide whether freezing a backbone repays
 
 DEMO_OUT = "data/demo"
 DEMO_IMAGE_FRAMES = 1  # per clip: fewer than the published 24, for speed
@@ -307,7 +306,7 @@ def download(names, out):
         print(f"  {out / name}.zarr")
     kinds = {divita.find_backbone(divita.published_backbone(name)).input: name for name in names}
     chosen = " ".join(f"--{kind} {kinds.get(kind, 'none')}" for kind in ("image", "video"))
-    print(f"next: python 02_train.py --data {out} {chosen}")
+    print(f"next: python 02_train.py --data {out} {chosen} --runs runs/{out.resolve().name}")
     return 0
 
 
@@ -380,13 +379,13 @@ def find_videos(folder):
         raise UserError(f"{folder}: cannot be read as a folder of videos ({error.strerror})") from None
     paths = [path for path in paths if not path.name.startswith(".")]
     videos = {}
-    for path in [path for path in paths if path.suffix.lower() in SUFFIXES]:
+    for path in [path for path in paths if path.suffix.lower() in divita.SUFFIXES]:
         if path.stem in videos:
             raise UserError(f"{path}: {videos[path.stem].name} has the same mid; rename or remove one of the two")
         videos[path.stem] = path
     if not videos:
-        raise UserError(f"{folder}: no videos there; a video's name ends in one of {' '.join(SUFFIXES)}")
-    others = [path.name for path in paths if path.suffix.lower() not in SUFFIXES]
+        raise UserError(f"{folder}: no videos there; a video's name ends in one of {' '.join(divita.SUFFIXES)}")
+    others = [path.name for path in paths if path.suffix.lower() not in divita.SUFFIXES]
     if others and divita.ranks()[0] == 0:
         print(f"{folder}: {len(others)} files left out that are no videos by their suffix ({listed(others)})")
     return videos
@@ -1075,7 +1074,8 @@ class Job:
         """Move the bar by one trailer or, with several ranks, to what the folders tell of all of them."""
         if self.ranks == 1:
             self.bar.update()
-        elif self.rank == 0 and (now or time.monotonic() > self.counted + 2):  # looking into the folders is not free
+        elif self.bar is not None and self.rank == 0 and (now or time.monotonic() > self.counted + 2):
+            # not each time, as looking into the folders takes a while
             self.counted = time.monotonic()
             self.bar.n = self.left - len(self.videos) + len(self.done()) + len(self.failures())
             self.bar.refresh()
@@ -1229,6 +1229,8 @@ def main(arguments):
     refuse_names(job)
     if job.todo:
         prepare(job)
+    else:
+        wait_for_ranks(job)
     return summary(job)
 
 
@@ -1244,8 +1246,9 @@ def summary(job):
             print(f"  {job.out / 'contact_sheets'}: some trailers' shots as pictures")
         if (job.out / "failed.csv").exists():
             print(f"  {job.out / 'failed.csv'}: what could not be prepared")
-        labelled = (job.out / "labels.csv").exists()
-        then = f"02_train.py --data {job.out}" if labelled else f"03_evaluate.py --predict {job.out} --run NAME"
+        then = f"03_evaluate.py --predict {job.out} --run NAME"
+        if (job.out / "labels.csv").exists():
+            then = f"02_train.py --data {job.out} --runs runs/{job.out.resolve().name}"
         print(f"next: python {then}")
     return 1 if job.failed else 0
 

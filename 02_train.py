@@ -62,7 +62,7 @@ def parse_arguments():
     how.add_argument("--batch-size", metavar="N", type=int, default=BATCH_SIZE, help="trailers in a batch (32)")
     how.add_argument("--seed", metavar="N", type=int, default=0, help="of weights, order and snippets (0)")
     arguments = parser.parse_args()
-    demo = arguments.data is None
+    demo = arguments.data in (None, DEMO_DATA)
     arguments.data = arguments.data or DEMO_DATA
     epochs, rate = (DEMO_EPOCHS, DEMO_LEARNING_RATE) if demo else (EPOCHS, LEARNING_RATE)
     arguments.epochs = epochs if arguments.epochs is None else arguments.epochs
@@ -149,6 +149,8 @@ def transfer_rows(data):
 
 def at_setting(name, segmentation=None, fps=None):
     """Return a representation's name with another segmentation or frame rate in it."""
+    if name.endswith(".zarr"):
+        raise divita.UserError(f"{name}: published for shots at one frame rate only; prepare videos of your own")
     if segmentation:
         name = re.sub("_(shots|seconds)_fps", f"_{segmentation}_fps", name)
     return re.sub("_fps[0-9.]+_fpc", f"_fps{fps}_fpc", name) if fps else name
@@ -201,7 +203,7 @@ def preparation(data, names):
 
 
 def run_name(configuration):
-    """Return the folder's name of a run: its representations, then what is not the default."""
+    """Return the folder's name of a run: its representations, then fusion, aggregation and clips if not the default."""
     names = [configuration[kind].removesuffix(".zarr") for kind in ("image", "video") if configuration[kind]]
     setting = re.search("_(shots|seconds)_fps[0-9.]+_fpc[0-9]+$", names[-1])
     if setting and all(name.endswith(setting[0]) for name in names):
@@ -341,7 +343,7 @@ def main(arguments):
     open_runs = [run for run in runs if arguments.overwrite or not is_finished(*run[:2])]
     done = len(runs) - len(open_runs)
     print(f"{divita.device()}; {len(labels.mids)} trailers, {len(runs)} runs, {done} of them done already")
-    mine = open_runs[rank::world]
+    mine = [run for run in runs[rank::world] if run in open_runs]  # a share that does not depend on when a rank starts
     bar = tqdm(total=len(mine) * arguments.epochs, unit="epoch", disable=rank > 0, file=sys.stderr, mininterval=0.5)
     for number, (folder, config, inputs, rows) in enumerate(mine, 1):
         bar.set_description(f"run {number}/{len(mine)} {config['run'][:48]} split{config['split']}")

@@ -577,7 +577,7 @@ def colour(genre, genres):
 
 def short(run, separator=" + "):
     """Return what to call a run in a figure: its name without the default setting."""
-    return run.name.replace("_shots_fps24_fpc24", "").replace("+", separator)
+    return run.name.replace("_fps24_fpc24", "").replace("_shots", "").replace("+", separator)
 
 
 def champions(runs):
@@ -763,8 +763,8 @@ def matching(folder, config, kind, name, expected):
     """Open the representation in `folder` that was made as a run's was; a UserError says what differs."""
     there = [path for path in divita.representations(folder) if divita.backbone_of(path) == expected["backbone"]]
     if not there:
-        make = f"python 01_prepare.py --videos DIR --out {folder} --{kind} {expected['backbone']}"
-        raise divita.UserError(f"{folder}: no representation by {expected['backbone']} there; make it with {make}")
+        make = preparation(folder, kind, expected)
+        raise divita.UserError(f"{folder}: no representation by {expected['backbone']} there; make it with: {make}")
     keys = ("digest" if "digest" in expected else "weights", "segmentation", "detector", "fps", "frames_per_clip")
     keys = [key for key in (*keys, "frames", "input_size") if key in expected]
     differing = []
@@ -781,6 +781,18 @@ def matching(folder, config, kind, name, expected):
         features = f"{representation.features} features, not {config[f'{kind}_features']}"
         raise divita.UserError(f"{path}: {features} as the run's {name}; prepare the trailers alike")
     return representation
+
+
+def preparation(folder, kind, meta):
+    """Return the command that prepares new trailers in `folder` as an input of a run was prepared."""
+    command = f"python 01_prepare.py --videos DIR --out {folder} --{kind} {meta['backbone']}"
+    command += f" --{'video' if kind == 'image' else 'image'} none"
+    weights = f"{meta['backbone']}=FILE" if meta["weights"] == "file" else meta["weights"]
+    options = {"weights": (weights, "pretrained"), "segmentation": (meta["segmentation"], "shots")}
+    options |= {"detector": (meta.get("detector") or "adaptive", "adaptive"), "fps": (f"{meta['fps']:g}", "24")}
+    options |= {"frames-per-clip": (meta["frames_per_clip"], 24)}
+    options |= {"image-frames": (meta["frames"], meta["frames_per_clip"])} if kind == "image" else {}
+    return command + "".join(f" --{name} {value}" for name, (value, usual) in options.items() if value != usual)
 
 
 def in_words(p, genres):
@@ -822,7 +834,7 @@ def find_videos(arguments):
     if not folder.is_dir():
         print(f"{folder}: no such folder, so no pictures of the shots; say with --videos where the videos are")
         return {}
-    return {path.stem: path for path in folder.iterdir() if path.is_file()}
+    return {path.stem: path for path in sorted(folder.iterdir()) if path.suffix.lower() in divita.SUFFIXES}
 
 
 def draw_trailer(mid, p, over_time, genres, times, video):
@@ -904,9 +916,11 @@ def main(arguments):
     divita.write_text(arguments.out / "table.tex", "\n".join(table.latex() for table in tables))
     write_table_csv(arguments.out / "table.csv", runs)
     draw_figures(runs, arguments.out)
-    predict_next = f"python 03_evaluate.py --runs {arguments.runs} --predict data/new --run {runs[0].name}"
     print(f"tables (table.md, table.csv, table.tex) and figures (*.png): {arguments.out}")
-    print(f"next, genres of new trailers: python 01_prepare.py --videos DIR --out data/new\n{predict_next}")
+    print("next, genres of new trailers:")
+    for kind, _, meta in inputs(runs[0].config):
+        print(preparation("data/new", kind, meta))
+    print(f"python 03_evaluate.py --runs {arguments.runs} --predict data/new --run {runs[0].name} --videos DIR")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""What the three scripts share, in the order in which the data meets it.
+"""What the three scripts share, in this order:
 
     labels -> representations -> snippets -> backbones -> DIViTA -> metrics -> cost
 
@@ -45,6 +45,7 @@ import torch
 if keras.config.backend() != "torch":
     raise ImportError("Keras was imported before divita and runs on another backend; import divita first")
 
+SUFFIXES = ".3gp .avi .flv .m2ts .m4v .mkv .mov .mp4 .mpeg .mpg .mts .mxf .ogv .ts .vob .webm .wmv".split()  # of videos
 FORMAT = 1  # of meta.json and config.json; raised when a file of an earlier version can no longer be read
 
 # ---- Errors, files, processes ----
@@ -144,7 +145,7 @@ def run(main, arguments):
 def interruptible(name):
     """End the process within a moment of SIGINT, whatever it is in the middle of.
 
-    Python runs signal handlers between two of its own instructions, which a compilation or a large batch can keep
+    Python runs signal handlers between two of its own instructions, which a large batch can keep
     waiting for a minute. A thread that reads the wake-up file descriptor does not wait.
     """
     read, write = os.pipe()
@@ -426,7 +427,7 @@ def representation_signature(path):
 
 
 def pack(path, packed):
-    """Copy the trailers of a representation into one array (all clips, F); return each one's first and last row."""
+    """Copy the trailers of a representation into one array (all clips, F); return where each one begins and ends."""
     read = zarr_reader(path) if path.suffix == ".zarr" else npy_reader(path)
     rows, total, features = {}, 0, None
     for mid, shape in read(None):
@@ -523,14 +524,14 @@ AHEAD = 2 if torch.cuda.is_available() else 1  # threads that cut batches ahead;
 class TrainingSnippets(keras.utils.PyDataset):
     """Batches for training: of each trailer one snippet of S consecutive clips, from a random start in each epoch.
 
-    inputs: one or two Representations, mids (N), y (N, G). A batch is ([(B, S, F), ...], (B, G)). Order and starts
-    follow from the seed and the epoch alone.
+    inputs: one or two Representations, mids (N), y (N, G), length: S. A batch is ([(B, S, F), ...], (B, G)). Order and
+    starts follow from the seed and the epoch alone.
     """
 
-    def __init__(self, inputs, mids, y, clips, batch_size, seed):
+    def __init__(self, inputs, mids, y, length, batch_size, seed):
         super().__init__(workers=AHEAD, max_queue_size=8)
         self.inputs, self.mids, self.y = inputs, list(mids), np.asarray(y, np.float32)
-        self.clips, self.batch_size, self.seed = clips, batch_size, seed
+        self.length, self.batch_size, self.seed = length, batch_size, seed
         self.epoch = -1
         self.on_epoch_end()
 
@@ -546,12 +547,12 @@ class TrainingSnippets(keras.utils.PyDataset):
 
     def __getitem__(self, i):
         rows = self.order[i * self.batch_size : (i + 1) * self.batch_size]
-        x = [np.zeros((len(rows), self.clips, r.features), np.float32) for r in self.inputs]  # (B, S, F)
+        x = [np.zeros((len(rows), self.length, r.features), np.float32) for r in self.inputs]  # (B, S, F)
         for j, row in enumerate(rows):
             for snippet, representation in zip(x, self.inputs):
                 clips = representation[self.mids[row]]  # (clips, F)
-                start = int(self.starts[row] * max(1, len(clips) - self.clips + 1))
-                cut = clips[start : start + self.clips]
+                start = int(self.starts[row] * max(1, len(clips) - self.length + 1))
+                cut = clips[start : start + self.length]
                 snippet[j, : len(cut)] = cut  # zeros follow where the trailer is shorter than a snippet
         return tuple(x), self.y[rows]
 
@@ -567,17 +568,17 @@ def evaluation_snippets(clips, length):
 class EvaluationSnippets(keras.utils.PyDataset):
     """Batches for validation: all snippets of B trailers in order, each with its trailer's labels."""
 
-    def __init__(self, inputs, mids, y, clips, batch_size):
+    def __init__(self, inputs, mids, y, length, batch_size):
         super().__init__(workers=AHEAD, max_queue_size=8)
         self.inputs, self.mids, self.y = inputs, list(mids), np.asarray(y, np.float32)
-        self.clips, self.batch_size = clips, batch_size
+        self.length, self.batch_size = length, batch_size
 
     def __len__(self):
         return -(-len(self.mids) // self.batch_size)
 
     def __getitem__(self, i):
         rows = slice(i * self.batch_size, (i + 1) * self.batch_size)
-        cut = [[evaluation_snippets(x[mid], self.clips) for mid in self.mids[rows]] for x in self.inputs]
+        cut = [[evaluation_snippets(x[mid], self.length) for mid in self.mids[rows]] for x in self.inputs]
         y = np.repeat(self.y[rows], [len(snippets) for snippets in cut[0]], axis=0)  # (all snippets, G)
         return tuple(np.concatenate(snippets) for snippets in cut), y
 

@@ -9,7 +9,6 @@ With --labels FILE the labels and splits are those of a file such as mtgc.csv.
 """
 
 import argparse
-import resource
 import sys
 import tempfile
 import time
@@ -147,6 +146,9 @@ def report(folder, clips, batch_size):
         print(
             f"first batch, {state}: {time.perf_counter() - started:.1f} s ({len(mids)} training trailers)", flush=True
         )
+    keras_epoch(inputs, mids, y, clips, batch_size, epochs=2)
+    resident = Path("/proc/self/status").read_text().partition("RssAnon:")[2].split()[0]
+    print(f"memory after two epochs, besides mapped files: {int(resident) / 2**20:.1f} GiB", flush=True)
     memory = [snippets[i] for i in range(len(snippets))]  # the whole epoch's batches; the file is warm now
     torch_epoch(memory[:4], inputs[0].features, y.shape[1])
     dataset = ZarrTrailers(folder, mids, y, clips)
@@ -159,8 +161,6 @@ def report(folder, clips, batch_size):
     median = {name: float(np.median(values)) for name, values in seconds.items()}
     for name, value in median.items():
         print(f"{name:8} {value:8.2f} s per epoch, fit takes {median['fit'] / value:.2f} of it")
-    print(f"peak memory, page cache of mapped files and the batches in memory included: "
-          f"{resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20:.1f} GiB")  # fmt: skip
 
 
 if __name__ == "__main__":

@@ -79,6 +79,8 @@ def test_tables_and_figures(script, tmp_path):
     runs, out = make_three(tmp_path / "runs"), tmp_path / "out"
     result = script("03_evaluate.py", "--runs", runs, "--out", out)
     assert (result.code, [line for line in result.err.splitlines() if "error" in line]) == (0, []), result.err
+    assert "--out data/new --image efficientnetlite_b0 --video none\n" in result.out  # prepared as the best run was
+    assert "--out data/new --video shufflenet3d --image none --weights random\n" in result.out
     rows = read_csv(out / "table.csv")
     assert list(rows[0]) == [*COLUMNS, *GENRES, "parameters", "gmacs"]
     assert [row["run"].partition("_")[0] for row in rows] == ["image+video", "image", "video"]  # best first
@@ -393,7 +395,7 @@ def test_predict(script, trained, tmp_path):
         ({"digest": "sha256:1"}, "digest sha256:1, not sha256:0"),
         ({"frames": 1, "detector": "content"}, "detector content, not adaptive; frames 1, not 24"),
         ({"width": 5}, "5 features, not 8 as the run's"),
-        ({"backbone": "r2plus1d"}, "no representation by shufflenet2d there; make it with python 01_prepare.py"),
+        ({"backbone": "r2plus1d"}, "no representation by shufflenet2d there; make it with: python 01_prepare.py"),
     ],
 )
 def test_predict_refuses_what_was_made_otherwise(script, trained, tmp_path, changes, said):

@@ -227,6 +227,18 @@ def test_torchrun_with_a_bad_video(tmp_path, videos, undisturbed):
     assert made == undisturbed
 
 
+def test_torchrun_with_fewer_videos_than_ranks(tmp_path, videos):
+    mine = tmp_path / "videos"
+    mine.mkdir()
+    shutil.copy(videos / "tt0.mp4", mine)
+    run = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", 2, ROOT / "tests" / "films.py"]
+    options = ["--videos", mine, "--out", tmp_path / "out", *TINY, "--workers", 1]
+    for made in (1, 0):
+        result = subprocess.run(list(map(str, [*run, *options])), capture_output=True, text=True, timeout=100)
+        assert result.returncode == 0, result.stderr
+        assert f"1 of 1 trailers prepared in {tmp_path / 'out'}, {made} of them now" in result.stdout
+
+
 def test_same_files_for_two_processes_at_once(tmp_path, videos, undisturbed):
     options = ["--videos", videos, "--out", tmp_path / "out", *TINY, "--workers", 1]
     jobs = [Job(tmp_path / f"log{i}", *options) for i in range(2)]

@@ -125,6 +125,8 @@ def test_published_archives_are_read_as_they_lie(script, tmp_path):
     result = script("02_train.py", "--data", tmp_path / "data", "--runs", tmp_path / "runs", *names, "--epochs", "1")
     assert result.code == 0, result.err
     assert runs(tmp_path) == ["trailers_i_shufflenet_fpc24+trailers_k_shufflenet_fps24_fpc24/split0"]
+    result = script("02_train.py", "--data", tmp_path / "data", *names, "--experiment", "segmentation")
+    assert result.code == 2 and "prepare videos of your own" in result.err
 
 
 def test_trailers_that_cannot_be_used_are_named_and_left_out(train, data):
