@@ -340,10 +340,10 @@ def main(arguments):
             rows = [{"label": label, "run": run_name(configuration)} for label, configuration in found]
             content = {"format": divita.FORMAT, "experiment": arguments.experiment, "rows": rows}
             divita.write_text(arguments.runs / f"{arguments.experiment}.json", json.dumps(content, indent=1) + "\n")
-    open_runs = [run for run in runs if arguments.overwrite or not is_finished(*run[:2])]
-    done = len(runs) - len(open_runs)
-    print(f"{divita.device()}; {len(labels.mids)} trailers, {len(runs)} runs, {done} of them done already")
-    mine = [run for run in runs[rank::world] if run in open_runs]  # a share that does not depend on when a rank starts
+    done = [not arguments.overwrite and is_finished(*run[:2]) for run in runs]
+    print(f"{divita.device()}; {len(labels.mids)} trailers, {len(runs)} runs, {sum(done)} of them done already")
+    share = zip(runs[rank::world], done[rank::world])  # which does not depend on when a rank starts
+    mine = [run for run, finished in share if not finished]
     bar = tqdm(total=len(mine) * arguments.epochs, unit="epoch", disable=rank > 0, file=sys.stderr, mininterval=0.5)
     for number, (folder, config, inputs, rows) in enumerate(mine, 1):
         bar.set_description(f"run {number}/{len(mine)} {config['run'][:48]} split{config['split']}")

@@ -145,8 +145,8 @@ def run(main, arguments):
 def interruptible(name):
     """End the process within a moment of SIGINT, whatever it is in the middle of.
 
-    Python runs signal handlers between two of its own instructions, which a large batch can keep
-    waiting for a minute. A thread that reads the wake-up file descriptor does not wait.
+    Python runs signal handlers between two of its own instructions, which a large batch can keep waiting for a minute.
+    A thread that reads the wake-up file descriptor does not wait.
     """
     read, write = os.pipe()
     os.set_blocking(write, False)

@@ -146,7 +146,7 @@ def report(folder, clips, batch_size):
         print(
             f"first batch, {state}: {time.perf_counter() - started:.1f} s ({len(mids)} training trailers)", flush=True
         )
-    keras_epoch(inputs, mids, y, clips, batch_size, epochs=2)
+    keras_epoch(inputs, mids, y, clips, batch_size)
     resident = Path("/proc/self/status").read_text().partition("RssAnon:")[2].split()[0]
     print(f"memory after two epochs, besides mapped files: {int(resident) / 2**20:.1f} GiB", flush=True)
     memory = [snippets[i] for i in range(len(snippets))]  # the whole epoch's batches; the file is warm now
