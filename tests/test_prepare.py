@@ -99,6 +99,15 @@ def test_cuts_are_those_of_pyscenedetect(tmp_path, detector):
     assert starts == [start.frame_num for start, _ in scenes] and len(starts) > 5
 
 
+@pytest.mark.parametrize("width, height", [(256, 144), (257, 107), (3, 1)])
+def test_frame_scores_are_those_of_pyscenedetect_to_the_last_digit(width, height):
+    rng, ours, theirs = np.random.default_rng(0), scenedetect.ContentDetector(), scenedetect.ContentDetector()
+    for brightest in (1, 2, 30, 30, 256, 256, 256):
+        picture = rng.integers(0, brightest, (height, width, 3)).astype(np.uint8)
+        theirs.process_frame(scenedetect.FrameTimecode(0, 24.0), picture)
+        assert prepare.frame_score(ours, None, picture) == theirs._frame_score
+
+
 @pytest.mark.parametrize("length, clips", [(1, 1), (11, 1), (12, 1), (24, 1), (35, 1), (36, 2), (48, 2), (59, 2)])
 def test_remainder_of_a_shot(tmp_path, length, clips):
     number = lambda i: np.full((64, 96, 3), 2 * i + 20, np.uint8)  # noqa: E731
