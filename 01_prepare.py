@@ -576,7 +576,7 @@ def positions(frames, frames_per_clip):
 def thumbnail(picture):
     height, width, _ = picture.shape
     width = min(400, max(40, round(96 * width / height)))
-    return cv2.resize(picture, (width, 96), interpolation=cv2.INTER_AREA)
+    return cv2.resize(picture, (width, 96), interpolation=cv2.INTER_LINEAR)
 
 
 class Shot:
