@@ -121,6 +121,11 @@ def main():
     given = parser.parse_args()
     with tempfile.TemporaryDirectory() as temporary:
         one, six = Path(temporary) / "one", Path(temporary) / "six"
+        for length in (2, 10):  # first, as the process is still small
+            full = film(Path(temporary) / f"{length}.mp4", [53] * (length * 27), size=(1920, 1080))
+            before, after = peak_memory(full)
+            print(f"{length} minutes of 1080p: {after} MB at most, {before} MB of them before decoding", flush=True)
+            full.unlink()
         one.mkdir()
         six.mkdir()
         if given.film:
@@ -132,11 +137,6 @@ def main():
         print(f"{path.name}: {decode_alone(path)} frames, {os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}")
         against_its_parts(one, given.turns)
         workers(six, given.turns)
-        for length in (2, 10):
-            full = film(Path(temporary) / f"{length}.mp4", [53] * (length * 27), size=(1920, 1080))
-            before, after = peak_memory(full)
-            print(f"{length} minutes of 1080p: {after} MB at most, {before} MB of them before decoding", flush=True)
-            full.unlink()
         for count in (10, 100, 1000):
             many(Path(temporary) / str(count), count)
 
