@@ -3,6 +3,7 @@
 The backbones tiny2d and tiny3d cost nothing, so that the tests are about everything but backbones.
 """
 
+import contextlib
 import importlib.util
 import multiprocessing
 import os
@@ -105,7 +106,7 @@ def job(name, arguments, environment, folder):
 
 
 class Job:
-    """A script running in a process of its own, that starts at once because another one has imported Keras."""
+    """A script running in a process of its own, that starts at once because another one has imported what is slow."""
 
     def __init__(self, folder, *arguments, name="01_prepare.py", **environment):
         self.folder = Path(folder)
@@ -113,7 +114,7 @@ class Job:
         paths = [str(ROOT), str(ROOT / "tests"), *os.environ.get("PYTHONPATH", "").split(os.pathsep)]
         os.environ["PYTHONPATH"] = os.pathsep.join(dict.fromkeys(filter(None, paths)))  # for the process that forks
         context = multiprocessing.get_context("forkserver")
-        context.set_forkserver_preload(["films"])
+        context.set_forkserver_preload(["films", "scenedetect"])  # which looks for ffmpeg in a child process
         self.process = context.Process(target=job, args=(name, arguments, environment, self.folder))
         for stream in ("out", "err"):
             (self.folder / f"{stream}.txt").write_text("")
@@ -143,9 +144,12 @@ class Job:
         return found
 
 
-def children(process):
-    tasks = Path(f"/proc/{process}/task").iterdir()
-    return [int(word) for task in tasks for word in (task / "children").read_text().split()]
+def children(*processes):
+    """Return the ids of the processes that these have started; one that has ended has none."""
+    with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+        tasks = [task for process in processes for task in Path(f"/proc/{process}/task").iterdir()]
+        return [int(word) for task in tasks for word in (task / "children").read_text().split()]
+    return []
 
 
 def contents(folder):
