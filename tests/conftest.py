@@ -15,6 +15,8 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT))
+if workers := os.environ.get("PYTEST_XDIST_WORKER_COUNT"):  # they share out the cores
+    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, os.cpu_count() // int(workers))))
 
 import divita
 

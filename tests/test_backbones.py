@@ -135,6 +135,14 @@ def test_efficientnetlite_knows_a_palace_and_a_daisy():
 # ---- Running a network over clips ----
 
 
+@pytest.fixture
+def two_threads():
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    yield
+    torch.set_num_threads(before)
+
+
 @pytest.mark.parametrize("name", divita.BACKBONES)
 def test_frozen_network_has_the_same_numbers(name):
     backbone, model = divita.find_backbone(name), divita.load_backbone(name, "random", frames=2)
@@ -159,15 +167,17 @@ def test_image_backbones_average_over_the_clip():
     assert difference(extract(clips), frames.mean(0)) < 1e-5
 
 
-def test_frozen_for_many_clips_and_in_bfloat16():
-    plain = divita.extractor("shufflenet2d", "random", 1, 1, clips=10)
-    half = divita.extractor("shufflenet2d", "random", 1, 1, "bfloat16", clips=10**6)
+def test_frozen_for_many_clips_and_in_bfloat16(two_threads):
+    plain = divita.extractor("shufflenet2d", "random", 1, 8, clips=10)
+    half = divita.extractor("shufflenet2d", "random", 1, 8, "bfloat16", clips=10**6)
     assert isinstance(half.network, torch.fx.GraphModule) and not isinstance(plain.network, torch.fx.GraphModule)
     assert (plain.digest, plain.macs_per_clip) == (half.digest, half.macs_per_clip)
-    clips = np.random.default_rng(0).integers(0, 256, (1, 1, 224, 224, 3), dtype=np.uint8)
+    clips = np.random.default_rng(0).integers(0, 256, (8, 1, 224, 224, 3), dtype=np.uint8)
     features = half(clips)
     assert features.dtype == np.float32
     assert 0 < difference(features, plain(clips)) < 0.05
+    alone = np.concatenate([half(clips[i : i + 1]) for i in range(8)])
+    assert (features == alone).all(), "passes side by side differ from one alone"
 
 
 # ---- Weights ----

@@ -254,7 +254,7 @@ def test_training_killed_at_any_moment_gives_the_same_numbers(tmp_path):
     whole, runs = tmp_path / "whole", tmp_path / "runs"
     assert Job(tmp_path / "log", *arguments, whole, name="02_train.py").end() == 0
     generator = np.random.default_rng(0)
-    for i in range(int(os.environ.get("KILLS", 5))):
+    for i in range(int(os.environ.get("KILLS", 3))):
         job = Job(tmp_path / "log", *arguments, runs, name="02_train.py")
         job.process.join(generator.uniform(0.1, 3))
         job.process.kill()

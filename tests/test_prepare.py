@@ -242,10 +242,9 @@ def test_torchrun_with_fewer_videos_than_ranks(tmp_path, videos):
     shutil.copy(videos / "tt0.mp4", mine)
     run = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", 2, ROOT / "tests" / "films.py"]
     options = ["--videos", mine, "--out", tmp_path / "out", *TINY, "--workers", 1]
-    for made in (1, 0):
-        result = subprocess.run(list(map(str, [*run, *options])), capture_output=True, text=True, timeout=100)
-        assert result.returncode == 0, result.stderr
-        assert f"1 of 1 trailers prepared in {tmp_path / 'out'}, {made} of them now" in result.stdout
+    result = subprocess.run(list(map(str, [*run, *options])), capture_output=True, text=True, timeout=100)
+    assert result.returncode == 0, result.stderr
+    assert f"1 of 1 trailers prepared in {tmp_path / 'out'}, 1 of them now" in result.stdout
 
 
 def test_same_files_for_two_processes_at_once(tmp_path, videos, undisturbed):
@@ -258,7 +257,7 @@ def test_same_files_for_two_processes_at_once(tmp_path, videos, undisturbed):
 def test_same_files_after_kills(tmp_path, videos, undisturbed):
     options = ["--videos", videos, "--out", tmp_path / "out", *TINY, "--workers", 1]
     generator = np.random.default_rng(0)
-    for _ in range(int(os.environ.get("KILLS", 8))):
+    for _ in range(int(os.environ.get("KILLS", 6))):
         job = Job(tmp_path / "log", *options)
         job.process.join(generator.uniform(0.1, 2.5))
         job.process.kill()

@@ -53,7 +53,7 @@ def test_without_names_each_input_alone_and_both(train, tmp_path):
 
 
 def test_training_learns(script, data, tmp_path):
-    arguments = ("--data", data, "--runs", tmp_path / "runs", "--splits", "0", "--epochs", "60", "--lr", "0.003")
+    arguments = ("--data", data, "--runs", tmp_path / "runs", "--splits", "0", "--epochs", "30", "--lr", "0.003")
     assert script("02_train.py", *arguments, "--image", "shufflenet2d").code == 0
     with np.load(next((tmp_path / "runs").rglob("predictions.npz"))) as predictions:
         truth, probabilities = predictions["test_true"], predictions["test_probabilities"]
