@@ -528,7 +528,8 @@ def find_shots(frames, rate, name, looks):
     kind = {"adaptive": scenedetect.AdaptiveDetector, "content": scenedetect.ContentDetector}[name]
     detector = kind(min_scene_len=SHORTEST_SHOT)
     detector._calculate_frame_score = functools.partial(frame_score, detector)
-    rate, microsecond = Fraction(sane_rate(rate)).limit_denominator(1001), Fraction(1, 10**6)
+    microsecond, rate = Fraction(1, 10**6), Fraction(sane_rate(rate)).limit_denominator(1001)
+    zero = scenedetect.FrameTimecode(0, rate)  # the others take the rate from it, which is faster
     waiting, cuts, size = collections.deque(), set(), None
     for frame in frames:
         if frame.damaged:
@@ -538,7 +539,7 @@ def find_shots(frames, rate, name, looks):
             factor = scenedetect.scene_manager.compute_downscale_factor(max(width, height))
             size = max(1, round(width / factor)), max(1, round(height / factor))
         frame.tick = round(frame.time * 10**6)
-        timecode = scenedetect.FrameTimecode(timecode=Timecode(frame.tick, microsecond), fps=rate)
+        timecode = scenedetect.FrameTimecode(timecode=Timecode(frame.tick, microsecond), fps=zero)
         small = cv2.resize(frame.picture, size, interpolation=cv2.INTER_LINEAR)
         cuts.update(cut.pts for cut in detector.process_frame(timecode, small))
         waiting.append(frame)
@@ -803,12 +804,15 @@ def decode_all(videos, requests, workers, patience):
 
 def in_background(items, ahead):
     """Run a generator in a thread from now on; return a generator of its items, of which up to `ahead` wait."""
-    items_ahead, stop = queue.Queue(ahead), threading.Event()
+    items_ahead, places, stop = queue.SimpleQueue(), queue.SimpleQueue(), threading.Event()
+    for _ in range(ahead):  # a queue.Queue bounds itself, but takes 7 % longer over a film's frames
+        places.put(None)
 
     def put(item):
         while not stop.is_set():
-            with contextlib.suppress(queue.Full):
-                return items_ahead.put(item, timeout=0.1)
+            with contextlib.suppress(queue.Empty):
+                places.get(timeout=0.1)
+                return items_ahead.put(item)
 
     def work():
         try:
@@ -826,6 +830,7 @@ def in_background(items, ahead):
             yield  # here it is from now on, so that close() gets to what follows below
             while True:
                 item, error = items_ahead.get()
+                places.put(None)
                 if error:
                     raise error
                 if item is None:

@@ -1079,6 +1079,7 @@ AT_ONCE = {"cpu": (4, 2**35), "cuda": (256, 2**41)}  # frames or clips, and mult
 # than 4 leave a processor's caches; so few of the heavy ones, because their attention takes a gigabyte
 SIDE_BY_SIDE = 4  # passes at a time on a CPU, its cores shared out. One pass on all cores is as fast while nothing else
 # runs, and several times slower beside a decoding process, whose turns on one core all the others wait for
+PASSES_GIVE_WAY = 10  # in the units of the command nice, of which there are 19
 FREEZE_FROM = 64  # clips. Freezing takes about 5 s and saves 30 ms or more per frame, on two cores
 
 
@@ -1138,6 +1139,14 @@ def keep_freed_memory():
         mallopt(-8, 1)  # M_ARENA_MAX: one heap for all threads
 
 
+def start_passes(cores):
+    """Be a thread that runs passes on so many cores, and let decoding go first: it brings the next clips, and what it
+    leaves of the cores is used without a pause."""
+    torch.set_num_threads(cores)
+    if sys.platform == "linux":  # elsewhere the whole process would give way, not the thread alone
+        os.nice(PASSES_GIVE_WAY)
+
+
 def extractor(name, weights="pretrained", frames=24, batch_size=32, precision="float32", clips=None, seed=0):
     """Return the Extractor of a backbone for clips of `frames` frames, up to `batch_size` of them at a time.
 
@@ -1160,7 +1169,7 @@ def extractor(name, weights="pretrained", frames=24, batch_size=32, precision="f
         if device.type == "cpu":
             threads = min(SIDE_BY_SIDE, torch.get_num_threads())
             cores = torch.get_num_threads() // threads
-            run_passes = ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(cores,)).map
+            run_passes = ThreadPoolExecutor(threads, initializer=start_passes, initargs=(cores,)).map
     return Extractor(
         backbone=backbone,
         features=model.output.shape[-1],
