@@ -157,10 +157,10 @@ def report(folder, clips, batch_size):
     for _ in range(3):  # in turn, because the machine's speed drifts
         seconds["fit"].append(keras_epoch(inputs, mids, y, clips, batch_size))
         seconds["memory"].append(torch_epoch(memory, inputs[0].features, y.shape[1]))
-    seconds["zarr"].append(torch_epoch(loader, inputs[0].features, y.shape[1]))
-    median = {name: float(np.median(values)) for name, values in seconds.items()}
-    for name, value in median.items():
-        print(f"{name:8} {value:8.2f} s per epoch, fit takes {median['fit'] / value:.2f} of it")
+        seconds["zarr"].append(torch_epoch(loader, inputs[0].features, y.shape[1]))
+    for name, values in seconds.items():
+        share = np.median(np.divide(seconds["fit"], values))  # within a turn
+        print(f"{name:8} {np.median(values):8.2f} s per epoch, fit takes {share:.2f} of it")
 
 
 if __name__ == "__main__":
