@@ -805,7 +805,7 @@ def decode_all(videos, requests, workers, patience):
 def in_background(items, ahead):
     """Run a generator in a thread from now on; return a generator of its items, of which up to `ahead` wait."""
     items_ahead, places, stop = queue.SimpleQueue(), queue.SimpleQueue(), threading.Event()
-    for _ in range(ahead):  # a queue.Queue bounds itself, but takes 7 % longer over a film's frames
+    for _ in range(ahead):  # a queue.Queue bounds itself, but for a film's frames it is too slow
         places.put(None)
 
     def put(item):
