@@ -520,10 +520,11 @@ def frame_score(detector, _, picture):
     return sum(distance / (height * width) for distance in distances) / 3
 
 
-def find_shots(frames, rate, name, looks):
+def find_shots(frames, rate, name, looks, always=()):
     """Yield (frame, whether it starts a shot), with the cuts that PySceneDetect's SceneManager finds.
 
     The detector knows of a cut some frames late, so that many frames wait; only the last few wait as whole pictures.
+    Views wanted of nearly every frame (`always`) are made at once, while the picture is in the processor's cache.
     """
     kind = {"adaptive": scenedetect.AdaptiveDetector, "content": scenedetect.ContentDetector}[name]
     detector = kind(min_scene_len=SHORTEST_SHOT)
@@ -541,6 +542,8 @@ def find_shots(frames, rate, name, looks):
         frame.tick = round(frame.time * 10**6)
         timecode = scenedetect.FrameTimecode(timecode=Timecode(frame.tick, microsecond), fps=zero)
         small = cv2.resize(frame.picture, size, interpolation=cv2.INTER_LINEAR)
+        for look in always:
+            frame.view(look)
         cuts.update(cut.pts for cut in detector.process_frame(timecode, small))
         waiting.append(frame)
         if len(waiting) > 4 and waiting[-4].picture is not None:
@@ -566,6 +569,12 @@ class Plan:
     looks: tuple  # functions of a picture, each making frames for one or more backbones
     inputs: tuple  # (index of a look, frames): which frames of a clip one or more backbones want
     ahead: bool = False  # whether to decode in a thread of its own: for the last few videos, if cores are left over
+
+    def looks_at_all(self, rate):
+        """Return the looks that are wanted of nearly every frame of a video of this frame rate."""
+        if self.fps < 0.9 * rate:
+            return []
+        return [self.looks[look] for look, frames in self.inputs if frames == self.frames_per_clip]
 
 
 def positions(frames, frames_per_clip):
@@ -634,7 +643,7 @@ def read_clips(path, plan, alive):
     if plan.segmentation == "shots":
         if plan.ahead:
             frames = in_background((frame for frame in frames if not frame.damaged), FRAMES_AHEAD)
-        sequence = find_shots(frames, rate, plan.detector, (*plan.looks, thumbnail))
+        sequence = find_shots(frames, rate, plan.detector, (*plan.looks, thumbnail), plan.looks_at_all(rate))
     else:
         sequence = ((frame, False) for frame in frames)
     rows, thumbnails, shot, frame = [], [], None, None
