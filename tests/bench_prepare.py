@@ -59,24 +59,33 @@ def prepared(folder, *options):
     return took, job
 
 
+def parts(path, job):
+    """Return the seconds that decoding a film takes alone, and the backbones alone."""
+    decoding, backbones = seconds(decode_alone, path), 0.0
+    size = job.arguments.batch_size
+    for one in job.wanted:
+        batch = np.zeros((size, one.meta["frames"], *[one.meta["input_size"]] * 2, 3), np.uint8)
+        backbones += seconds(run, one.run, batch, -(-job.clips // size))
+    return decoding, backbones
+
+
 def against_its_parts(folder, turns):
-    """Print prepare's time over that of decoding plus that of the backbones."""
+    """Print prepare's time over that of decoding plus that of the backbones, the mean of just before and just after."""
     options = "--weights random --image shufflenet2d --video shufflenet3d --image-frames 1".split()
     (path,) = folder.iterdir()
-    decode_alone(path)
+    _, job = prepared(folder, *options)
+    before, ratios = parts(path, job), []
     for _ in range(turns):
         whole, job = prepared(folder, *options)
-        decoding = seconds(decode_alone, path)
-        batches = -(-job.clips // job.arguments.batch_size)
-        parts = []
-        for one in job.wanted:
-            size = one.meta["input_size"]
-            batch = np.zeros((job.arguments.batch_size, one.meta["frames"], size, size, 3), np.uint8)
-            parts.append(seconds(run, one.run, batch, batches))
-        ratio = whole / (decoding + sum(parts))
+        after = parts(path, job)
+        decoding, backbones = np.mean([before, after], axis=0)
+        ratios.append(whole / (decoding + backbones))
         print(
-            f"prepare {whole:.1f} s, decoding {decoding:.1f} s + backbones {sum(parts):.1f} s: {ratio:.2f}", flush=True
+            f"prepare {whole:.1f} s, decoding {decoding:.1f} s + backbones {backbones:.1f} s: {ratios[-1]:.2f}",
+            flush=True,
         )
+        before = after
+    print(f"median of {turns} turns: {np.median(ratios):.2f}", flush=True)
 
 
 def workers(folder, turns):
