@@ -520,7 +520,7 @@ def frame_score(detector, _, picture):
     return sum(distance / (height * width) for distance in distances) / 3
 
 
-def find_shots(frames, rate, name, looks, always=()):
+def find_shots(frames, rate, name, looks, always):
     """Yield (frame, whether it starts a shot), with the cuts that PySceneDetect's SceneManager finds.
 
     The detector knows of a cut some frames late, so that many frames wait; only the last few wait as whole pictures.
