@@ -509,6 +509,14 @@ def read_frames(capture, alive):
 # ---- Shots ----
 
 
+def reduced(picture, size):
+    """Resize a picture to (width, height) by linear interpolation, as PySceneDetect does, to the last digit: where that
+    comes to picking the pixels in the middle, they are picked, in half the time."""
+    height, width, _ = picture.shape
+    middle = all(whole % part == 0 and whole // part % 2 for whole, part in zip((width, height), size))
+    return cv2.resize(picture, size, interpolation=cv2.INTER_NEAREST_EXACT if middle else cv2.INTER_LINEAR)
+
+
 def frame_score(detector, _, picture):
     """Return how much a picture differs from the one before: what PySceneDetect's detectors compute, to the last digit,
     by OpenCV, for speed."""
@@ -541,10 +549,9 @@ def find_shots(frames, rate, name, looks, always):
             size = max(1, round(width / factor)), max(1, round(height / factor))
         frame.tick = round(frame.time * 10**6)
         timecode = scenedetect.FrameTimecode(timecode=Timecode(frame.tick, microsecond), fps=zero)
-        small = cv2.resize(frame.picture, size, interpolation=cv2.INTER_LINEAR)
-        for look in always:
+        for look in always:  # first, as they read every pixel
             frame.view(look)
-        cuts.update(cut.pts for cut in detector.process_frame(timecode, small))
+        cuts.update(cut.pts for cut in detector.process_frame(timecode, reduced(frame.picture, size)))
         waiting.append(frame)
         if len(waiting) > 4 and waiting[-4].picture is not None:
             waiting[-4].keep_only(looks)

@@ -12,6 +12,7 @@ import sys
 import time
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 import scenedetect
@@ -97,6 +98,13 @@ def test_cuts_are_those_of_pyscenedetect(tmp_path, detector):
     rows, _, _ = read(path, detector=detector)
     starts = [int(row[2]) for i, row in enumerate(rows) if i == 0 or rows[i - 1][1] != row[1]]
     assert starts == [start.frame_num for start, _ in scenes] and len(starts) > 5
+
+
+@pytest.mark.parametrize("width, height", [(1280, 720), (768, 720), (256, 144), (512, 288), (1920, 1080), (640, 273)])
+def test_pictures_are_reduced_for_detection_as_pyscenedetect_does_it(width, height):
+    picture = np.random.default_rng(0).integers(0, 256, (height, width, 3), dtype=np.uint8)
+    linear = cv2.resize(picture, (256, 144), interpolation=cv2.INTER_LINEAR)
+    np.testing.assert_array_equal(prepare.reduced(picture, (256, 144)), linear)
 
 
 @pytest.mark.parametrize("width, height", [(256, 144), (257, 107), (3, 1)])
