@@ -353,12 +353,11 @@ def is_finished(run, again):
         if path.parent == run.folder and run.config["subsets"] != there.get("subsets"):
             other.append("subsets")
         if other:
-            what = " and ".join(field.replace("_", " ") for field in other)
-            was, now = there.get(other[0]), run.config.get(other[0])
-            if isinstance(now, int | float):
-                what += f" ({was} there, {now} asked for)"
+            values = [(field.replace("_", " "), there.get(field), run.config.get(field)) for field in other]
+            words = [f"{field} ({a} there, {b} now)" if isinstance(b, int | float) else field for field, a, b in values]
             raise UserError(
-                f"{path.parent}: trained with another {what}; choose another --runs, or --overwrite with all its splits"
+                f"{path.parent}: trained with another {' and '.join(words)}; choose another --runs, "
+                "or --overwrite with all splits that are there"
             )
     return run.folder not in again and (run.folder / "config.json").exists()
 
