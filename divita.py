@@ -18,25 +18,28 @@ import functools
 import hashlib
 import importlib.util
 import io
+import itertools
 import json
 import math
 import operator
 import os
-import shlex
 import shutil
-import signal
 import socket
 import sys
-import threading
 import time
+import unicodedata
 import warnings
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from multiprocessing import active_children
 from pathlib import Path
 
 os.environ["KERAS_BACKEND"] = "torch"  # read once, when Keras is imported
+if "TORCHELASTIC_RUN_ID" in os.environ and os.environ.get("OMP_NUM_THREADS") == "1":
+    # torchrun sets this for its ranks where the user gave no number; one thread would give other last digits than many
+    environment = Path(f"/proc/{os.getppid()}/environ")  # as torchrun was started
+    if not environment.exists() or b"OMP_NUM_THREADS=1" not in environment.read_bytes().split(b"\0"):
+        del os.environ["OMP_NUM_THREADS"]
 
 import keras
 import numpy as np
@@ -47,148 +50,6 @@ if keras.config.backend() != "torch":
 
 SUFFIXES = ".3gp .avi .flv .m2ts .m4v .mkv .mov .mp4 .mpeg .mpg .mts .mxf .ogv .ts .vob .webm .wmv".split()  # of videos
 FORMAT = 1  # of meta.json and config.json; raised when a file of an earlier version can no longer be read
-
-# ---- Errors, files, processes ----
-
-
-class UserError(Exception):
-    """What the person at the keyboard can mend; its text is one line that says what is wrong and what to do."""
-
-
-TEMPORARIES = set()  # the temporary files that this process is writing now
-
-
-@contextlib.contextmanager
-def written(path):
-    """Write a file whole or not at all: yields a temporary path in the same folder, renamed to `path` at the end.
-
-    The temporary name keeps the suffix, because libraries choose a format by it, and holds the machine and the process,
-    so that sweep() can tell an abandoned file from one being written.
-    """
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".tmp-{socket.gethostname()}-{os.getpid()}-{path.name}")
-    TEMPORARIES.add(temporary)
-    try:
-        yield temporary
-        os.replace(temporary, path)
-    except Exception as error:
-        if not isinstance(error, UserError) and shutil.disk_usage(path.parent).free < 2**20:
-            raise UserError(f"{path}: the disk is full; make room and run the same command again") from error
-        raise
-    finally:
-        temporary.unlink(missing_ok=True)
-        TEMPORARIES.discard(temporary)
-
-
-def write_text(path, text):
-    with written(path) as temporary:
-        temporary.write_text(text, encoding="utf-8", newline="")
-
-
-def write_csv(path, header, rows):
-    with written(path) as temporary, open(temporary, "w", newline="", encoding="utf-8") as file:
-        csv.writer(file, lineterminator="\n").writerows([header, *rows])
-
-
-def read_json(path):
-    """Return the dictionary in a JSON file that one of the scripts wrote; a UserError names a file that is not one."""
-    try:
-        content = json.loads(Path(path).read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise UserError(f"{path}: cannot be read as JSON ({one_line(error)}); remove it and make it again") from None
-    if not isinstance(content, dict) or content.get("format") != FORMAT:
-        raise UserError(f"{path}: not of format {FORMAT}, the one this version reads; make it again with this version")
-    return content
-
-
-def sweep(folder):
-    """Remove the temporary files below `folder` that no living process writes (a killed one left them)."""
-    for path in Path(folder).rglob(".tmp-*"):
-        with contextlib.suppress(FileNotFoundError):  # another process has just renamed it
-            if abandoned(path):
-                path.unlink()
-
-
-def abandoned(path):
-    """Tell whether the process that wrote a temporary file is gone; one of another machine is given a day."""
-    host = socket.gethostname()
-    if not path.name.startswith(f".tmp-{host}-"):
-        return time.time() - path.stat().st_mtime > 24 * 3600
-    process = path.name.removeprefix(f".tmp-{host}-").partition("-")[0]
-    return path not in TEMPORARIES and not (process != str(os.getpid()) and Path(f"/proc/{process}").exists())
-
-
-def one_line(error):
-    return " ".join(str(error).split()) or type(error).__name__
-
-
-def run(main, arguments):
-    """Call main(arguments) and exit: 2 and one line for what the user can mend, 130 and one line when interrupted."""
-    name = Path(sys.argv[0]).name
-    warnings.filterwarnings("ignore", message="Glyph .* missing")  # Matplotlib's, whose font does not have all scripts
-    try:
-        with interruptible(name):
-            status = main(arguments)
-    except UserError as error:
-        status = f"{name}: error: {one_line(error)}"
-    except OSError as error:
-        hint = "make room and run the same command again" if error.errno in (errno.ENOSPC, errno.EDQUOT) else ""
-        status = f"{name}: error: {one_line(error)}{'; ' + hint if hint else ''}"
-    if isinstance(status, str):
-        print(status, file=sys.stderr)
-        status = 2
-    sys.exit(status or 0)
-
-
-@contextlib.contextmanager
-def interruptible(name):
-    """End the process within a moment of SIGINT, whatever it is in the middle of.
-
-    Python runs signal handlers between two of its own instructions, which a large batch can keep waiting for a minute.
-    A thread that reads the wake-up file descriptor does not wait.
-    """
-    read, write = os.pipe()
-    os.set_blocking(write, False)
-    before = signal.signal(signal.SIGINT, lambda *_: None)
-    signal.set_wakeup_fd(write, warn_on_full_buffer=False)
-
-    def watch():
-        while (received := os.read(read, 1)) != b"\0":
-            if received[0] == signal.SIGINT:
-                for process in active_children():
-                    process.kill()
-                for temporary in list(TEMPORARIES):
-                    temporary.unlink(missing_ok=True)
-                again = shlex.join(["python", *sys.argv])
-                print(f"\n{name}: interrupted; what is finished is kept, go on with: {again}", file=sys.stderr)
-                os._exit(128 + signal.SIGINT)
-
-    thread = threading.Thread(target=watch, daemon=True)
-    thread.start()
-    try:
-        yield
-    finally:
-        signal.set_wakeup_fd(-1)
-        signal.signal(signal.SIGINT, before)
-        os.write(write, b"\0")  # ends the thread; to close the pipe would not, while a forked process has it too
-        thread.join()
-        os.close(write)
-        os.close(read)
-
-
-def ranks():
-    """Return (rank, number of ranks) as torchrun sets them in the environment; (0, 1) without it."""
-    return int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
-
-
-def device():
-    """Choose this process's accelerator, if there is one, and return what to call it."""
-    if torch.cuda.is_available():
-        torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", 0)) % torch.cuda.device_count())
-        return torch.cuda.get_device_name()
-    return f"CPU, {torch.get_num_threads()} threads"
-
 
 # ---- Labels ----
 
@@ -406,18 +267,6 @@ def open_representation(data, name):
             rows = pack(path, packed)
             write_text(index, json.dumps({"format": FORMAT, "signature": signature, "rows": rows}))
     return Representation(path.name, np.load(packed, mmap_mode="r"), read_json(index)["rows"], meta_of(path) or None)
-
-
-@contextlib.contextmanager
-def locked(folder):
-    """Hold a folder for this process alone; others wait."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        with contextlib.suppress(OSError):  # a file system without locks: the work is done twice, to the same end
-            fcntl.flock(descriptor, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(descriptor)
 
 
 def representation_signature(path):
@@ -1569,3 +1418,180 @@ def cost(model, *shapes):
         inputs = [keras.ops.zeros(shape) for shape in shapes]
         model(inputs if len(inputs) > 1 else inputs[0], training=False)
     return sum(math.prod(v.shape) for v in model.trainable_variables), counter.get_total_flops() // 2
+
+
+# ---- Errors, files, processes ----
+
+
+class UserError(Exception):
+    """What the person at the keyboard can mend; its text is one line that says what is wrong and what to do."""
+
+
+def run(main, arguments):
+    """Call main(arguments) and exit with its status, or with 2 and one line for what the user can mend."""
+    while (descriptor := os.open(os.devnull, os.O_RDWR)) <= 2:  # one of the standard streams was closed
+        pass
+    os.close(descriptor)
+    for stream in ("stdout", "stderr"):
+        if getattr(sys, stream) is None:
+            setattr(sys, stream, open(os.devnull, "w"))
+        elif hasattr(getattr(sys, stream), "reconfigure"):
+            getattr(sys, stream).reconfigure(errors="backslashreplace")  # for names that a terminal cannot show
+    warnings.filterwarnings("ignore", message="Glyph .* missing")  # Matplotlib's, whose font does not have all scripts
+    try:
+        status = main(arguments) or 0
+    except (UserError, OSError) as error:
+        full = getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT)
+        hint = "; make room and run the same command again" if full else ""
+        print(f"{Path(sys.argv[0]).name}: error: {one_line(error)}{hint}", file=sys.stderr)
+        status = 2
+    sys.exit(status)
+
+
+def say(text=""):
+    """Print a line; where nobody reads any more (| head), the work goes on all the same."""
+    try:
+        print(text, flush=True)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def one_line(error):
+    return " ".join(str(error).split()) or type(error).__name__
+
+
+def listed(names, most=3):
+    """Return names as text, only the first few of many."""
+    return ", ".join(names[:most]) + (", ..." if len(names) > most else "")
+
+
+def find_videos(paths):
+    """Return {mid: path} of films and of the films in folders, sorted; two films with one mid are a UserError.
+
+    A mid is a name without suffix, in Unicode's composed form, so that names that look alike are alike.
+    """
+    found, others = [], []
+    for path in map(Path, paths):
+        if path.is_dir():
+            for file in path.iterdir():
+                if file.suffix.lower() in SUFFIXES and not file.name.startswith("."):
+                    found.append(file)
+                elif not file.name.startswith("."):
+                    others.append(file.name)
+        elif path.exists():
+            found.append(path)
+        else:
+            raise UserError(f"{path}: no such film or folder of films")
+    videos = {}
+    for path in sorted(found):
+        mid = unicodedata.normalize("NFC", path.stem)
+        if mid in videos:
+            raise UserError(f"{path}: {videos[mid].name} has the same mid; rename or remove one of the two")
+        videos[mid] = path.absolute()
+    if not videos:
+        raise UserError(f"{listed([*map(str, paths)])}: no videos there; a name ends in one of {' '.join(SUFFIXES)}")
+    if others and ranks()[0] == 0:
+        say(f"{len(others)} files left out that are no videos by their suffix ({listed(sorted(others))})")
+    return dict(sorted(videos.items()))
+
+
+@contextlib.contextmanager
+def written(path):
+    """Write a file whole or not at all: yields a temporary path in the same folder, renamed to `path` at the end.
+
+    The temporary name keeps the suffix, because libraries choose a format by it, and holds the process and the machine,
+    so that sweep() can tell an abandoned file from one being written.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f"{TEMPORARY}{os.getpid()}@{socket.gethostname()}@{next(COUNT)}{path.suffix}")
+    try:
+        yield temporary
+        os.replace(temporary, path)
+    except Exception as error:
+        if not isinstance(error, UserError) and shutil.disk_usage(path.parent).free < 2**20:
+            raise UserError(f"{path}: the disk is full; make room and run the same command again") from error
+        raise
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+TEMPORARY, COUNT = ".divita-tmp-", itertools.count()
+
+
+def sweep(folder):
+    """Remove the temporary files below `folder` that no living process writes (a killed one left them).
+
+    Those of other machines, whose processes cannot be seen from here, are given a day.
+    """
+    for path in Path(folder).rglob(f"{TEMPORARY}*@*@*"):
+        process, host, _ = path.name.removeprefix(TEMPORARY).split("@", 2)
+        with contextlib.suppress(OSError):  # another process has just renamed it
+            if host == socket.gethostname():
+                abandoned = not Path(f"/proc/{process}").exists()
+            else:
+                abandoned = time.time() - path.stat().st_mtime > 24 * 3600
+            if abandoned and path.is_file():
+                path.unlink()
+
+
+def write_text(path, text):
+    with written(path) as temporary:
+        temporary.write_text(text, encoding="utf-8", newline="")
+
+
+def write_csv(path, header, rows):
+    with written(path) as temporary, open(temporary, "w", newline="", encoding="utf-8") as file:
+        csv.writer(file, lineterminator="\n").writerows([header, *rows])
+
+
+def read_json(path):
+    """Return the dictionary in a JSON file that one of the scripts wrote; a UserError names a file that is not one."""
+    try:
+        content = json.loads(Path(path).read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path}: cannot be read as JSON ({one_line(error)}); remove it and make it again") from None
+    if not isinstance(content, dict) or content.get("format") != FORMAT:
+        raise UserError(f"{path}: not of format {FORMAT}, the one this version reads; make it again with this version")
+    return content
+
+
+@contextlib.contextmanager
+def locked(folder):
+    """Hold a folder for this process alone; others wait."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        with contextlib.suppress(OSError):  # a file system without locks: the work is done twice, to the same end
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def ranks():
+    """Return (rank, number of ranks) as torchrun or a batch scheduler sets them; (0, 1) without them."""
+    rank, count = os.environ.get("RANK"), os.environ.get("WORLD_SIZE")
+    if rank is None and count is None:
+        return 0, 1
+    if not (rank and count and rank.isdecimal() and count.isdecimal() and int(rank) < int(count)):
+        raise UserError(f"RANK={rank} and WORLD_SIZE={count}: give both, with RANK from 0 to WORLD_SIZE - 1, or none")
+    return int(rank), int(count)
+
+
+def device():
+    """Choose this process's accelerator, if there is one, and return what to call it."""
+    if torch.cuda.is_available():
+        torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", 0)) % torch.cuda.device_count())
+        return torch.cuda.get_device_name()
+    return f"CPU, {torch.get_num_threads()} threads"
+
+
+def source_of(path):
+    """Return (film, clips) of a representation's file."""
+    try:
+        clips = np.load(path, mmap_mode="r")
+        with open(path, "rb") as file:
+            file.seek(clips.offset + clips.nbytes)
+            return tuple(np.load(file).tolist())
+    except (OSError, ValueError, EOFError):
+        return None, None
