@@ -145,12 +145,8 @@ def main(arguments):
         out.mkdir(parents=True, exist_ok=True)
         return download(arguments.download, out)
     like = inputs_of_run(arguments) if arguments.like else {}
-    for name, value in DEFAULTS.items():
-        if getattr(arguments, name) is None:
-            setattr(arguments, name, value)
+    fill_in(arguments)
     weights = chosen_weights(arguments, like)
-    if arguments.videos is None:
-        arguments.image_frames = arguments.image_frames or DEMO_IMAGE_FRAMES
     wanted = wanted_representations(arguments, weights, like)
     if arguments.videos is None:
         make_demo(out, arguments.workers)
@@ -214,8 +210,10 @@ def prepare(job):
                         if len(batch) == given.batch_size:
                             run_batch(one, batch)
                 elif kind == "end":
-                    trailer.rows = content[0]
-                    finish(job, mid, *content[1:])
+                    trailer.rows, thumbnails, duration, remark = content
+                    if remark:
+                        tell(f"{mid}: {remark}")
+                    draw_sheet(job, mid, thumbnails, duration)
                 else:
                     del trailers[mid]
                     fail(job, mid, *content)
@@ -263,14 +261,6 @@ def save(job, trailer):
     job.clips += len(trailer.rows)
 
 
-def finish(job, mid, thumbnails, duration, remark):
-    """Say what is remarkable of a decoded film, and draw its shots if it is one of the first."""
-    if remark:
-        tell(f"{mid}: {remark}")
-    if job.arguments.segmentation == "shots" and mid in sorted(job.videos)[: job.arguments.sheets]:
-        draw_sheet(job.out / "contact_sheets" / f"{mid}.png", mid, thumbnails, duration)
-
-
 def tell(text):
     tqdm.write(text, file=sys.stderr)
 
@@ -303,10 +293,10 @@ def open_film(path):
     """
     try:
         if not path.is_file():
-            raise VideoError("a broken link" if path.is_symlink() else "not a file")
-        with open(path, "rb") as file:
-            if not file.read(1):
-                raise VideoError("an empty file")
+            raise VideoError("not a file, or a broken link")
+        if path.stat().st_size == 0:
+            raise VideoError("an empty file")
+        open(path, "rb").close()
     except OSError as error:
         raise VideoError(f"cannot be read ({error.strerror})") from None
     capture = cv2.VideoCapture(str(path), cv2.CAP_FFMPEG, [cv2.CAP_PROP_N_THREADS, 1])
@@ -713,6 +703,15 @@ def option(name, value):
     return f"--{name.replace('_', '-')} {' '.join(value) if isinstance(value, list) else value}"
 
 
+def fill_in(arguments):
+    """Give the options that neither the command line nor a run has said their defaults."""
+    for name, value in DEFAULTS.items():
+        if getattr(arguments, name) is None:
+            setattr(arguments, name, value)
+    if arguments.videos is None and arguments.image_frames is None:
+        arguments.image_frames = DEMO_IMAGE_FRAMES
+
+
 def chosen_weights(arguments, like):
     """Return {backbone's name: "pretrained", "random" or a checkpoint's path} from --weights."""
     names = [name for name in arguments.image + arguments.video if name != "none"]
@@ -819,21 +818,27 @@ def make_job(arguments, out, videos, wanted):
         if mid not in there or not is_current(job, mid):
             job.todo[mid] = videos[mid]
     record(job, dict.fromkeys(job.todo))  # has not failed any more, until it does again
-    for mid in list(job.todo):
-        try:
-            divita.check_mid(mid, videos[mid].name)
-            too_long = len(os.fsencode(mid)) > 180  # of 255 that a file's name may have
-        except UserError:
-            too_long = True
-        if too_long:
-            del job.todo[mid]
-            fail(job, mid, "its name cannot name a trailer's files; rename it")
+    for mid in [mid for mid in job.todo if not can_name_files(mid)]:
+        del job.todo[mid]
+        fail(job, mid, "its name cannot name a trailer's files; rename it")
     return job
+
+
+def can_name_files(mid):
+    try:
+        divita.check_mid(mid, "")
+    except UserError:
+        return False
+    return len(os.fsencode(mid)) <= 180  # of 255; figures are called after the run too
 
 
 def take_labels(arguments, out, videos):
     """Copy the labels into the data folder, with splits; say which trailers lack a video and which lack labels."""
     path = out / "labels.csv"
+
+    def digest(labels):
+        return divita.digest_of(labels.mids, labels.genres, labels.y, labels.splits)
+
     if arguments.labels:
         labels = divita.read_labels(arguments.labels)
         if not path.exists():
@@ -841,7 +846,7 @@ def take_labels(arguments, out, videos):
             rows = np.concatenate([labels.y, labels.splits], 1).tolist()
             rows = [[mid, *row] for mid, row in zip(labels.mids, rows)]
             divita.write_csv(path, ["mid", *labels.genres, *splits], rows)
-        elif not path.samefile(arguments.labels) and not same_labels(labels, divita.read_labels(path)):
+        elif not path.samefile(arguments.labels) and digest(labels) != digest(divita.read_labels(path)):
             raise UserError(f"{path}: differs from {arguments.labels}; remove it to have it replaced")
     elif not path.exists():
         return
@@ -851,11 +856,6 @@ def take_labels(arguments, out, videos):
     if unlabelled := [printable(mid) for mid in sorted(set(videos) - set(mids))]:
         count = f"{len(unlabelled)} of {len(videos)}"
         say(f"{count} videos have no labels and are prepared all the same ({listed(unlabelled)})")
-
-
-def same_labels(a, b):
-    same = a.mids == b.mids and list(a.genres) == list(b.genres)
-    return same and np.array_equal(a.y, b.y) and np.array_equal(a.splits, b.splits)
 
 
 def prepared(job):
@@ -1016,8 +1016,10 @@ def thumbnail(picture):
     return cv2.resize(picture, (width, 96), interpolation=cv2.INTER_LINEAR)
 
 
-def draw_sheet(path, mid, thumbnails, duration):
-    """Draw one frame per shot over a time axis with the cuts, so that a person sees what was found."""
+def draw_sheet(job, mid, thumbnails, duration):
+    """Draw one frame per shot of one of the first films over a time axis, so that a person sees what was found."""
+    if job.arguments.segmentation != "shots" or mid not in list(job.videos)[: job.arguments.sheets]:
+        return
     import matplotlib
 
     matplotlib.use("Agg")
@@ -1043,7 +1045,7 @@ def draw_sheet(path, mid, thumbnails, duration):
         axis.imshow(picture)
         axis.set_title(f"{number + 1}: {start:.2f} s", fontsize=10)
         axis.axis("off")
-    with divita.written(path) as temporary:
+    with divita.written(job.out / "contact_sheets" / f"{mid}.png") as temporary:
         figure.savefig(temporary, dpi=100)
     pyplot.close(figure)
 

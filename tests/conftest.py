@@ -20,6 +20,12 @@ if workers := os.environ.get("PYTEST_XDIST_WORKER_COUNT"):  # they share out the
 
 import divita
 
+
+def pytest_configure(config):
+    """Keras's own warnings about NumPy 2, thousands of them."""
+    config.addinivalue_line("filterwarnings", "ignore:__array__ implementation doesn't accept a copy keyword")
+
+
 REFERENCES = Path(os.environ.get("REFERENCE_DIR", ROOT / "tests" / "data"))
 
 

@@ -62,7 +62,7 @@ def test_what_cannot_be_prepared_is_named(script, folder):
     assert found.pop("good") == 2
     reasons = {
         "empty": "an empty file", "text": "no video", "no_index": "no video", "audio": "no video",
-        "folder": "not a file", "link": "a broken link", "pipe": "not a file", "two\\nlines": "rename it",
+        "folder": "not a file", "link": "broken link", "pipe": "not a file", "two\\nlines": "rename it",
         "long" * 50: "rename it", "\\udcff\\udcfe": "rename it",
     }  # fmt: skip
     assert found.keys() == reasons.keys()

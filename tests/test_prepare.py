@@ -7,6 +7,7 @@ import gc
 import json
 import os
 import re
+import shlex
 import shutil
 import signal
 import subprocess
@@ -18,6 +19,7 @@ import cv2
 import numpy as np
 import pytest
 import scenedetect
+from conftest import made_tensor
 from films import ROOT, TINY, Job, contents, film, load_prepare, set_rotation, set_timestamps
 
 import divita
@@ -207,7 +209,7 @@ def test_memory_does_not_grow_with_the_film(tmp_path):
     path = film(tmp_path / "a.mp4", [30] * 20)
     plan = prepare.Plan("shots", "adaptive", 24.0, 24, (np.copy,), ((0, 24),))
     alive = [
-        sum(isinstance(thing, prepare.Frame) for thing in gc.get_objects())
+        sum(type(thing) is prepare.Frame for thing in gc.get_objects())
         for _ in prepare.read_clips(path, plan, alive=lambda: None)
     ]
     assert len(alive) > 20 and max(alive) <= 6
@@ -567,3 +569,95 @@ def test_the_demo_may_be_stopped_while_it_is_made(tmp_path, how):
     assert job.end() == -how and "Traceback" not in job.text()
     for path in tmp_path.glob("demo/videos/demo*.mp4"):
         assert cv2.VideoCapture(str(path)).get(cv2.CAP_PROP_FRAME_COUNT) > 300
+
+
+# ---- As a run was prepared ----
+
+
+@pytest.fixture
+def run_of(tmp_path):
+    """Write the config.json of a run on representations in `out`; return the run's folder."""
+
+    def write(out, **names):
+        config = {"format": divita.FORMAT, "run": "mine", "image": None, "video": None, **names}
+        for kind, name in names.items():
+            config[f"{kind}_meta"] = divita.read_json(out / name / "meta.json")
+        divita.write_text(tmp_path / "runs" / "mine" / "split0" / "config.json", json.dumps(config))
+        return tmp_path / "runs" / "mine"
+
+    return write
+
+
+@pytest.mark.parametrize("options", [
+    ["--segmentation", "seconds", "--fps", "8", "--image-frames", "1"], ["--detector", "content", "--frames-per-clip", "6"],
+    ["--video", "none", "--precision", "bfloat16"],
+])  # fmt: skip
+def test_prepared_as_the_inputs_of_a_run(script, tmp_path, videos, run_of, options):
+    first, second = tmp_path / "first", tmp_path / "second"
+    assert script("01_prepare.py", "--videos", videos, "--out", first, *TINY, *options).code == 0
+    names = {divita.read_json(path)["input"]: path.parent.name for path in first.glob("tiny*/meta.json")}
+    run = run_of(first, **names)
+    result = script("01_prepare.py", "--like", run, "--videos", videos, "--out", second, "--sheets", "0")
+    assert result.code == 0, result.err
+    assert contents(first) == contents(second)
+    words = ["03_evaluate.py", "--predict", str(second), "--runs", str(run.parent), "--run", "mine"]
+    assert result.out.splitlines()[-1] == f"next: python {' '.join(words)}"
+
+
+@pytest.mark.parametrize("more, told", [
+    (["--fps", "12"], ["--fps 12", "--fps 24"]), (["--detector", "content"], ["--detector content", "adaptive"]),
+    (["--image", "shufflenet2d"], ["--image shufflenet2d", "--image tiny2d"]), (["--weights", "random"], ["--weights"]),
+    (["--image-frames", "3"], ["--image-frames 3", "--image-frames 24"]), (["--video", "none"], ["--video tiny3d"]),
+])  # fmt: skip
+def test_options_that_contradict_a_run(script, tmp_path, videos, run_of, more, told):
+    out = tmp_path / "first"
+    assert script("01_prepare.py", "--videos", videos / "tt0.mp4", "--out", out, *TINY).code == 0
+    run = run_of(out, image=NAMES[0], video=NAMES[1])
+    common = ["--like", run, "--videos", videos / "tt0.mp4", "--out", tmp_path / "second"]
+    assert script("01_prepare.py", *common, "--fps", "24", "--image", "tiny2d").code == 0  # says the same
+    result = script("01_prepare.py", *common, *more)
+    assert result.code == 2 and result.err.count("\n") == 1
+    assert all(words in result.err for words in [*told, str(run)]), result.err
+
+
+def test_weights_of_a_run_that_came_from_a_file(script, tmp_path, videos, run_of):
+    import torch
+
+    tensors = json.loads((ROOT / "tests/data/backbone_shufflenet_v2_x1_0.json").read_text())["tensors"]
+    checkpoint = {name: torch.from_numpy(made_tensor(name, tuple(shape))) for name, shape in tensors}
+    torch.save(checkpoint, tmp_path / "weights.pth")
+    torch.save({name: tensor * 1.01 for name, tensor in checkpoint.items()}, tmp_path / "others.pth")
+    out, options = tmp_path / "first", ["--videos", videos / "tt0.mp4", "--image-frames", 1, "--sheets", 0]
+    weights = ["--weights", f"shufflenet2d={tmp_path / 'weights.pth'}"]
+    result = script("01_prepare.py", *options, "--out", out, "--image", "shufflenet2d", "--video", "none", *weights)
+    assert result.code == 0, result.err
+    name = "shufflenet2d_shots_fps24_fpc24"
+    like = ["--like", run_of(out, image=name), "--out", tmp_path / "second", *options[:2], "--sheets", 0]
+    result = script("01_prepare.py", *like)
+    assert result.code == 2 and "add --weights shufflenet2d=FILE" in result.err and result.err.count("\n") == 1
+    result = script("01_prepare.py", *like, "--weights", f"shufflenet2d={tmp_path / 'others.pth'}")
+    assert result.code == 2 and "not those of" in result.err.splitlines()[-1]
+    assert script("01_prepare.py", *like, *weights).code == 0
+    assert np.array_equal(np.load(out / name / "tt0.npy"), np.load(tmp_path / "second" / name / "tt0.npy"))
+
+
+def test_like_no_run(script, tmp_path, videos):
+    result = script("01_prepare.py", "--like", tmp_path, "--videos", videos, "--out", tmp_path / "out")
+    assert result.code == 2 and f"--like {tmp_path}: no finished run there" in result.err
+
+
+# ---- The command that is printed last ----
+
+
+@pytest.mark.parametrize("options", [["--fps", "12"], ["--segmentation", "seconds"], [], ["--frames-per-clip", "12"]])
+def test_the_next_command_trains(script, tmp_path, monkeypatch, videos, options):
+    labels = [f"tt{i},{i % 2},{(i + 1) % 2},{i % 3}\n" for i in range(6)]
+    (tmp_path / "mine.csv").write_text("mid,drama,war,split0\n" + "".join(labels))
+    out = tmp_path / "my data"
+    result = script("01_prepare.py", "--videos", videos, "--out", out, "--labels", tmp_path / "mine.csv", *TINY, *options)
+    assert result.code == 0, result.err
+    python, name, *words = shlex.split(result.out.splitlines()[-1].removeprefix("next: "))
+    monkeypatch.chdir(tmp_path)
+    result = script(name, *words, "--epochs", 1)
+    assert python == "python" and result.code == 0, result.err
+    assert list((tmp_path / "runs" / "my data").rglob("config.json"))
