@@ -589,8 +589,8 @@ def run_of(tmp_path):
 
 
 @pytest.mark.parametrize("options", [
-    ["--segmentation", "seconds", "--fps", "8", "--image-frames", "1"], ["--detector", "content", "--frames-per-clip", "6"],
-    ["--video", "none", "--precision", "bfloat16"],
+    ["--segmentation", "seconds", "--fps", "8", "--image-frames", "1"],
+    ["--detector", "content", "--frames-per-clip", "6"], ["--video", "none", "--precision", "bfloat16"],
 ])  # fmt: skip
 def test_prepared_as_the_inputs_of_a_run(script, tmp_path, videos, run_of, options):
     first, second = tmp_path / "first", tmp_path / "second"
@@ -654,7 +654,8 @@ def test_the_next_command_trains(script, tmp_path, monkeypatch, videos, options)
     labels = [f"tt{i},{i % 2},{(i + 1) % 2},{i % 3}\n" for i in range(6)]
     (tmp_path / "mine.csv").write_text("mid,drama,war,split0\n" + "".join(labels))
     out = tmp_path / "my data"
-    result = script("01_prepare.py", "--videos", videos, "--out", out, "--labels", tmp_path / "mine.csv", *TINY, *options)
+    options = ["--videos", videos, "--out", out, "--labels", tmp_path / "mine.csv", *TINY, *options]
+    result = script("01_prepare.py", *options)
     assert result.code == 0, result.err
     python, name, *words = shlex.split(result.out.splitlines()[-1].removeprefix("next: "))
     monkeypatch.chdir(tmp_path)
