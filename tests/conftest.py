@@ -22,8 +22,11 @@ import divita
 
 
 def pytest_configure(config):
-    """Keras's own warnings about NumPy 2, thousands of them."""
-    config.addinivalue_line("filterwarnings", "ignore:__array__ implementation doesn't accept a copy keyword")
+    for message in (
+        "__array__ implementation doesn't accept a copy keyword",  # thousands of them, Keras's own
+        "This process .* is multi-threaded, use of fork",  # the tests' process is, where a script's is not yet
+    ):
+        config.addinivalue_line("filterwarnings", f"ignore:{message}")
 
 
 REFERENCES = Path(os.environ.get("REFERENCE_DIR", ROOT / "tests" / "data"))

@@ -194,7 +194,7 @@ def test_full_disk(fetch, server, tmp_path, monkeypatch):
         pytest.skip("needs the right to mount a small disk")
     try:
         noise = np.random.default_rng(0).bytes(2 * 10**5)
-        serve(server, monkeypatch, archive_of(tmp_path / "source", (f"{NAME}.zarr/noise", noise)))
+        serve(server, monkeypatch, archive_of(tmp_path / "source", (f"{NAME}.zarr/tt1/9.9", noise)))
         assert failed(fetch(small), "run the same command again")
         subprocess.run(["mount", "-o", "remount,size=10m", small], check=True)
         assert fetch(small).code == 0 and whole(small)
