@@ -1189,7 +1189,7 @@ def keep_freed_memory():
 # network is the same torch operations recorded once, less those that are not needed. It takes no compiler.
 
 ATEN = torch.ops.aten
-IDLE = (ATEN.contiguous.default, ATEN.alias.default, ATEN.to.dtype, ATEN.to.dtype_layout)
+IDLE = (ATEN.contiguous.default, ATEN.alias.default, ATEN.to.dtype, ATEN.to.dtype_layout, ATEN.to.device)
 CONVOLUTIONS = {ATEN.conv2d.default: torch.channels_last, ATEN.conv3d.default: torch.channels_last_3d}
 POOLINGS = (ATEN.max_pool2d.default, ATEN.max_pool3d.default)
 NORMALISATION = [ATEN.permute.default, ATEN.subtract.Tensor, ATEN.mul_.Tensor, ATEN.add_.Tensor]  # of a batch, by Keras
@@ -1202,7 +1202,7 @@ def frozen(network, example):
     module = torch.export.export(network, (example,)).module(check_guards=False)
     graph = module.graph
     for node in graph.nodes:
-        if node.target in IDLE and node.meta["val"].dtype == node.args[0].meta["val"].dtype:
+        if node.target in IDLE and kind(node) == kind(node.args[0]):
             node.replace_all_uses_with(node.args[0])
     fold_constants(module)
     for node in graph.nodes:
@@ -1216,6 +1216,10 @@ def frozen(network, example):
     remove_unused(graph)
     module.recompile()
     return module
+
+
+def kind(node):
+    return node.meta["val"].dtype, node.meta["val"].device
 
 
 def fold_constants(module):
@@ -1281,9 +1285,10 @@ def merge_padding(node):
         return
     padded = permuted.args[0]
     zeros = len(padded.args) == 2 and (node.target in CONVOLUTIONS or padded.args[0].target in IN_PLACE)
-    before, after = padded.args[1][::2], padded.args[1][1::2]  # from the last axis, the channels, to the first
+    axes = node.meta["val"].ndim - 1  # from the last, the channels, to the first but that of the batch
+    before, after = ([*padded.args[1][side::2], *[0] * axes][:axes] for side in (0, 1))
     own = node.args[place] if len(node.args) > place else []
-    if zeros and before == after and before[0] == 0 and len(before) == node.meta["val"].ndim - 1 and not any(own):
+    if zeros and before == after and before[0] == 0 and len(padded.args[1]) <= 2 * axes and not any(own):
         permuted.args = (padded.args[0], permuted.args[1])
         node.args = (*node.args[:place], before[:0:-1], *node.args[place + 1 :])
 
