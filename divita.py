@@ -1160,18 +1160,17 @@ def pass_size(inputs, macs, device):
 
 
 def passes_side_by_side():
-    """Return a map() that runs SIDE_BY_SIDE passes at a time and shares the cores out to them."""
+    """Return a map() that runs SIDE_BY_SIDE passes at a time on shares of the cores, and lets decoding go first: it
+    brings the next clips, and what it leaves of the cores is used without a pause."""
     threads = min(SIDE_BY_SIDE, torch.get_num_threads())
     cores = torch.get_num_threads() // threads
-    return ThreadPoolExecutor(threads, initializer=start_passes, initargs=(cores,)).map
 
+    def start():
+        torch.set_num_threads(cores)
+        if sys.platform == "linux":  # elsewhere the whole process would give way, not the thread alone
+            os.nice(PASSES_GIVE_WAY)
 
-def start_passes(cores):
-    """Be a thread that runs passes on so many cores, and let decoding go first: it brings the next clips, and what it
-    leaves of the cores is used without a pause."""
-    torch.set_num_threads(cores)
-    if sys.platform == "linux":  # elsewhere the whole process would give way, not the thread alone
-        os.nice(PASSES_GIVE_WAY)
+    return ThreadPoolExecutor(threads, initializer=start).map
 
 
 def keep_freed_memory():
@@ -1250,9 +1249,11 @@ def merge_normalisation(module, convolution):
     rank = convolution.meta["val"].ndim - 2
     defaults = None, [1] * rank, [0] * rank, [1] * rank, 1  # of bias, strides, padding, dilation and groups
     x, kernel, bias, *rest = convolution.args + defaults[len(convolution.args) - 2 :]
+    if kernel.op != "get_attr" or len(kernel.users) > 1:
+        return
     weight = getattr(module, kernel.target)  # (F, C, ...)
     permuted, *steps = followers(convolution, NORMALISATION)
-    constants = [i for step in steps for i in step.all_input_nodes if i.op == "get_attr"]
+    constants = [i for step in steps for i in step.all_input_nodes if i.op == "get_attr" and len(i.users) == 1]
     tensors = [getattr(module, node.target) for node in constants]
     if bias is None and [t.shape[-1] for t in tensors] == [len(weight)] * 3:
         mean, scale, offset = (t.flatten() for t in tensors)
@@ -1279,18 +1280,17 @@ def followers(node, targets):
 def merge_padding(node):
     """Let a convolution or a pooling add the zeros around its input itself. A pooling adds what is below all values,
     which after a ReLU is the same."""
-    place = 4 if node.target in CONVOLUTIONS else 3  # of the argument
-    permuted = node.args[0]
+    permuted, rank = node.args[0], node.meta["val"].ndim - 2
     if permuted.target != ATEN.permute.default or permuted.args[0].target != ATEN.pad.default:
         return
-    padded = permuted.args[0]
-    zeros = len(padded.args) == 2 and (node.target in CONVOLUTIONS or padded.args[0].target in IN_PLACE)
-    axes = node.meta["val"].ndim - 1  # from the last, the channels, to the first but that of the batch
-    before, after = ([*padded.args[1][side::2], *[0] * axes][:axes] for side in (0, 1))
-    own = node.args[place] if len(node.args) > place else []
-    if zeros and before == after and before[0] == 0 and len(padded.args[1]) <= 2 * axes and not any(own):
-        permuted.args = (padded.args[0], permuted.args[1])
-        node.args = (*node.args[:place], before[:0:-1], *node.args[place + 1 :])
+    x, zeros, *value = permuted.args[0].args
+    zeros = (zeros + [0, 0] * rank)[: 2 * rank + 2]  # before and after, from the last axis, the channels, backwards
+    place = 4 if node.target in CONVOLUTIONS else 3  # of the argument
+    own = [side for padding in node.args[place : place + 1] for side in padding]
+    same = node.target in CONVOLUTIONS or x.target in IN_PLACE
+    if same and not value and not any(own + zeros[:2]) and zeros[::2] == zeros[1::2]:
+        permuted.args = (x, permuted.args[1])
+        node.args = (*node.args[:place], zeros[:1:-2], *node.args[place + 1 :])
 
 
 def is_new(node):

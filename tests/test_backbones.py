@@ -106,6 +106,13 @@ def test_size_and_cost(name, features, parameters, gmacs):
     assert float(f"{macs / 1e9:.3g}") == gmacs
 
 
+def test_cost_of_a_transformer_has_its_attention():
+    model = divita.divita({"video": 8}, 10)
+    projections = 8 * 128 + 4 * 128 * 128 + 2 * 128 * 768  # of a clip
+    attention = 2 * 30 * 128  # of a clip to each of the 30, all heads: the scores, and the sum that they weight
+    assert divita.cost(model, (1, 30, 8))[1] == 30 * (projections + attention) + 128 * 10
+
+
 @pytest.mark.parametrize("name", CHECKPOINTS)
 @pytest.mark.parametrize("size", FRAMES)
 def test_same_preprocessing_as_torchvision(name, size, torchvision):
@@ -179,6 +186,34 @@ def assert_lean(frozen, model):
         assert not [t for t in targets if t in ("aten.subtract.Tensor", "aten.mul_.Tensor", "aten.relu.default")]
         asymmetric = [node for node in frozen.graph.nodes if node.target == torch.ops.aten.pad.default]
         assert all(node.args[1][::2] != node.args[1][1::2] for node in asymmetric)
+
+
+def test_only_what_is_the_same_is_merged():
+    """Batch normalisation and padding that cannot be put into a convolution stay what they are."""
+    layers = keras.layers
+
+    def network(shape):
+        inputs = keras.Input(shape)
+        x = layers.Conv2D(8, 3, use_bias=True, bias_initializer="ones")(layers.ZeroPadding2D(((0, 1), (2, 0)))(inputs))
+        both = layers.BatchNormalization(epsilon=0.1)(x)  # two read the convolution
+        x = layers.Add()([both, x])
+        x = layers.Conv2D(8, 3, padding="same")(layers.ZeroPadding2D(1)(x))  # padded twice
+        x = layers.BatchNormalization(axis=1)(x)  # over rows
+        x = layers.MaxPooling2D(3, 2)(layers.ZeroPadding2D(1)(x - 9.0))  # zeros are its maximum
+        shared = layers.Conv2D(4, 1, use_bias=False)
+        y, z = shared(x), layers.BatchNormalization(epsilon=0.5)(shared(x))
+        return keras.Model(inputs, divita.mean_over_space(layers.Add()([layers.ReLU()(y), y, z])))
+
+    backbone = divita.Backbone("odd", "image", network, 4, 32, 32)
+    model = network((32, 32, 3))
+    plain = divita.Normalised(backbone, model).to(model.weights[0].value.device)
+    pixels = torch.from_numpy(np.random.default_rng(0).integers(0, 256, (2, 32, 32, 3), dtype=np.uint8))
+    pixels = pixels.to(plain.mean.device)
+    with torch.inference_mode():
+        expected = plain(pixels).cpu().numpy()
+    frozen = divita.frozen(plain, pixels)
+    with torch.inference_mode():
+        assert difference(frozen(pixels).cpu().numpy(), expected) < 1e-5
 
 
 # What only a machine with a GPU does, as far as a processor can tell
