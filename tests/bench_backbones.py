@@ -184,7 +184,8 @@ def measure(name, arguments):
     reference, y = reference_and_input(name, pixels, extract.device)
     ways = [lambda: frozen(x), lambda: reference(y)]
     if arguments.compile:
-        compiled = torch.compile(reference)
+        torch.compiler.reset()
+        compiled = torch.compile(reference, dynamic=False)
         ways.append(lambda: compiled(y))
     with torch.autocast(**half):
         eager = seconds(lambda: extract.network(x))
