@@ -10,6 +10,7 @@ not repeated. 01_prepare.py makes what this reads, 03_evaluate.py reads what thi
 """
 
 import argparse
+import collections
 import json
 import math
 import platform
@@ -84,27 +85,40 @@ import torch
 from tqdm import tqdm
 
 import divita
-from divita import keras  # not import keras, which would choose a backend before divita does
+from divita import UserError, keras, say  # not import keras, which would choose a backend before divita does
 
 # ---- What to run: rows of a table, (label, image, video, changes), where image and video name representations ----
 
 
 def chosen_inputs(arguments):
-    """Return the image and the video representation to use: those named, or without any name the first of each."""
+    """Return the names of the image and the video representation to use: those named, or without any name the first."""
     if not (arguments.image or arguments.video):
-        found = [path for path in divita.representations(arguments.data) if is_standard(path)]
-        kinds = [[path.name for path in found if divita.input_of(path) == kind] for kind in ("image", "video")]
-        names = [kind[0] if kind else None for kind in kinds]
-    else:
-        given = [None if name == "none" else name for name in (arguments.image, arguments.video)]
-        names = [name and divita.find_representation(arguments.data, name).name for name in given]
+        return first_inputs(arguments.data)
+    names = []
+    for kind, name in (("image", arguments.image), ("video", arguments.video)):
+        path = divita.find_representation(arguments.data, name) if name not in (None, "none") else None
+        if path and divita.input_of(path) != kind:
+            raise UserError(f"--{kind} {name}: it is for --{divita.input_of(path)}")
+        names.append(path.name if path else None)
     if not any(names):
-        raise divita.UserError(f"{arguments.data}: no representation to train on; prepare one with 01_prepare.py")
+        raise UserError("--image none --video none: no representation to train on; name at least one")
     return names
 
 
-def is_standard(path):
-    return path.suffix == ".zarr" or path.name == divita.representation_name(divita.backbone_of(path))
+def first_inputs(data):
+    """Return the names of the first image and video representation at one setting, the standard one if it is there."""
+    settings = {}  # setting -> {"image" or "video": name}
+    for path in divita.representations(data):
+        meta = divita.meta_of(path)
+        setting = tuple(meta.get(field) for field in ("segmentation", "fps", "frames_per_clip"))
+        settings.setdefault(setting, {}).setdefault(divita.input_of(path), path.name)
+    if not settings:
+        raise UserError(f"{data}: no representation to train on; prepare one with 01_prepare.py")
+    standard = ("shots", 24.0, 24)
+    setting = max(settings, key=lambda setting: (setting == standard, len(settings[setting])))
+    if setting != standard:
+        say(f"no representation at the standard setting; trained on: {', '.join(settings[setting].values())}")
+    return [settings[setting].get(kind) for kind in ("image", "video")]
 
 
 def table_rows(arguments):
@@ -114,26 +128,26 @@ def table_rows(arguments):
         return [(*row, {}) for row in transfer_rows(arguments.data)]
     if arguments.experiment == "fusion":
         if not (image and video):
-            raise divita.UserError("--experiment fusion needs both inputs; name them with --image and --video")
+            raise UserError("--experiment fusion needs both inputs; name them with --image and --video")
         return [(kind, image, video, {"fusion": kind}) for kind in ("late", "early")]
     if arguments.experiment == "aggregation":
         return [(name, image, video, {"aggregation": name}) for name in sorted(divita.AGGREGATIONS)]
     if arguments.experiment == "extension":
         return [(f"{n} clips" if n else "whole trailer", image, video, {"clips": n}) for n in EXTENSIONS]
-    if arguments.experiment == "segmentation":
-        pairs = {"image": (image, None), "video": (None, video), "fusion": (image, video)}
-        return [
-            (f"{label}, {kind}", *(name and at_setting(name, segmentation=kind) for name in pair), {})
-            for label, pair in pairs.items()
-            if any(pair) and (label != "fusion" or all(pair))
-            for kind in ("shots", "seconds")
-        ]
     if arguments.experiment == "frame-rate":
         if not video:
-            raise divita.UserError("--experiment frame-rate needs a video input; name it with --video")
+            raise UserError("--experiment frame-rate needs a video input; name it with --video")
         return [(f"{fps} frames/s", None, at_setting(video, fps=fps), {}) for fps in FRAME_RATES]
-    alone = [("image", image, None, {}), ("video", None, video, {})] if not (arguments.image or arguments.video) else []
-    return [row for row in alone if image and video] + [("fusion" if image and video else "single", image, video, {})]
+    rows = [("image", image, None, {})] if image else []
+    rows += [("video", None, video, {})] if video else []
+    rows += [("fusion", image, video, {})] if image and video else []
+    if arguments.experiment == "segmentation":
+        return [
+            (f"{label}, {kind}", at_setting(image, kind), at_setting(video, kind), {})
+            for label, image, video, _ in rows
+            for kind in ("shots", "seconds")
+        ]
+    return rows[-1:] if arguments.image or arguments.video else rows  # what is named, or every way
 
 
 def transfer_rows(data):
@@ -148,58 +162,36 @@ def transfer_rows(data):
 
 
 def at_setting(name, segmentation=None, fps=None):
-    """Return a representation's name with another segmentation or frame rate in it."""
-    if name.endswith(".zarr"):
-        raise divita.UserError(f"{name}: published for shots at one frame rate only; prepare videos of your own")
-    if segmentation:
+    """Return a representation's name with another segmentation or frame rate in it; no name has none."""
+    if name and name.endswith(".zarr"):
+        raise UserError(f"{name}: published for shots at one frame rate only; prepare videos of your own")
+    if name and segmentation:
         name = re.sub("_(shots|seconds)_fps", f"_{segmentation}_fps", name)
-    return re.sub("_fps[0-9.]+_fpc", f"_fps{fps}_fpc", name) if fps else name
+    return re.sub("_fps[0-9.]+_fpc", f"_fps{fps}_fpc", name) if name and fps else name
 
 
 def configurations(arguments):
-    """Return [(label, configuration)] of the rows whose representations exist; say in one line which do not."""
+    """Return [(label, configuration)] of the rows whose representations exist; say which do not."""
     found, missing = [], []
-    for label, image, video, changes in table_rows(arguments):
-        try:
-            image, video = (name and divita.find_representation(arguments.data, name).name for name in (image, video))
-        except divita.UserError:
-            missing += [name for name in (image, video) if name and not exists(arguments.data, name)]
+    for label, *names, changes in table_rows(arguments):
+        paths = [name and divita.look_for(arguments.data, name) for name in names]
+        absent = [name for name, path in zip(names, paths) if name and not path]
+        if absent:
+            missing += absent
             continue
+        image, video = (path and path.name for path in paths)
         given = {name: getattr(arguments, name) for name in ("aggregation", "fusion", "clips", "epochs", "lr")}
         given |= {"batch_size": arguments.batch_size, "seed": arguments.seed, **changes}
         given["fusion"] = given["fusion"] if image and video else None
         found.append((label, {"image": image, "video": video, **given}))
     if missing:
         names = list(dict.fromkeys(missing))
-        line = f"not in {arguments.data}: {', '.join(names)}; made by: {preparation(arguments.data, names)}"
+        commands = " && ".join(divita.preparation(arguments.data, names))
+        line = f"not in {arguments.data}: {', '.join(names)}; made by: {commands}"
         if not found:
-            raise divita.UserError(line)
-        print(line)
+            raise UserError(line)
+        say(line)
     return found
-
-
-def exists(data, name):
-    try:
-        return divita.find_representation(data, name)
-    except divita.UserError:
-        return None
-
-
-def preparation(data, names):
-    """Return the 01_prepare.py command that makes what is missing."""
-    command = ["python", "01_prepare.py", "--out", str(data)]
-    if any(path.suffix == ".zarr" for path in divita.representations(data)):
-        archives = {backbone: name for name, (backbone, _) in divita.PUBLISHED.items()}
-        return shlex.join([*command, "--download", *(archives.get(name, name) for name in names)])
-    if not (data / "videos").exists():  # not the demo, whose videos are its own
-        command += ["--videos", "DIR", "--labels", str(data / "labels.csv")]
-    parts = [re.fullmatch(r"(.+?)(?:_(shots|seconds)_fps([0-9.]+)_fpc\d+)?", name).groups() for name in names]
-    for kind in ("image", "video"):
-        of_kind = [name for name, *_ in parts if divita.find_backbone(name).input == kind]
-        command += [f"--{kind}", *dict.fromkeys(of_kind or ["none"])]
-    _, segmentation, fps = parts[0]
-    command += ["--segmentation", segmentation] if segmentation == "seconds" else []
-    return shlex.join(command + (["--fps", fps] if fps not in (None, "24") else []))
 
 
 def run_name(configuration):
@@ -216,76 +208,96 @@ def run_name(configuration):
 
 # ---- One run ----
 
-
-def is_finished(folder, config):
-    """Tell whether a run is there; a UserError names one that was trained otherwise."""
-    if not (folder / "config.json").exists():
-        return False
-    there = divita.read_json(folder / "config.json")
-    other = [key for key in config if json.dumps(there.get(key)) != json.dumps(config[key])]
-    if other:
-        was, now = there.get(other[0]), config[other[0]]
-        detail = f" ({was} there, {now} asked for)" if len(f"{was}{now}") < 80 else ""
-        raise divita.UserError(
-            f"{folder}: trained with another {' and '.join(other)}{detail}; choose another --runs, or --overwrite"
-        )
-    return True
+Run = collections.namedtuple("Run", "label folder config inputs rows")  # rows: of the labels, that it can use
 
 
 def describe(configuration, split, inputs, labels, rows):
     """Return what identifies a run, the first part of its config.json; two equal ones give equal results."""
-    kinds = [kind for kind in ("image", "video") if configuration[kind]]
-    sizes = {name: len(np.intersect1d(rows, divita.subset(labels, split, name))) for name in divita.SUBSETS}
-    longest = max(len(inputs[0][labels.mids[row]]) for row in rows)
-    return {
+    mids = [labels.mids[row] for row in rows]
+    config = {
         "format": divita.FORMAT,
         "run": run_name(configuration),
         **configuration,
-        "split": split,
-        "snippet_clips": configuration["clips"] or longest,
+        "snippet_clips": configuration["clips"] or max(len(inputs[0][mid]) for mid in mids),
         "genres": labels.genres,
-        **{f"{kind}_features": x.features for kind, x in zip(kinds, inputs)},
-        **{f"{kind}_meta": x.meta for kind, x in zip(kinds, inputs)},
-        "trailers": sizes,
-        "labels": divita.digest_of([labels.mids[row] for row in rows], labels.y[rows], labels.splits[rows, split]),
+        "labels": divita.digest_of(mids, labels.y[rows]),
     }
+    for kind, x in zip([kind for kind in ("image", "video") if configuration[kind]], inputs):
+        config |= {f"{kind}_features": x.features, f"{kind}_meta": x.meta}
+        config[f"{kind}_data"] = divita.digest_of([x.digests[mid] for mid in mids])
+    sizes = {name: len(mids) for name, (mids, _) in parts_of(labels, split, rows).items()}
+    subsets = divita.digest_of(labels.splits[rows, split])
+    return config | {"split": split, "subsets": subsets, "trailers": sizes}
 
 
-def train(config, inputs, labels, rows, folder, show):
+def parts_of(labels, split, rows):
+    """Return {"train": (mids (M), their genres (M, G)), "validation": ..., "test": ...} of those in `rows`."""
+    parts = [(name, np.intersect1d(rows, divita.subset(labels, split, name))) for name in divita.SUBSETS]
+    return {name: ([labels.mids[row] for row in part], labels.y[part]) for name, part in parts}
+
+
+def train(run, labels, show):
     """Train one head and write its folder, config.json last; show(epoch, logs) is called after each epoch."""
-    parts = {name: np.intersect1d(rows, divita.subset(labels, config["split"], name)) for name in divita.SUBSETS}
-    mids = {name: [labels.mids[row] for row in part] for name, part in parts.items()}
-    snippet, batch, seed = config["snippet_clips"], config["batch_size"], config["seed"]
+    config, inputs = run.config, run.inputs
+    parts = parts_of(labels, config["split"], run.rows)
+    length, batch, seed = config["snippet_clips"], config["batch_size"], config["seed"]
     keras.utils.clear_session()
-    random.seed(seed)  # and not keras.utils.set_random_seed(), which imports TensorFlow for 5 s
+    random.seed(seed)  # of the initial weights; keras.utils.set_random_seed() would import TensorFlow for 5 s
     torch.manual_seed(seed)
     features = {kind: config[f"{kind}_features"] for kind in ("image", "video") if config[kind]}
     model = divita.divita(features, len(labels.genres), config["aggregation"], config["fusion"] or "late")
     divita.compiled(model, config["lr"])
     started = time.perf_counter()
-    history = model.fit(
-        divita.TrainingSnippets(inputs, mids["train"], labels.y[parts["train"]], snippet, batch, seed),
-        validation_data=divita.EvaluationSnippets(
-            inputs, mids["validation"], labels.y[parts["validation"]], snippet, batch
-        ),
-        epochs=config["epochs"],
+    history = fit(
+        model,
+        divita.TrainingSnippets(inputs, *parts["train"], length, batch, seed),
+        divita.EvaluationSnippets(inputs, *parts["validation"], length, batch),
+        config["lr"],
+        config["epochs"],
+        show,
+    )
+    if not np.isfinite(history["loss"] + history["val_loss"]).all():
+        raise UserError(f"{run.folder}: the loss is not finite; choose a lower --lr")
+    seconds = time.perf_counter() - started
+    predictions = {"genres": labels.genres, "train_mids": parts["train"][0]}
+    for name in ("validation", "test"):
+        mids, y = parts[name]
+        p = divita.predict(model, [[x[mid] for x in inputs] for mid in mids], length)
+        predictions |= {f"{name}_mids": mids, f"{name}_true": y, f"{name}_probabilities": p}
+    write_run(run.folder, model, config, history, predictions, seconds)
+
+
+def fit(model, training, validation, learning_rate, epochs, show):
+    """Train a compiled model on batches; return {"loss", "val_loss" and "learning_rate": a list over epochs}."""
+    model.test_on_batch(*training[0])  # else fit takes a batch to see its shape, and the first epoch lacks it
+    return model.fit(
+        training,
+        validation_data=validation,
+        steps_per_epoch=training.batches,
+        epochs=epochs,
+        shuffle=False,
         verbose=0,
         callbacks=[
-            keras.callbacks.ReduceLROnPlateau(factor=0.1, patience=PATIENCE_RATE),
+            ReduceOnPlateau(learning_rate),
             keras.callbacks.EarlyStopping(patience=PATIENCE_STOP, restore_best_weights=True),
             keras.callbacks.TerminateOnNaN(),
             keras.callbacks.LambdaCallback(on_epoch_end=show),
         ],
     ).history
-    if not np.isfinite(history["loss"] + history["val_loss"]).all():
-        raise divita.UserError(f"{folder}: the loss is not finite; choose a lower --lr")
-    seconds = time.perf_counter() - started
-    predictions = {"genres": labels.genres}
-    for name in ("validation", "test"):
-        trailers = [[x[mid] for x in inputs] for mid in mids[name]]
-        predictions |= {f"{name}_mids": mids[name], f"{name}_true": labels.y[parts[name]]}
-        predictions[f"{name}_probabilities"] = divita.predict(model, trailers, snippet)
-    write_run(folder, model, config, history, predictions, seconds)
+
+
+class ReduceOnPlateau(keras.callbacks.Callback):
+    """PyTorch's scheduler of the learning rate, as published; Keras's own reduces an epoch earlier."""
+
+    def __init__(self, learning_rate):
+        super().__init__()
+        optimizer = torch.optim.SGD([torch.zeros(1)], learning_rate)  # only holds the rate
+        self.scheduler = torch.optim.lr_scheduler.ReduceLROnPlateau(optimizer, factor=0.1, patience=PATIENCE_RATE)
+
+    def on_epoch_end(self, epoch, logs):
+        logs["learning_rate"] = self.scheduler.get_last_lr()[0]
+        self.scheduler.step(logs["val_loss"])
+        self.model.optimizer.learning_rate = self.scheduler.get_last_lr()[0]
 
 
 def write_run(folder, model, config, history, predictions, seconds):
@@ -296,6 +308,7 @@ def write_run(folder, model, config, history, predictions, seconds):
     with divita.written(folder / "predictions.npz") as temporary:
         np.savez_compressed(temporary, **predictions)
     versions = {"python": platform.python_version(), "keras": keras.__version__, "torch": torch.__version__}
+    versions["threads"] = torch.get_num_threads()
     best = int(np.argmin(history["val_loss"])) + 1
     config |= {"best_epoch": best, "seconds": round(seconds, 2), "versions": versions}
     divita.write_text(folder / "config.json", json.dumps(config, indent=1) + "\n")
@@ -305,59 +318,87 @@ def write_run(folder, model, config, history, predictions, seconds):
 
 
 def all_runs(arguments, found, labels):
-    """Return [(folder, configuration identified, inputs, usable rows)] of every run asked for, finished or not."""
+    """Return the Run of every configuration and split asked for, finished or not."""
     splits = arguments.splits if arguments.splits is not None else range(labels.splits.shape[1])
     for split in splits:
         if not 0 <= split < labels.splits.shape[1]:
-            raise divita.UserError(f"--splits: the labels have no column split{split}")
+            raise UserError(f"--splits: the labels have no column split{split}")
     opened, runs = {}, []
-    for _, configuration in found:
+    for label, configuration in found:
         names = [configuration[kind] for kind in ("image", "video") if configuration[kind]]
         opened |= {name: divita.open_representation(arguments.data, name) for name in names if name not in opened}
         inputs = [opened[name] for name in names]
         rows, left_out = divita.usable(labels, inputs)
         if left_out:
-            print(f"{run_name(configuration)}: {left_out}")
+            say(f"{run_name(configuration)}: {left_out}")
         for split in splits:
-            for name in divita.SUBSETS:
-                if not len(np.intersect1d(rows, divita.subset(labels, split, name))):
-                    raise divita.UserError(f"{arguments.data}: split{split} has no {name} trailers that can be used")
+            for name, (mids, _) in parts_of(labels, split, rows).items():
+                if not mids:
+                    raise UserError(f"{arguments.data}: split{split} has no {name} trailers that can be used")
             config = describe(configuration, split, inputs, labels, rows)
-            runs.append((arguments.runs / config["run"] / f"split{split}", config, inputs, rows))
+            runs.append(Run(label, arguments.runs / config["run"] / f"split{split}", config, inputs, rows))
     return runs
+
+
+def is_finished(run, again):
+    """Tell whether a run is there already; a UserError names one of its splits that was trained otherwise.
+
+    again: folders of runs that are to be trained again, whatever is there.
+    """
+    for path in sorted(run.folder.parent.glob("split*/config.json")):
+        if path.parent in again:
+            continue
+        there = divita.read_json(path)
+        other = divita.unlike(run.config, there)
+        if path.parent == run.folder and run.config["subsets"] != there.get("subsets"):
+            other.append("subsets")
+        if other:
+            values = [(field.replace("_", " "), there.get(field), run.config.get(field)) for field in other]
+            words = [f"{field} ({a} there, {b} now)" if isinstance(b, int | float) else field for field, a, b in values]
+            raise UserError(
+                f"{path.parent}: trained with another {' and '.join(words)}; choose another --runs, "
+                "or --overwrite with all splits that are there"
+            )
+    return run.folder not in again and (run.folder / "config.json").exists()
 
 
 def main(arguments):
     rank, world = divita.ranks()
     if arguments.aggregation not in divita.AGGREGATIONS:
-        raise divita.UserError(f"--aggregation {arguments.aggregation}: there is {', '.join(divita.AGGREGATIONS)}")
+        raise UserError(f"--aggregation {arguments.aggregation}: there is {', '.join(divita.AGGREGATIONS)}")
     labels = divita.find_labels(arguments.data)
     found = configurations(arguments)
     runs = all_runs(arguments, found, labels)
+    again = {run.folder for run in runs} if arguments.overwrite else set()
+    done = [is_finished(run, again) for run in runs]
     if rank == 0:
         divita.sweep(arguments.runs)
         if arguments.experiment:
             rows = [{"label": label, "run": run_name(configuration)} for label, configuration in found]
             content = {"format": divita.FORMAT, "experiment": arguments.experiment, "rows": rows}
             divita.write_text(arguments.runs / f"{arguments.experiment}.json", json.dumps(content, indent=1) + "\n")
-    done = [not arguments.overwrite and is_finished(*run[:2]) for run in runs]
-    print(f"{divita.device()}; {len(labels.mids)} trailers, {len(runs)} runs, {sum(done)} of them done already")
+    say(f"{divita.device()}; {len(labels.mids)} trailers, {len(runs)} runs, {sum(done)} of them done already")
     share = zip(runs[rank::world], done[rank::world])  # which does not depend on when a rank starts
-    mine = [run for run, finished in share if not finished]
-    bar = tqdm(total=len(mine) * arguments.epochs, unit="epoch", disable=rank > 0, file=sys.stderr, mininterval=0.5)
-    for number, (folder, config, inputs, rows) in enumerate(mine, 1):
-        bar.set_description(f"run {number}/{len(mine)} {config['run'][:48]} split{config['split']}")
+    train_all([run for run, finished in share if not finished], labels, arguments.epochs, hidden=rank > 0)
+    folders = shlex.join(["--runs", str(arguments.runs), "--data", str(arguments.data)])
+    say(f"runs: {arguments.runs}\nnext: python 03_evaluate.py {folders}")
+
+
+def train_all(runs, labels, epochs, hidden):
+    """Train runs one after another, with a bar of their epochs unless it is to be hidden."""
+    bar = tqdm(total=len(runs) * epochs, unit=" epochs", disable=hidden or not runs, file=sys.stderr, mininterval=0.5)
+    for number, run in enumerate(runs, 1):
+        bar.set_description(f"run {number}/{len(runs)} {run.label} split{run.config['split']}")
         before = bar.n
 
         def show(epoch, logs):
             bar.set_postfix({"loss": f"{logs['loss']:.3f}", "validation": f"{logs['val_loss']:.3f}"}, refresh=False)
             bar.update()
 
-        train(config, inputs, labels, rows, folder, show)
-        bar.total -= arguments.epochs - (bar.n - before)  # what stopping early saved
+        train(run, labels, show)
+        bar.total -= epochs - (bar.n - before)  # what stopping early saved
         bar.refresh()
     bar.close()
-    print(f"runs: {arguments.runs}\nnext: python 03_evaluate.py --runs {arguments.runs} --data {arguments.data}")
 
 
 if __name__ == "__main__":

@@ -23,6 +23,8 @@ import json
 import math
 import operator
 import os
+import re
+import shlex
 import shutil
 import socket
 import sys
@@ -31,7 +33,7 @@ import unicodedata
 import warnings
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 os.environ["KERAS_BACKEND"] = "torch"  # read once, when Keras is imported
@@ -68,18 +70,20 @@ class Labels:
     splits: np.ndarray
 
 
-def check_mid(mid, where):
-    """Refuse a trailer's name that is not a plain file name, since it names the files of that trailer."""
-    if not mid or mid in (".", "..") or any(c in mid for c in "/\\\0") or mid != mid.strip() or not mid.isprintable():
-        raise UserError(f"{where}: {mid!r} cannot name a trailer's files; use letters, digits, '-', '_' and '.'")
+def find_labels(data):
+    """Return the labels of a data folder: its labels.csv or, as published, its mtgc.csv."""
+    for name in ("labels.csv", "mtgc.csv"):
+        if (Path(data) / name).exists():
+            return read_labels(Path(data) / name)
+    raise UserError(f"{data}: no labels.csv and no mtgc.csv there; give 01_prepare.py the table with --labels")
 
 
 def read_labels(path):
     """Read a table of genres in the format of the published mtgc.csv.
 
     A first column `mid`, one column of 0 and 1 per genre, then split0, split1 ... with 0 for training, 1 for
-    validation and 2 for test. Without split columns, three splits are made from a fixed seed and kept beside the file,
-    in <stem>_splits.csv. Commas or semicolons, with or without a byte order mark. A UserError names the line.
+    validation and 2 for test. Without split columns, three splits are made and kept beside the file, see
+    made_splits(). Commas or semicolons, with or without a byte order mark. A UserError names the line.
     """
     path = Path(path)
     header, rows = read_table(path)
@@ -91,72 +95,74 @@ def read_labels(path):
         raise UserError(f"{path}: a column's name is empty or there twice: {header}")
     if names != [f"split{k}" for k in range(len(names))]:
         raise UserError(f"{path}: the split columns must be split0, split1 ... in this order; not {names}")
-    cells = np.zeros((len(rows), len(header) - 1), np.uint8)
-    allowed = [("0", "1")] * len(genres) + [("0", "1", "2")] * len(names)
-    for i, (line, row) in enumerate(rows):
-        check_mid(row[0], f"{path} line {line}")
-        for j, (name, cell) in enumerate(zip(header[1:], row[1:])):
-            if cell.strip() not in allowed[j]:
-                raise UserError(f"{path} line {line}: {name} is {cell!r}, not one of {', '.join(allowed[j])}")
-            cells[i, j] = int(cell)
-    mids = [row[0] for _, row in rows]
-    if len(set(mids)) < len(mids):
-        twice = next(mid for mid in mids if mids.count(mid) > 1)
-        raise UserError(f"{path}: the trailer {twice} is there twice; remove one of its lines")
+    mids, cells = read_cells(path, header, rows, len(genres))
     splits = cells[:, len(genres) :] if names else made_splits(path, mids)
     return Labels(mids, genres, cells[:, : len(genres)], splits)
 
 
-def read_table(path):
-    """Return a CSV file's header and its rows as (line number, cells); a UserError names what is wrong with it."""
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except FileNotFoundError:
-        raise UserError(f"{path}: no such file") from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"{path}: cannot be read as UTF-8 text ({one_line(error)})") from None
-    first = text.partition("\n")[0]
-    reader = csv.reader(io.StringIO(text, newline=""), delimiter=";" if first.count(";") > first.count(",") else ",")
-    try:
-        rows = [(reader.line_num, row) for row in reader if any(cell.strip() for cell in row)]
-    except csv.Error as error:
-        raise UserError(f"{path} line {reader.line_num}: not CSV ({one_line(error)})") from None
-    if len(rows) < 2:
-        raise UserError(f"{path}: the table is empty; it needs a header and one line per trailer")
-    header = [name.strip() for name in rows[0][1]]
-    for line, row in rows[1:]:
-        if len(row) != len(header):
-            raise UserError(f"{path} line {line}: {len(row)} cells where the header has {len(header)}")
-    return header, rows[1:]
+def read_cells(path, header, rows, genres):
+    """Return a table's mids (N) and its cells (N, columns but mid): 0 or 1 in `genres` columns, in the others 2 too."""
+    cells = {}
+    for line, row in rows:
+        where, mid = f"{path} line {line}", unicodedata.normalize("NFC", row[0])
+        check_mid(mid, where)
+        if mid in cells:
+            raise UserError(f"{where}: the trailer {mid} is there twice; remove one of its lines")
+        for number, (name, cell) in enumerate(zip(header[1:], row[1:])):
+            allowed = ["0", "1"] if number < genres else ["0", "1", "2"]
+            if cell.strip() not in allowed:
+                raise UserError(f"{where}: {name} is {cell!r}, not one of {', '.join(allowed)}")
+        cells[mid] = [int(cell) for cell in row[1:]]
+    return list(cells), np.array(list(cells.values()), np.uint8)
+
+
+def check_mid(mid, where):
+    """Refuse a trailer's name that is not a plain file name, since it names the files of that trailer."""
+    if not mid or mid in (".", "..") or any(c in mid for c in "/\\\0") or mid != mid.strip() or not mid.isprintable():
+        raise UserError(f"{where}: {mid!r} cannot name a trailer's files; use letters, digits, '-', '_' and '.'")
 
 
 def made_splits(path, mids):
-    """Return three splits (N, 3) of trailers without any, the same each time, kept in <stem>_splits.csv."""
-    kept = path.with_name(f"{path.stem}_splits.csv")
-    sizes = np.cumsum(np.round(np.array(SHARES) * len(mids)).astype(int))[:2]
-    splits = np.zeros((len(mids), 3), np.uint8)
+    """Return three splits (N, 3) for the trailers of a table without any, kept in <stem>_splits.csv.
+
+    A trailer that is in that file keeps its subsets, also while it is missing in the table; only new ones are drawn.
+    """
+    if len(mids) < 3:
+        raise UserError(f"{path}: {len(mids)} trailers; splits need at least 3, one for each part")
+    header = ["mid", "split0", "split1", "split2"]
+    with keeping(path.parent) as folder:
+        beside = path.with_name(f"{path.stem}_splits.csv")
+        file, known = folder / beside.name, {}
+        for there in (file, beside):
+            if there.exists():
+                columns, rows = read_table(there)
+                if columns != header:
+                    raise UserError(f"{there} line 1: the columns must be {', '.join(header)}; not {columns}")
+                known |= dict(zip(*read_cells(there, header, rows, genres=0)))
+        if gone := known.keys() - set(mids):
+            say(f"{file}: {len(gone)} trailers there are not in {path.name} ({listed(sorted(gone))})")
+        new = [mid for mid in mids if mid not in known]
+        if new:
+            known |= dict(zip(new, drawn_splits([known[mid] for mid in mids if mid in known], len(new))))
+            write_csv(file, header, [[mid, *subsets] for mid, subsets in known.items()])
+    return np.array([known[mid] for mid in mids])
+
+
+def drawn_splits(known, new):
+    """Draw subsets (new, 3) for trailers that join those with known ones, [(3), ...]; none stays empty."""
+    known, drawn = np.array(known, int).reshape(-1, 3), np.zeros((new, 3), np.uint8)
+    sizes = np.maximum(1, np.round(np.array(SHARES) * (len(known) + new)))
+    sizes[0] = len(known) + new - sizes[1:].sum()
     for k, generator in enumerate(np.random.default_rng(SPLIT_SEED).spawn(3)):
-        for subset, part in enumerate(np.split(generator.permutation(len(mids)), sizes)):
-            splits[part, k] = subset
-    if kept.exists():
-        _, rows = read_table(kept)
-        known = {row[0]: row[1:] for _, row in rows}
-        if set(known) == set(mids):
-            return np.array([known[mid] for mid in mids]).astype(np.uint8)
-    write_csv(kept, ["mid", "split0", "split1", "split2"], [[mid, *row] for mid, row in zip(mids, splits.tolist())])
-    return splits
-
-
-def find_labels(data):
-    """Return the labels of a data folder: its labels.csv or, as published, its mtgc.csv."""
-    for name in ("labels.csv", "mtgc.csv"):
-        if (Path(data) / name).exists():
-            return read_labels(Path(data) / name)
-    raise UserError(f"{data}: no labels.csv and no mtgc.csv there; give 01_prepare.py the table with --labels")
+        counts = np.bincount(known[:, k], minlength=3)
+        for row in generator.permutation(new):
+            drawn[row, k] = np.argmax(sizes / np.maximum(counts, 1e-9))  # the part that lacks most, an empty one first
+            counts[drawn[row, k]] += 1
+    return drawn
 
 
 def digest_of(*arrays):
-    """Return a short digest of arrays or lists, to tell whether two runs saw the same labels."""
+    """Return a short digest of arrays or lists, to tell whether two runs saw the same."""
     return hashlib.sha256(b"".join(np.asarray(array).tobytes() for array in arrays)).hexdigest()[:16]
 
 
@@ -175,20 +181,30 @@ PUBLISHED = {  # archives of Zenodo record 5716410: the backbone that made them,
     "trailers_i_swin_fpc24": ("swin2d", "d544acb04179bc723d46c88adfa43aa0"),
     "trailers_ik_swin_fps24_fpc24": ("swin3d", "e4f57101c465b6426bc3d9909ba36bdb"),
 }
+CLIP_SETTING = ("segmentation", "detector", "fps", "frames_per_clip")  # of meta.json: what makes a trailer's clips
+INFORMATION = ("videos", "synthetic")  # of meta.json: what two alike representations may differ in
+OF_A_SPLIT = ("split", "subsets", "trailers", "best_epoch", "seconds", "versions")  # of config.json, not of the run
 
 
 @dataclass
 class Representation:
     """A backbone's vectors of all clips of all trailers, those of a trailer one after another.
 
-    clips (all clips, F) is memory-mapped, so that a data set may be larger than memory; rows gives each trailer's
-    first row and the one after its last; meta is what meta.json says, None for a published archive.
+    path is its folder or archive; clips (all clips, F) is memory-mapped, so that a data set may be larger than memory.
+    For each trailer, rows has its first row and the one after its last, sources what source_of() says, and digests a
+    digest of its vectors. meta is what meta.json says, None for a published archive.
     """
 
-    name: str
+    path: Path
     clips: np.ndarray
     rows: dict
-    meta: dict | None = field(default=None)
+    sources: dict
+    digests: dict
+    meta: dict | None
+
+    @property
+    def name(self):
+        return self.path.name
 
     @property
     def features(self):
@@ -198,23 +214,6 @@ class Representation:
         """Return a trailer's clips, (clips, F)."""
         start, stop = self.rows[mid]
         return self.clips[start:stop]
-
-
-def find_representation(data, name):
-    """Return the path of a representation, by its own name or, at the standard setting, by its backbone's.
-
-    The standard setting is the published one: shots, 24 frames per second, 24 frames per clip.
-    """
-    data = Path(data)
-    for path in (data / name, data / f"{name}.zarr", data / f"{representation_name(name)}"):
-        if (path / "meta.json").exists() or (path / ".zgroup").exists():
-            return path
-    there = representations(data)
-    published = [path for path in there if path.suffix == ".zarr" and backbone_of(path) == name]
-    if published:
-        return published[0]
-    choices = ", ".join(path.name for path in there) or "none; prepare one with 01_prepare.py"
-    raise UserError(f"{data}: no representation is called {name!r}; there is {choices}")
 
 
 def representation_name(backbone, segmentation="shots", fps=24, frames_per_clip=24):
@@ -228,14 +227,39 @@ def representations(data):
     return [path for path in folders if path.suffix == ".zarr" or "backbone" in meta_of(path)]
 
 
+def look_for(data, name):
+    """Return the path of a representation, by its own name or, at the standard setting, by its backbone's, or None.
+
+    The standard setting is the published one: shots, 24 frames per second, 24 frames per clip.
+    """
+    for path in (Path(data) / part for part in (name, f"{name}.zarr", representation_name(name))):
+        if (path / "meta.json").exists() or (path / ".zgroup").exists():
+            return path
+    published = [path for path in representations(data) if path.suffix == ".zarr"]
+    return next((path for path in published if backbone_of(path) == name), None)
+
+
+def find_representation(data, name):
+    """Return the path of a representation as look_for() does; a UserError says what there is instead."""
+    path = look_for(data, name)
+    if not path:
+        choices = ", ".join(path.name for path in representations(data)) or "none; prepare one with 01_prepare.py"
+        raise UserError(f"{data}: no representation is called {name!r}; there is {choices}")
+    return path
+
+
 def meta_of(path):
-    """Return what the meta.json of a folder says, nothing for a published archive or a folder without one."""
+    """Return what the meta.json of a representation says or what is known of a published archive; else nothing."""
+    if path.suffix == ".zarr":
+        return published_meta(path.name)
     return read_json(path / "meta.json") if (path / "meta.json").exists() else {}
 
 
-def backbone_of(path):
-    """Return the name of the backbone that made a representation, from its meta.json or its published name."""
-    return meta_of(path).get("backbone") or published_backbone(path.name)
+def published_meta(name):
+    """Return what is known of how a published archive was made."""
+    backbone = published_backbone(name)
+    setting = {"segmentation": "shots", "fps": 24.0, "frames_per_clip": 24, "frames": 24}
+    return {"backbone": backbone, "input": find_backbone(backbone).input, "weights": "pretrained", **setting}
 
 
 def published_backbone(name):
@@ -245,124 +269,211 @@ def published_backbone(name):
     return PUBLISHED[name.removesuffix(".zarr")][0]
 
 
+def backbone_of(path):
+    """Return the name of the backbone that made a representation."""
+    return meta_of(path)["backbone"]
+
+
 def input_of(path):
     """Return which of DIViTA's inputs a representation is, "image" or "video"."""
     return meta_of(path).get("input") or find_backbone(backbone_of(path)).input
 
 
+def inputs(config):
+    """Return [("image" or "video", representation's name, its meta)] of a run, from its config.json."""
+    kinds = [kind for kind in ("image", "video") if config[kind]]
+    return [(kind, config[kind], config[f"{kind}_meta"] or published_meta(config[kind])) for kind in kinds]
+
+
+def unlike(a, b):
+    """Return in which fields two config.json differ, but for those of a split; none: they are splits of one run."""
+
+    def of_a_run(config, field):
+        value = config.get(field)
+        if isinstance(value, dict):  # a representation's meta.json
+            value = {name: value[name] for name in value if name not in INFORMATION}
+        return value
+
+    fields = [field for field in dict.fromkeys([*a, *b]) if field not in OF_A_SPLIT]
+    return [field for field in fields if of_a_run(a, field) != of_a_run(b, field)]
+
+
+def preparation(data, names):
+    """Return the 01_prepare.py commands that make representations, given by their names or their backbones'.
+
+    What a name does not say is as in the representations that are there, the same backbone's before others. A word in
+    capitals stands for what these do not know, a folder of videos or a file of weights.
+    """
+    command = ["python", "01_prepare.py", "--out", str(data)]
+    there = representations(data)
+    if any(path.suffix == ".zarr" for path in there):
+        archives = {backbone: name for name, (backbone, _) in PUBLISHED.items()}
+        return [shlex.join([*command, "--download", *(archives.get(name, name) for name in names)])]
+    metas = [meta_of(path) for path in there]
+    if not any(meta.get("synthetic") for meta in metas):
+        command += ["--videos", next((meta["videos"] for meta in metas if meta.get("videos")), "DIR")]
+        if (Path(data) / "labels.csv").exists():
+            command += ["--labels", str(Path(data) / "labels.csv")]
+    together = {}  # options -> the backbones that one command makes with them
+    for name in names:
+        found = re.fullmatch(r"(.+)_(shots|seconds)_fps(.+)_fpc(\d+)", name)
+        backbone, *setting = found.groups() if found else (name, "shots", "24", "24")
+        backbone = find_backbone(re.sub("^kerascv-", "kerascv:", backbone))
+        options = preparing_options(backbone, *setting, metas)
+        together.setdefault(options, {"image": [], "video": []})[backbone.input].append(backbone.name)
+    commands = []
+    for options, backbones in together.items():
+        images, videos = (list(dict.fromkeys(names)) or ["none"] for names in backbones.values())
+        commands.append(shlex.join([*command, "--image", *images, "--video", *videos, *options]))
+    return commands
+
+
+def preparing_options(backbone, segmentation, fps, frames_per_clip, metas):
+    """Return the options of 01_prepare.py, but its defaults, for a backbone at a setting."""
+
+    def closeness(meta):
+        return meta["backbone"] == backbone.name, meta.get("input") == backbone.input
+
+    like = {}  # the backbone's own meta.json, and what that does not say from another one
+    for meta in sorted(metas, key=closeness):
+        like |= {field: value for field, value in meta.items() if value is not None}
+    synthetic = like.get("synthetic")  # the demo's own defaults are others
+    weights = like.get("weights") if like.get("backbone") == backbone.name else None
+    frames = like.get("frames") if backbone.input == like.get("input") == "image" else None
+    wanted = (
+        ("segmentation", segmentation, "shots"),
+        ("detector", like.get("detector"), "adaptive"),
+        ("fps", fps, "24"),
+        ("frames-per-clip", frames_per_clip, "24"),
+        ("image-frames", frames, None if synthetic else like.get("frames_per_clip")),
+        ("precision", like.get("precision"), "float32"),
+        ("weights", f"{backbone.name}=FILE" if weights == "file" else weights, None if synthetic else "pretrained"),
+    )
+    given = [(f"--{option}", str(value)) for option, value, usual in wanted if value not in (None, usual)]
+    return tuple(word for pair in given for word in pair)
+
+
 def open_representation(data, name):
     """Open a representation of either kind, a folder of <mid>.npy or a published archive (zarr format 2).
 
-    The first time, its trailers are checked and copied one after another into one file, <data>/.packed/<name>.npy,
+    The first time, its trailers are checked and copied one after another into one file, <data>/.packed/<name>.f32,
     from which batches are cut without opening a file per trailer. A UserError names what is broken.
     """
     path = find_representation(data, name)
-    packed = Path(data) / ".packed" / f"{path.name}.npy"
-    index = packed.with_suffix(".json")
-    packed.parent.mkdir(exist_ok=True)
     signature = representation_signature(path)
-    with locked(packed.parent):  # several ranks open the same representation: one of them packs it
-        if not (packed.exists() and index.exists() and read_json(index)["signature"] == signature):
-            index.unlink(missing_ok=True)
-            rows = pack(path, packed)
-            write_text(index, json.dumps({"format": FORMAT, "signature": signature, "rows": rows}))
-    return Representation(path.name, np.load(packed, mmap_mode="r"), read_json(index)["rows"], meta_of(path) or None)
+    with keeping(data) as folder:
+        packed = folder / ".packed" / f"{path.name}.f32"
+        index = packed.with_suffix(".json")
+        packed.parent.mkdir(parents=True, exist_ok=True)
+        with locked(packed.parent):  # several ranks open the same representation: one of them packs it
+            if not (packed.exists() and index.exists() and read_json(index)["signature"] == signature):
+                index.unlink(missing_ok=True)
+                about = pack(path, packed)
+                write_text(index, json.dumps({"format": FORMAT, "signature": signature, **about}))
+            there = read_json(index)
+            clips = np.memmap(packed, np.float32, "r").reshape(-1, there["features"])
+    meta = None if path.suffix == ".zarr" else meta_of(path)
+    return Representation(path, clips, there["rows"], there["sources"], there["digests"], meta)
 
 
 def representation_signature(path):
     """Return a digest of the names, sizes and times of a representation's files; any change changes it."""
-    entries = sorted((entry.name, entry.stat()) for entry in os.scandir(path) if not entry.name.startswith(".tmp-"))
+    entries = sorted((entry.name, entry.stat()) for entry in os.scandir(path) if not entry.name.startswith("."))
     return hashlib.sha256(repr([(name, s.st_size, s.st_mtime_ns) for name, s in entries]).encode()).hexdigest()
 
 
 def pack(path, packed):
-    """Copy the trailers of a representation into one array (all clips, F); return where each one begins and ends."""
-    read = zarr_reader(path) if path.suffix == ".zarr" else npy_reader(path)
-    rows, total, features = {}, 0, None
-    for mid, shape in read(None):
-        features = features or shape[1]
-        if shape[1] != features:
-            raise UserError(f"{path}/{mid}: {shape[1]} features where the others have {features}; make it again")
-        rows[mid] = (total, total + shape[0])
-        total += shape[0]
+    """Copy a representation's trailers one after another into one file of float32; return what is known of them."""
+    features, total, rows, sources, digests = None, 0, {}, {}, {}
+    with written(packed) as temporary, open(temporary, "wb") as file:
+        for name, clips, source in zarr_trailers(path) if path.suffix == ".zarr" else npy_trailers(path):
+            where, mid = f"{path}/{name}", unicodedata.normalize("NFC", name)
+            if clips.dtype != np.float32 or clips.ndim != 2 or 0 in clips.shape:
+                raise UserError(f"{where}: {clips.dtype} {clips.shape} is not float32 (clips, features); make it again")
+            features = features or clips.shape[1]
+            if clips.shape[1] != features:
+                raise UserError(f"{where}: {clips.shape[1]} features, not {features} as the others; make it again")
+            if not np.isfinite(clips).all():
+                raise UserError(f"{where}: holds NaN or infinite values; prepare this trailer again")
+            if mid in rows:
+                raise UserError(f"{where}: the trailer {mid} is there twice; remove one of its files")
+            content = clips.tobytes()
+            file.write(content)
+            rows[mid], total = (total, total + len(clips)), total + len(clips)
+            sources[mid], digests[mid] = source, hashlib.sha256(content).hexdigest()
     if not rows:
         raise UserError(f"{path}: no trailers there; prepare it again")
-    with written(packed) as temporary, open(temporary, "wb") as file:
-        header = {"descr": "<f4", "fortran_order": False, "shape": (total, features)}
-        np.lib.format.write_array_header_1_0(file, header)
-        for mid in rows:
-            clips = read(mid)
-            if not np.isfinite(clips).all():
-                raise UserError(f"{path}/{mid}: holds NaN or infinite values; prepare this trailer again")
-            file.write(clips.tobytes())
-    return rows
+    return {"features": features, "rows": rows, "sources": sources, "digests": digests}
 
 
-def npy_reader(path):
-    """Return read(mid) -> clips (clips, F) of a folder of .npy files; read(None) lists (mid, shape) instead."""
-
-    def read(mid):
-        if mid is None:
-            return [(file.stem, load(file, "r").shape) for file in sorted(path.glob("*.npy")) if file.name[0] != "."]
-        return load(path / f"{mid}.npy", None)
-
-    def load(file, mode):
+def npy_trailers(path):
+    """Yield (mid, its clips (clips, F), its source) of a folder of .npy files."""
+    for file in sorted(path.glob("[!.]*.npy")):
         try:
-            clips = np.load(file, mmap_mode=mode, allow_pickle=False)
-        except (OSError, ValueError, EOFError) as error:
+            with open(file, "rb") as content:
+                clips = np.lib.format.read_array(content, allow_pickle=False)
+            yield file.stem, clips, source_of(file)
+        except (OSError, ValueError) as error:
             raise UserError(f"{file}: not a whole .npy file ({one_line(error)}); prepare it again") from None
-        return checked(clips, file)
-
-    return read
 
 
-def zarr_reader(path):
-    """Return read(mid) -> clips (clips, F) of a published archive; read(None) lists (mid, shape) instead."""
+def source_of(path):
+    """Return what the vectors in a .npy file were made from, the digests (film, clip table); (None, None): unknown."""
+    clips = np.load(path, mmap_mode="r")
+    with open(path, "rb") as file:
+        file.seek(clips.offset + clips.nbytes)
+        if not file.peek(1):
+            return None, None
+        film, table = np.lib.format.read_array(file, allow_pickle=False).tolist()
+    return film, table
+
+
+def zarr_trailers(path):
+    """Yield (mid, its clips (clips, F), its source) of a published archive."""
     import zarr  # only the published representations need it
 
+    mid = ""
     try:
-        group = zarr.open_group(path, mode="r", zarr_format=2)
-        arrays = {mid: checked(array, f"{path}/{mid}") for mid, array in sorted(group.arrays())}
-    except UserError:
-        raise
+        for mid, array in sorted(zarr.open_group(path, mode="r", zarr_format=2).arrays()):
+            if array.nchunks_initialized < array.nchunks:  # zarr would fill it with zeros
+                raise ValueError("no such chunk")
+            yield mid, array[:], (None, None)
     except Exception as error:  # zarr lets out what its stores and codecs raise
-        raise UserError(f"{path}: not a zarr archive of format 2 ({one_line(error)}); download it again") from None
-
-    def read(mid):
-        if mid is None:
-            return [(mid, array.shape) for mid, array in arrays.items()]
-        if arrays[mid].nchunks_initialized < arrays[mid].nchunks:  # zarr would fill a missing chunk with zeros
-            raise UserError(f"{path}/{mid}: a chunk is missing; download the archive again")
-        try:
-            return np.ascontiguousarray(arrays[mid][:])
-        except Exception as error:
-            raise UserError(f"{path}/{mid}: a chunk is broken ({one_line(error)}); download it again") from None
-
-    return read
-
-
-def checked(clips, where):
-    """Return an array or zarr array if it is float32 (clips, F) with at least one clip; else a UserError."""
-    if clips.dtype != np.float32 or len(clips.shape) != 2 or 0 in clips.shape:
-        raise UserError(f"{where}: {clips.dtype} {tuple(clips.shape)} is not float32 (clips, features); make it again")
-    return clips
+        raise UserError(f"{path}/{mid}: missing or broken ({one_line(error)}); download the archive again") from None
 
 
 def usable(labels, inputs):
     """Return the rows of `labels` whose trailers are in all inputs with the same number of clips.
 
-    inputs: Representations. Returns the rows (M,) and one line on what was left out, or None.
+    inputs: one or two Representations. Returns the rows (M,) and one line on what was left out, or None. A UserError
+    names two that were made of other clips, or trailers whose vectors were made from another film or clip table.
     """
-    missing = {mid for mid in labels.mids if any(mid not in x.rows for x in inputs)}
-    lengths = {mid: {len(x[mid]) for x in inputs} for mid in labels.mids if mid not in missing}
-    uneven = {mid for mid, clips in lengths.items() if len(clips) > 1}
-    rows = np.array([i for i, mid in enumerate(labels.mids) if mid not in missing | uneven], int)
-    parts = [
-        f"{len(mids)} {what} ({', '.join(sorted(mids)[:3])}{' ...' if len(mids) > 3 else ''})"
-        for mids, what in ((missing, "not in every representation"), (uneven, "with other numbers of clips in the two"))
-        if mids
-    ]
+    if len(inputs) == 2:
+        check_alike(labels.mids, *inputs)
+    missing = [mid for mid in labels.mids if any(mid not in x.rows for x in inputs)]
+    lengths = {mid: {len(x[mid]) for x in inputs} for mid in set(labels.mids).difference(missing)}
+    uneven = [mid for mid in labels.mids if len(lengths.get(mid, ())) > 1]
+    rows = np.flatnonzero(~np.isin(labels.mids, missing + uneven))
+    whys = ((missing, "not in every representation"), (uneven, "with other numbers of clips in the two"))
+    parts = [f"{len(mids)} {why} ({listed(mids)})" for mids, why in whys if mids]
     return rows, f"left out of {len(labels.mids)} trailers: {'; '.join(parts)}" if parts else None
+
+
+def check_alike(mids, a, b):
+    """Refuse two representations that were not made of the same clips of the same films."""
+    metas = [x.meta or published_meta(x.name) for x in (a, b)]
+    for field in CLIP_SETTING:
+        values = [meta[field] for meta in metas if field in meta]
+        if len(values) == 2 and values[0] != values[1]:
+            made = f"{a.name} was made with {field} {values[0]}, {b.name} with {values[1]}"
+            raise UserError(f"{made}; make one of them again with the other's option and --overwrite")
+    common = [mid for mid in mids if mid in a.rows and mid in b.rows]
+    for number, what in enumerate(("film", "clip table")):
+        sources = {mid: {a.sources[mid][number], b.sources[mid][number]} - {None} for mid in common}
+        if other := [mid for mid in common if len(sources[mid]) > 1]:
+            again = " && ".join(preparation(a.path.parent, [a.name, b.name]))
+            made = f"{a.name} and {b.name} were made from another {what} of {len(other)} trailers ({listed(other)})"
+            raise UserError(f"{made}; make again what is out of date: {again}")
 
 
 # ---- Snippets ----
@@ -371,36 +482,31 @@ AHEAD = 2 if torch.cuda.is_available() else 1  # threads that cut batches ahead;
 
 
 class TrainingSnippets(keras.utils.PyDataset):
-    """Batches for training: of each trailer one snippet of S consecutive clips, from a random start in each epoch.
+    """Batches for training without end: in each epoch one snippet per trailer, S clips on from a random one.
 
-    inputs: one or two Representations, mids (N), y (N, G), length: S. A batch is ([(B, S, F), ...], (B, G)). Order and
-    starts follow from the seed and the epoch alone.
+    inputs: one or two Representations, mids (N), y (N, G), length: S; `batches` is their number in an epoch. A batch is
+    ([(B, S, F), ...], (B, G)) and follows from the seed, the epoch and its number alone, so that any number of workers
+    may cut batches ahead, those of the next epoch too.
     """
 
-    def __init__(self, inputs, mids, y, length, batch_size, seed):
-        super().__init__(workers=AHEAD, max_queue_size=8)
+    num_batches = None  # without end, for Keras
+
+    def __init__(self, inputs, mids, y, length, batch_size, seed, workers=None):
+        super().__init__(workers=workers or AHEAD, max_queue_size=8)
         self.inputs, self.mids, self.y = inputs, list(mids), np.asarray(y, np.float32)
         self.length, self.batch_size, self.seed = length, batch_size, seed
-        self.epoch = -1
-        self.on_epoch_end()
-
-    def __len__(self):
-        return -(-len(self.mids) // self.batch_size)
-
-    def on_epoch_end(self):
-        """Draw order and starts for the epoch to come (Keras may ask for its first batches before it begins)."""
-        self.epoch += 1
-        generator = np.random.default_rng((self.seed, self.epoch))
-        self.order = generator.permutation(len(self.mids))
-        self.starts = generator.random(len(self.mids))
+        self.batches = -(-len(self.mids) // batch_size)
 
     def __getitem__(self, i):
-        rows = self.order[i * self.batch_size : (i + 1) * self.batch_size]
+        epoch, batch = divmod(i, self.batches)
+        generator = np.random.default_rng((self.seed, epoch))
+        order, starts = generator.permutation(len(self.mids)), generator.random(len(self.mids))
+        rows = order[batch * self.batch_size : (batch + 1) * self.batch_size]
         x = [np.zeros((len(rows), self.length, r.features), np.float32) for r in self.inputs]  # (B, S, F)
         for j, row in enumerate(rows):
             for snippet, representation in zip(x, self.inputs):
                 clips = representation[self.mids[row]]  # (clips, F)
-                start = int(self.starts[row] * max(1, len(clips) - self.length + 1))
+                start = int(starts[row] * max(1, len(clips) - self.length + 1))
                 cut = clips[start : start + self.length]
                 snippet[j, : len(cut)] = cut  # zeros follow where the trailer is shorter than a snippet
         return tuple(x), self.y[rows]
@@ -417,8 +523,8 @@ def evaluation_snippets(clips, length):
 class EvaluationSnippets(keras.utils.PyDataset):
     """Batches for validation: all snippets of B trailers in order, each with its trailer's labels."""
 
-    def __init__(self, inputs, mids, y, length, batch_size):
-        super().__init__(workers=AHEAD, max_queue_size=8)
+    def __init__(self, inputs, mids, y, length, batch_size, workers=None):
+        super().__init__(workers=workers or AHEAD, max_queue_size=8)
         self.inputs, self.mids, self.y = inputs, list(mids), np.asarray(y, np.float32)
         self.length, self.batch_size = length, batch_size
 
@@ -1519,6 +1625,29 @@ def read_json(path):
     return content
 
 
+def read_table(path):
+    """Return a CSV file's header and its rows as (line number, cells); a UserError names what is wrong with it."""
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except FileNotFoundError:
+        raise UserError(f"{path}: no such file") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"{path}: cannot be read as UTF-8 text ({one_line(error)})") from None
+    first = text.partition("\n")[0]
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter=";" if first.count(";") > first.count(",") else ",")
+    try:
+        rows = [(reader.line_num, row) for row in reader if any(cell.strip() for cell in row)]
+    except csv.Error as error:
+        raise UserError(f"{path} line {reader.line_num}: not CSV ({one_line(error)})") from None
+    if len(rows) < 2:
+        raise UserError(f"{path}: the table is empty; it needs a header and one line per trailer")
+    header = [name.strip() for name in rows[0][1]]
+    for line, row in rows[1:]:
+        if len(row) != len(header):
+            raise UserError(f"{path} line {line}: {len(row)} cells where the header has {len(header)}")
+    return header, rows[1:]
+
+
 @contextlib.contextmanager
 def locked(folder):
     """Hold a folder for this process alone; others wait."""
@@ -1549,12 +1678,20 @@ def device():
     return f"CPU, {torch.get_num_threads()} threads"
 
 
-def source_of(path):
-    """Return (film, clips) of a representation's file."""
+@contextlib.contextmanager
+def keeping(data):
+    """Yield where to keep what belongs to a data folder: in it or, where DIVITA_CACHE names a folder, in its own there.
+
+    A UserError tells how to name one where writing is not allowed.
+    """
+    folder, cache = Path(data), os.environ.get("DIVITA_CACHE")
+    if cache:
+        absolute = folder.resolve()
+        folder = Path(cache) / f"{absolute.name}-{digest_of(str(absolute))}"
     try:
-        clips = np.load(path, mmap_mode="r")
-        with open(path, "rb") as file:
-            file.seek(clips.offset + clips.nbytes)
-            return tuple(np.load(file).tolist())
-    except (OSError, ValueError, EOFError):
-        return None, None
+        yield folder
+    except OSError as error:
+        if error.errno not in (errno.EACCES, errno.EPERM, errno.EROFS):
+            raise
+        again = shlex.join(["python", *sys.argv])
+        raise UserError(f"{folder}: cannot be written; name a folder that can be: DIVITA_CACHE=DIR {again}") from None

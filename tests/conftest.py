@@ -89,15 +89,29 @@ def make_data(folder, trailers=24, clips=(1, 40), image=8, video=6, genres=GENRE
     return folder
 
 
-def write_representation(folder, kind, backbone, x, segmentation="shots", fps=24):
-    """Write one representation, x: {mid: (clips, F)}, as 01_prepare.py does."""
+def write_representation(folder, kind, backbone, x, segmentation="shots", fps=24, films=None, **changes):
+    """Write one representation, x: {mid: (clips, F)}, as 01_prepare.py does.
+
+    films: {mid: digest of the film} of those that are not the usual ones; changes: to meta.json.
+    """
     name = divita.representation_name(backbone, segmentation, fps)
     features = len(next(iter(x.values()))[0])
+    detector = "adaptive" if segmentation == "shots" else None
     frames = {"fps": float(fps), "frames_per_clip": 24, "frames": 24, "input_size": 224 if kind == "image" else 112}
     meta = {"format": divita.FORMAT, "representation": name, "input": kind, "backbone": backbone, "weights": "random"}
-    meta |= {"digest": "sha256:0", "segmentation": segmentation, "detector": "adaptive", **frames, "features": features}
+    meta |= {"digest": "sha256:0", "segmentation": segmentation, "detector": detector, **frames, "features": features}
     meta |= {"precision": "float32", "parameters": 1_000_000, "macs_per_clip": 1_000_000_000, "clips": "shots"}
+    meta |= {"videos": str(folder / "films"), "synthetic": False, **changes}
     divita.write_text(folder / name / "meta.json", json.dumps(meta))
     for mid, clips in x.items():
-        np.save(folder / name / f"{mid}.npy", clips.astype(np.float32))
+        film = (films or {}).get(mid, f"the film {mid}")
+        write_vectors(folder / name / f"{mid}.npy", clips, film, f"{mid} in {len(clips)} clips, {segmentation} {fps}")
     return folder / name
+
+
+def write_vectors(path, clips, *source):
+    """Write a trailer's vectors, and after them what they were made from: digests of a film and a clip table."""
+    with open(path, "wb") as file:
+        np.save(file, clips.astype(np.float32))
+        if source:
+            np.save(file, np.array(source))

@@ -1,16 +1,21 @@
 """Broken tables and representations, and scripts stopped at any moment: nothing lost, nothing let in."""
 
+import contextlib
+import fcntl
 import json
 import os
 import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
+import unicodedata
+from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import ROOT, make_data
+from conftest import ROOT, make_data, write_vectors
 from films import Job
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -59,7 +64,8 @@ TABLES = {  # what is wrong with it: (the table, a word of the error)
     "label NaN": (GOOD.replace("tt2,0,", "tt2,nan,"), "line 3"),
     "label empty": (GOOD.replace("tt2,0,", "tt2,,"), "line 3"),
     "split 3": (GOOD.replace("1,1,2", "1,1,3"), "line 4"),
-    "mid twice": (GOOD.replace("tt3", "tt1"), "tt1"),
+    "mid twice": (GOOD.replace("tt3", "tt1"), "line 4: the trailer tt1"),
+    "mid twice, written otherwise": (GOOD.replace("tt3", "\u00e9").replace("tt1", "e\u0301"), "line 4"),
     "mid empty": (GOOD.replace("tt3", ""), "line 4"),
     "mid with slash": (GOOD.replace("tt3", "a/b"), "line 4"),
     "mid with backslash": (GOOD.replace("tt3", "a\\b"), "line 4"),
@@ -76,7 +82,7 @@ TABLES = {  # what is wrong with it: (the table, a word of the error)
 def test_tables_that_are_refused(tmp_path, script, text, word):
     data = make_data(tmp_path / "data", trailers=6)
     (data / "labels.csv").write_bytes(text if isinstance(text, bytes) else text.encode())
-    result = script("02_train.py", "--data", data, "--runs", tmp_path / "runs")
+    result = script("02_train.py", "--data", data, "--runs", tmp_path / "runs", "--epochs", "1")
     assert result.code == 2 and word in result.err and result.err.count("\n") == 1, result.err
     assert not (tmp_path / "runs").exists()
 
@@ -102,6 +108,139 @@ def test_any_table_is_read_or_refused(tmp_path, content):
         assert len(labels.mids) == len(labels.y) == len(labels.splits) and set(np.unique(labels.y)) <= {0, 1}
 
 
+# ---- Splits that are made ----
+
+
+def table(folder, mids):
+    """Write a table without splits of trailers called t<number>; return its path."""
+    divita.write_csv(folder / "labels.csv", ["mid", "action"], [[f"t{i}", i % 2] for i in mids])
+    return folder / "labels.csv"
+
+
+def subsets(path):
+    """Return {mid: its subset in each split} as read from a table."""
+    labels = divita.read_labels(path)
+    return dict(zip(labels.mids, labels.splits.tolist()))
+
+
+@pytest.mark.parametrize("count", [3, 4, 5, 9, 10, 101])
+def test_every_part_of_a_made_split_has_a_trailer(tmp_path, count):
+    splits = divita.read_labels(table(tmp_path, range(count))).splits
+    sizes = np.array([np.bincount(split, minlength=3) for split in splits.T])
+    assert sizes.min() >= 1 and (np.abs(sizes - np.multiply(divita.SHARES, count)) < 1.5).all()
+    assert count < 9 or len({split.tobytes() for split in splits.T}) == 3
+
+
+@pytest.mark.parametrize("count", [1, 2])
+def test_too_few_trailers_for_splits(tmp_path, count):
+    with pytest.raises(divita.UserError, match=f"labels.csv: {count} trailers; splits need at least 3"):
+        divita.read_labels(table(tmp_path, range(count)))
+
+
+def test_a_trailer_keeps_the_splits_that_were_made(tmp_path, capsys):
+    before = subsets(table(tmp_path, range(10, 60)))
+    grown = subsets(table(tmp_path, [*range(10), *reversed(range(10, 60)), 60]))
+    assert {mid: grown[mid] for mid in before} == before
+    for split in np.array(list(grown.values())).T:
+        assert (np.abs(np.bincount(split) - np.multiply(divita.SHARES, 61)) < 1.5).all()
+    assert capsys.readouterr().out == ""
+    assert subsets(table(tmp_path, range(5, 60))) == {mid: grown[mid] for mid in (f"t{i}" for i in range(5, 60))}
+    assert "labels_splits.csv: 6 trailers there are not in labels.csv (t0, t1, t2, ...)" in capsys.readouterr().out
+    assert subsets(table(tmp_path, range(61))) == grown
+
+
+def test_new_trailers_go_where_trailers_are_missing(tmp_path):
+    kept = [[f"t{i}", *subset] for i, subset in enumerate([(0, 0, 0)] * 8 + [(2, 1, 2)] * 2)]
+    divita.write_csv(tmp_path / "labels_splits.csv", ["mid", "split0", "split1", "split2"], kept)
+    found = divita.read_labels(table(tmp_path, range(12))).splits
+    assert found[:10].tolist() == [row[1:] for row in kept]
+    assert all(set(split) == {0, 1, 2} for split in found.T.tolist())
+
+
+KEPT = "mid,split0,split1,split2\nt0,0,1,2\nt1,1,2,0\nt2,2,0,1\n"
+SPLITS = {  # what is wrong with the splits that are kept: (the file, a word of the error)
+    "blank": (KEPT.replace("t1,1,2,0", "t1,1,,0"), "line 3: split1 is ''"),
+    "-1": (KEPT.replace("t1,1,2,0", "t1,1,-1,0"), "line 3: split1 is '-1'"),
+    "7": (KEPT.replace("t1,1,2,0", "t1,1,7,0"), "line 3: split1 is '7'"),
+    "a word": (KEPT.replace("t1,1,2,0", "t1,test,2,0"), "line 3: split0 is 'test'"),
+    "a cell too few": (KEPT.replace("t1,1,2,0", "t1,1,2"), "line 3"),
+    "a column too few": ("mid,split0,split1\nt0,0,1\nt1,1,2\nt2,2,0\n", "line 1"),
+    "a wrong column": (KEPT.replace("split2", "split3"), "line 1"),
+    "mid twice": (KEPT.replace("t2,2", "t1,2"), "line 4: the trailer t1 is there twice"),
+    "empty": ("", "empty"),
+}
+
+
+@pytest.mark.parametrize("text, word", SPLITS.values(), ids=SPLITS)
+def test_kept_splits_that_are_refused(tmp_path, script, text, word):
+    data = make_data(tmp_path / "data", trailers=6, splits=False)
+    (data / "labels_splits.csv").write_text(text)
+    result = script("02_train.py", "--data", data, "--runs", tmp_path / "runs", "--epochs", "1")
+    assert result.code == 2 and result.err.count("\n") == 1, result.err
+    assert "labels_splits.csv" in result.err and word in result.err, result.err
+    assert (data / "labels_splits.csv").read_text() == text
+
+
+# ---- Data that cannot be written ----
+
+
+@contextlib.contextmanager
+def unwritable(folder):
+    """Let this process only read a folder: root, which may write everywhere, is somebody else meanwhile."""
+    folder.chmod(0o555)
+    user = os.geteuid()
+    if user == 0:
+        os.seteuid(65534)
+    try:
+        yield
+    finally:
+        os.seteuid(user)
+        folder.chmod(0o755)
+
+
+@pytest.fixture
+def data():
+    """A data folder without splits, where everybody may read."""
+    with tempfile.TemporaryDirectory() as folder:
+        Path(folder).chmod(0o755)
+        yield make_data(Path(folder) / "data", trailers=9, splits=False)
+
+
+def test_a_folder_that_cannot_be_written_is_named(data):
+    with unwritable(data):
+        for read in (divita.find_labels, lambda data: divita.open_representation(data, NAME)):
+            with pytest.raises(divita.UserError, match="data: cannot be written; .* DIVITA_CACHE=DIR python"):
+                read(data)
+
+
+def test_what_would_be_kept_in_a_folder_goes_to_the_cache(data, tmp_path, monkeypatch):
+    expected, image = divita.find_labels(data), np.load(data / NAME / "tt0003.npy")
+    (data / "labels_splits.csv").unlink()
+    other = make_data(tmp_path / "data", trailers=7, splits=False)
+    cache = data.parent / "cache"
+    cache.mkdir()
+    cache.chmod(0o777)
+    monkeypatch.setenv("DIVITA_CACHE", str(cache))
+    before = sorted(data.rglob("*"))
+    with unwritable(data):
+        for _ in range(2):
+            assert (divita.find_labels(data).splits == expected.splits).all()
+            assert (divita.open_representation(data, NAME)["tt0003"] == image).all()
+    assert sorted(data.rglob("*")) == before
+    assert len(divita.open_representation(other, NAME).rows) == len(divita.find_labels(other).mids) == 7
+    assert len(list(cache.iterdir())) == 2
+
+
+def test_splits_beside_the_labels_are_kept_whatever_the_cache(data, tmp_path, monkeypatch):
+    before = subsets(data / "labels.csv")
+    monkeypatch.setenv("DIVITA_CACHE", str(tmp_path))
+    header, rows = divita.read_table(data / "labels.csv")
+    divita.write_csv(data / "labels.csv", header, [["new", *rows[0][1][1:]], *(row for _, row in rows)])
+    after = subsets(data / "labels.csv")
+    assert {mid: after[mid] for mid in before} == before and len(after) == 10
+    assert subsets(data / "labels.csv") == after
+
+
 # ---- Representations ----
 
 NAME = "shufflenet2d_shots_fps24_fpc24"
@@ -118,6 +257,10 @@ def save(array):
 def cut_short(folder):
     whole = (folder / "tt0003.npy").read_bytes()
     (folder / "tt0003.npy").write_bytes(whole[: len(whole) // 2])
+
+
+def cut_end(path):
+    path.write_bytes(path.read_bytes()[:-5])
 
 
 def with_value(value):
@@ -146,6 +289,9 @@ BROKEN = {
     "truncated": cut_short,
     "empty": overwrite(b""),
     "text": overwrite(b"hello"),
+    "an archive": lambda folder: np.savez(open(folder / "tt0003.npy", "wb"), np.zeros((9, 8), np.float32)),
+    "half a source": lambda folder: write_vectors(folder / "tt0003.npy", np.zeros((9, 8)), "only a film"),
+    "a source cut short": lambda folder: cut_end(folder / "tt0003.npy"),
     "a folder": lambda folder: ((folder / "tt0003.npy").unlink(), (folder / "tt0003.npy").mkdir()),
 }
 
@@ -222,6 +368,52 @@ def test_a_changed_representation_is_packed_again(tmp_path):
     before = np.array(divita.open_representation(data, NAME)["tt0003"])
     np.save(data / NAME / "tt0003.npy", before + 1)
     assert (divita.open_representation(data, NAME)["tt0003"] == before + 1).all()
+
+
+def test_names_that_look_alike_are_one(tmp_path):
+    data = make_data(tmp_path / "data", trailers=6)
+    composed, decomposed = (unicodedata.normalize(form, "Am\u00e9lie") for form in ("NFC", "NFD"))
+    for path in data.glob("*/tt0003.npy"):
+        path.rename(path.with_name(f"{decomposed}.npy"))
+    image = divita.open_representation(data, NAME)
+    for name in (composed, decomposed):
+        text = (data / "labels.csv").read_text().replace("tt0003", name)
+        (tmp_path / "labels.csv").write_text(text)
+        labels = divita.read_labels(tmp_path / "labels.csv")
+        rows, left_out = divita.usable(labels, [image])
+        assert labels.mids[3] == composed and len(image[composed]) and len(rows) == 6 and not left_out
+    shutil.copy(data / NAME / f"{decomposed}.npy", data / NAME / f"{composed}.npy")
+    with pytest.raises(divita.UserError, match=f"{composed} is there twice"):
+        divita.open_representation(data, NAME)
+
+
+def test_what_was_packed_is_read_under_the_lock(tmp_path):
+    data, free, watching = make_data(tmp_path / "data", trailers=6), [], [True]
+    divita.open_representation(data, NAME)
+
+    def watch(event, arguments):  # every file that Python opens
+        if event == "open" and watching and Path(os.fsdecode(arguments[0])).parent == data / ".packed":
+            watching.clear()  # opens the folder itself
+            descriptor = os.open(data / ".packed", os.O_RDONLY)
+            with contextlib.suppress(BlockingIOError):
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                free.append(arguments[0])
+            os.close(descriptor)
+            watching.append(True)
+
+    sys.addaudithook(watch)
+    for path in ("shufflenet2d", "shufflenet3d"):
+        assert len(divita.open_representation(data, path).rows) == 6
+    watching.clear()
+    assert not free
+
+
+def test_a_source_is_read_back(tmp_path):
+    write_vectors(tmp_path / "known.npy", np.zeros((9, 8)), "film", "table")
+    write_vectors(tmp_path / "unknown.npy", np.zeros((9, 8)))
+    assert divita.source_of(tmp_path / "known.npy") == ("film", "table")
+    assert divita.source_of(tmp_path / "unknown.npy") == (None, None)
+    assert np.load(tmp_path / "known.npy").shape == (9, 8)
 
 
 # ---- Stopping ----

@@ -2,13 +2,17 @@
 
 import csv
 import json
+import re
+import shlex
 import shutil
 import tarfile
 
 import keras
 import numpy as np
 import pytest
-from conftest import GENRES, REFERENCES, make_data, write_representation
+import torch
+from conftest import GENRES, REFERENCES, make_data, write_representation, write_vectors
+from films import Job, film
 
 import divita
 
@@ -29,6 +33,19 @@ def runs(tmp_path):
     return sorted(str(path.parent.relative_to(tmp_path / "runs")) for path in (tmp_path / "runs").rglob("config.json"))
 
 
+def config_of(tmp_path, split=0):
+    return json.loads(next((tmp_path / "runs").rglob(f"split{split}/config.json")).read_text())
+
+
+def history_of(tmp_path):
+    with open(next((tmp_path / "runs").rglob("history.csv")), newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def refused(result, *words):
+    return result.code == 2 and result.err.count("\n") == 1 and all(word in result.err for word in words)
+
+
 def test_without_names_each_input_alone_and_both(train, tmp_path):
     result = train("--splits", "0", "2")
     assert result.code == 0, result.err
@@ -40,16 +57,16 @@ def test_without_names_each_input_alone_and_both(train, tmp_path):
     labels = divita.read_labels(tmp_path / "data" / "labels.csv")
     with np.load(folder / "predictions.npz") as predictions:
         assert predictions["genres"].tolist() == config["genres"] == list(GENRES)
-        for name in ("validation", "test"):
+        for name in divita.SUBSETS:
             rows = divita.subset(labels, 2, name)
             assert predictions[f"{name}_mids"].tolist() == [labels.mids[row] for row in rows]
-            assert (predictions[f"{name}_true"] == labels.y[rows]).all()
+            assert name == "train" or (predictions[f"{name}_true"] == labels.y[rows]).all()
         model = keras.models.load_model(folder / "model.keras")
         inputs = [divita.open_representation(tmp_path / "data", config[kind]) for kind in ("image", "video")]
         again = divita.predict(model, [[x[mid] for x in inputs] for mid in predictions["test_mids"]], 5)
         assert np.allclose(again, predictions["test_probabilities"], atol=1e-6)
-    with open(folder / "history.csv", newline="") as file:
-        assert [row["epoch"] for row in csv.DictReader(file)] == ["1", "2"]
+    assert [row["epoch"] for row in history_of(tmp_path)] == ["1", "2"]
+    assert config["versions"]["threads"] == torch.get_num_threads()
 
 
 def test_training_learns(script, data, tmp_path):
@@ -161,17 +178,291 @@ def test_snippets_start_anywhere_and_are_padded(tmp_path):
     folder = make_data(tmp_path / "data", trailers=8, clips=(2, 12))
     image = divita.open_representation(folder, "shufflenet2d")
     mids = list(image.rows)
-    snippets = divita.TrainingSnippets([image], mids, np.zeros((len(mids), 3)), 5, len(mids), seed=0)
+    snippets = divita.TrainingSnippets([image], mids, np.eye(len(mids)), 5, len(mids), seed=0)
     starts = {mid: set() for mid in mids}
-    for _ in range(100):
-        (x,), _ = snippets[0]
-        for snippet, row in zip(x, snippets.order):
+    for epoch in range(100):
+        (x,), y = snippets[epoch]
+        for snippet, row in zip(x, y.argmax(1)):
             clips = image[mids[row]]
             start = next(i for i in range(len(clips)) if (clips[i] == snippet[0]).all())
             assert (snippet[: len(clips)] == clips[start : start + 5]).all() and not snippet[len(clips) :].any()
             starts[mids[row]].add(start)
-        snippets.on_epoch_end()
     assert starts == {mid: set(range(max(1, len(image[mid]) - 5 + 1))) for mid in mids}
+
+
+def test_a_batch_follows_from_seed_epoch_and_number_alone(tmp_path):
+    image = divita.open_representation(make_data(tmp_path / "data", trailers=20), "shufflenet2d")
+    arguments = [[image], list(image.rows), np.eye(20), 5, 8]
+    snippets = divita.TrainingSnippets(*arguments, seed=3)
+    in_order = [snippets[i] for i in range(12)]  # of 3 batches, 4 epochs
+    other_order = divita.TrainingSnippets(*arguments, seed=3)
+    for i in np.random.default_rng(0).permutation(12):
+        (x,), y = other_order[i]
+        assert (x == in_order[i][0][0]).all() and (y == in_order[i][1]).all()
+    epochs = [np.concatenate([y.argmax(1) for _, y in in_order[i : i + 3]]) for i in range(0, 12, 3)]
+    assert all(sorted(epoch) == list(range(20)) for epoch in epochs)
+    assert len({tuple(epoch) for epoch in epochs}) == 4
+    assert not (divita.TrainingSnippets(*arguments, seed=4)[0][1] == in_order[0][1]).all()
+
+
+def recorded_steps(monkeypatch):
+    """Return a list that fills with each step's ("train" or "test", the first feature of each of its snippets)."""
+    seen = []
+    for name in ("train", "test"):
+        step = getattr(keras.Model, f"{name}_step")
+
+        def recording(model, batch, name=name, step=step):
+            seen.append((name, np.asarray(batch[0][0])[:, 0, 0].astype(int).tolist()))
+            return step(model, batch)
+
+        monkeypatch.setattr(keras.Model, f"{name}_step", recording)
+    return seen
+
+
+def test_any_number_of_workers_trains_alike(tmp_path, script, monkeypatch):
+    data = make_data(tmp_path / "data", trailers=33, clips=(8, 20))
+    for path in data.glob("*/*.npy"):  # vectors that begin with their trailer's number
+        clips = np.load(path)
+        clips[:, 0] = int(path.stem[2:])
+        write_vectors(path, clips)
+    labels, image = divita.find_labels(data), divita.open_representation(data, "shufflenet2d")
+    training, validation = (divita.subset(labels, 0, name).tolist() for name in ("train", "validation"))
+    snippets = [row for row in validation for _ in range(-(-len(image[labels.mids[row]]) // 8))]
+    seen, results = recorded_steps(monkeypatch), []
+    for workers in (1, 2, 3, 4):
+        monkeypatch.setattr(divita, "AHEAD", workers)
+        seen.clear()
+        runs = tmp_path / f"{workers}"
+        options = ("--epochs", "3", "--batch-size", "4", "--clips", "8", "--splits", "0")
+        result = script("02_train.py", "--data", data, "--runs", runs, "--image", "shufflenet2d", *options)
+        assert result.code == 0, result.err
+        steps = seen[next(i for i, (name, _) in enumerate(seen) if name == "train") :]
+        assert [name for name, _ in steps] == (["train"] * 3 + ["test"] * 3) * 3  # of 12 trailers each
+        for i in range(0, len(steps), 6):
+            assert sorted(sum((rows for _, rows in steps[i : i + 3]), [])) == training
+            assert sum((rows for _, rows in steps[i + 3 : i + 6]), []) == snippets
+        model = divita.load_model(next(runs.rglob("model.keras")))
+        results.append((steps, next(runs.rglob("history.csv")).read_text(), model.get_weights()))
+    for steps, history, weights in results[1:]:
+        assert steps == results[0][0] and history == results[0][1]
+        assert all((ours == first).all() for ours, first in zip(weights, results[0][2], strict=True))
+
+
+CURVES = {  # validation loss over epochs
+    "constant": [0.5] * 24,
+    "falling by less than the threshold": [0.5 * (1 - 4e-6) ** i for i in range(24)],
+    "noisy": (0.5 + 0.1 * np.random.default_rng(1).standard_normal(40)).tolist(),
+    "improving, then flat": [*np.linspace(1, 0.5, 8), *[0.5] * 14],
+    "flat, then improving": [*[0.5] * 12, *np.linspace(0.4, 0.2, 4), *[0.2] * 13],
+}
+
+
+@pytest.mark.parametrize("curve", CURVES.values(), ids=CURVES)
+def test_learning_rate_is_that_of_pytorchs_scheduler(train, tmp_path, monkeypatch, curve):
+    losses, rates = iter(curve), []
+
+    def evaluate(model, **_):
+        rates.append(float(model.optimizer.learning_rate))
+        return {"loss": next(losses)}
+
+    monkeypatch.setattr(keras.Model, "evaluate", evaluate)
+    epochs = ("--epochs", str(len(curve)), "--batch-size", "99")
+    assert train("--image", "shufflenet2d", "--splits", "0", "--lr", "0.01", *epochs).code == 0
+    optimizer = torch.optim.SGD([torch.zeros(1)], 0.01)
+    scheduler, expected = torch.optim.lr_scheduler.ReduceLROnPlateau(optimizer), []
+    for loss in curve[: len(rates)]:
+        expected.append(optimizer.param_groups[0]["lr"])
+        scheduler.step(loss)
+    assert len(set(expected)) > 1 and np.allclose(rates, expected, rtol=1e-6)
+    assert [float(row["learning_rate"]) for row in history_of(tmp_path)] == pytest.approx(expected)
+
+
+# ---- What identifies a run ----
+
+ONE = ("--image", "shufflenet2d", "--splits", "0")
+
+
+def change_vectors(data):
+    path = data / "shufflenet2d_shots_fps24_fpc24" / "tt0003.npy"
+    write_vectors(path, np.load(path)[:, ::-1])
+
+
+def change_column(name):
+    def change(data):
+        header, rows = divita.read_table(data / "labels.csv")
+        column, cells = header.index(name), [row for _, row in rows]
+        cells[0][column] = str(1 - int(cells[0][column]))
+        divita.write_csv(data / "labels.csv", header, cells)
+
+    return change
+
+
+@pytest.mark.parametrize(
+    "change, words",
+    [
+        (change_vectors, "another image data;"),
+        (change_column("action"), "labels"),
+        (change_column("split0"), "subsets"),
+    ],
+    ids=["vectors", "labels", "splits"],
+)
+def test_a_run_on_changed_data_is_refused(train, data, change, words):
+    assert train(*ONE).code == 0
+    change(data)
+    assert refused(train(*ONE), "split0", words, "--overwrite")
+    assert train(*ONE, "--overwrite").code == 0
+    assert "1 of them done already" in train(*ONE).out
+
+
+def test_videos_that_moved_are_no_change(train, data):
+    assert train(*ONE).code == 0
+    path = data / "shufflenet2d_shots_fps24_fpc24" / "meta.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"videos": "/elsewhere"}))
+    assert "1 of them done already" in train(*ONE).out
+
+
+def test_splits_of_a_run_are_alike_in_all_but_the_split(train, tmp_path):
+    assert train(*ONE).code == 0
+    second = ("--image", "shufflenet2d", "--splits", "1", "--lr", "0.01", "--seed", "5")
+    assert refused(train(*second), "split0", "lr (0.0001 there, 0.01 now)", "seed")
+    assert refused(train(*second, "--overwrite"), "split0", "lr", "seed")
+    assert [name[-6:] for name in runs(tmp_path)] == ["split0"]
+    assert train(*second, "--splits", "0", "1", "--overwrite").code == 0
+    assert [config_of(tmp_path, split)["seed"] for split in (0, 1)] == [5, 5]
+    assert (
+        "1 of them done already" in train("--image", "shufflenet2d", "--lr", "0.01", "--seed", "5", "--splits", "1").out
+    )
+
+
+# ---- What belongs together ----
+
+
+def rewrite(data, **changes):
+    """Write the video representation again, with changes as write_representation() takes them."""
+    video = divita.open_representation(data, "shufflenet3d")
+    write_representation(data, "video", "shufflenet3d", {mid: np.array(video[mid]) for mid in video.rows}, **changes)
+
+
+def test_vectors_of_another_film_are_not_trained_on(train, data):
+    rewrite(data, films={f"tt{i:04d}": "another film" for i in range(4, 8)})
+    result = train("--splits", "0")
+    assert refused(result, "shufflenet2d_shots", "shufflenet3d_shots", "another film", "tt0004, tt0005, tt0006, ...")
+    assert "python 01_prepare.py --out" in result.err and "tt0007" not in result.err
+    assert train(*ONE).code == 0
+
+
+def test_vectors_of_other_cuts_are_not_trained_on(train, data):
+    rewrite(data, detector="content")
+    assert refused(train("--splits", "0"), "shufflenet2d_shots", "shufflenet3d_shots", "detector adaptive", "content")
+
+
+def test_vectors_of_another_clip_table_are_not_trained_on(train, data):
+    path = data / "shufflenet3d_shots_fps24_fpc24" / "tt0005.npy"
+    write_vectors(path, np.load(path), "the film tt0005", "other clips")
+    assert refused(train("--splits", "0"), "another clip table of 1 trailers (tt0005)", "01_prepare.py")
+    write_vectors(path, np.load(path))  # of unknown origin, which goes with anything
+    assert train("--splits", "0").code == 0
+
+
+# ---- What is missing, and the commands that make it ----
+
+
+def commands(text):
+    """Return the preparing commands in what was printed, each as arguments for 01_prepare.py."""
+    return [shlex.split(line) for line in re.findall(r"python 01_prepare.py (.*?)(?: && |$)", text, re.MULTILINE)]
+
+
+@pytest.fixture
+def films(tmp_path):
+    """A data folder whose representations, by tiny backbones, are not at the defaults, and its films."""
+    data = make_data(tmp_path / "my data", trailers=9)
+    x = {mid: np.ones((4, 8)) for mid in divita.find_labels(data).mids}
+    (data / "films").mkdir()
+    for i, mid in enumerate(x):
+        film(data / "films" / f"{mid}.mp4", (30, 40), seed=i)
+    for kind, backbone, frames in (("image", "tiny2d", 2), ("video", "tiny3d", 24)):
+        write_representation(data, kind, backbone, x, detector="content", frames=frames, videos=str(data / "films"))
+    return data
+
+
+@pytest.mark.parametrize("experiment", ["segmentation", "frame-rate"])
+def test_printed_commands_make_what_is_missing(films, tmp_path, script, experiment):
+    options = ("--image", "tiny2d", "--video", "tiny3d", "--experiment", experiment, "--splits", "0", *QUICK)
+    arguments = ("02_train.py", "--data", films, "--runs", tmp_path / "runs", *options)
+    labels = (films / "labels.csv").read_bytes()
+    result = script(*arguments)
+    assert result.code == 0 and "made by: python" in result.out, result.err
+    for command in commands(result.out):
+        assert Job(tmp_path / "log", *command).end() == 0, (tmp_path / "log" / "err.txt").read_text()
+    result = script(*arguments)
+    assert result.code == 0 and "01_prepare.py" not in result.out, result.err
+    rows = json.loads((tmp_path / "runs" / f"{experiment}.json").read_text())["rows"]
+    assert len(rows) == {"segmentation": 6, "frame-rate": 4}[experiment]
+    assert (films / "labels.csv").read_bytes() == labels
+    for path in divita.representations(films):
+        meta = divita.meta_of(path)
+        if meta["backbone"].startswith("tiny"):
+            assert meta["weights"] == "random" and meta["frames"] == (2 if meta["input"] == "image" else 24)
+            assert meta["detector"] == ("content" if meta["segmentation"] == "shots" else None)
+
+
+def test_commands_say_what_is_not_the_default_and_ask_for_what_is_unknown(data):
+    for path in divita.representations(data):
+        shutil.rmtree(path)
+    x, options = {"tt0000": np.ones((4, 8))}, {"precision": "bfloat16", "videos": None}
+    write_representation(data, "image", "shufflenet2d", x, weights="file", **options)
+    write_representation(data, "video", "shufflenet3d", x, weights="pretrained", **options)
+    names = ["shufflenet2d_seconds_fps24_fpc24", "shufflenet3d_seconds_fps24_fpc24", "r2plus1d"]
+    folder = ["--out", str(data), "--videos", "DIR", "--labels", str(data / "labels.csv")]
+    assert [shlex.split(line)[2:] for line in divita.preparation(data, names)] == [
+        [*folder, "--image", "shufflenet2d", "--video", "none", "--segmentation", "seconds"]
+        + ["--precision", "bfloat16", "--weights", "shufflenet2d=FILE"],
+        [*folder, "--image", "none", "--video", "shufflenet3d", "--segmentation", "seconds", "--precision", "bfloat16"],
+        [*folder, "--image", "none", "--video", "r2plus1d", "--precision", "bfloat16"],
+    ]
+
+
+def test_commands_for_the_demo_name_no_videos(data):
+    for path in divita.representations(data):
+        shutil.rmtree(path)
+    x, options = {"demo000": np.ones((4, 8))}, {"videos": None, "synthetic": True}
+    write_representation(data, "image", "efficientnetlite_b0", x, weights="pretrained", frames=1, **options)
+    write_representation(data, "video", "shufflenet3d", x, weights="random", **options)
+    names = [f"{name}_seconds_fps24_fpc24" for name in ("efficientnetlite_b0", "shufflenet3d")]
+    image, video = (line.partition(f"--out {data} ")[2] for line in divita.preparation(data, names))
+    seconds = "--segmentation seconds"
+    assert image == f"--image efficientnetlite_b0 --video none {seconds} --image-frames 1 --weights pretrained"
+    assert video == f"--image none --video shufflenet3d {seconds} --weights random"
+
+
+def test_without_a_standard_representation_one_setting_is_taken(train, tmp_path, data):
+    image = divita.open_representation(data, "shufflenet2d")
+    x = {mid: np.array(image[mid]) for mid in image.rows}
+    for path in divita.representations(data):
+        shutil.rmtree(path)
+    write_representation(data, "video", "shufflenet3d", x, segmentation="seconds")
+    write_representation(data, "image", "shufflenet2d", x, fps=12)
+    write_representation(data, "video", "shufflenet3d", x, fps=12)
+    result = train("--splits", "0")
+    assert result.code == 0, result.err
+    assert "shufflenet2d_shots_fps12_fpc24, shufflenet3d_shots_fps12_fpc24" in result.out.splitlines()[0]
+    assert len(runs(tmp_path)) == 3 and all("_shots_fps12_fpc24" in name for name in runs(tmp_path))
+
+
+# ---- What a person sees ----
+
+
+def test_the_bar_tells_runs_apart_and_is_not_there_for_nothing(train):
+    aggregation = ("--image", "shufflenet2d", "--experiment", "aggregation", "--splits", "1")
+    bar = train(*aggregation).err
+    assert all(f"run {i}/4 {name} split1" in bar for i, name in enumerate(sorted(divita.AGGREGATIONS), 1))
+    assert train(*aggregation).err == ""
+
+
+def test_the_next_command_is_quoted(script, data, tmp_path):
+    runs = tmp_path / "my runs"
+    result = script("02_train.py", "--data", data, "--runs", runs, *ONE, *QUICK)
+    assert shlex.split(result.out.partition("next: python ")[2])[1:3] == ["--runs", str(runs)]
 
 
 @pytest.mark.parametrize(
@@ -186,6 +477,8 @@ def test_snippets_start_anywhere_and_are_padded(tmp_path):
         (("--experiment", "nothing"), "nothing"),
         (("--image", "none", "--video", "none"), "no representation"),
         (("--experiment", "fusion", "--image", "shufflenet2d"), "both inputs"),
+        (("--image", "shufflenet3d"), "for --video"),
+        (("--video", "shufflenet2d_shots_fps24_fpc24"), "for --image"),
     ],
 )
 def test_user_errors(train, arguments, word):
