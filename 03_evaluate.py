@@ -66,6 +66,7 @@ from divita import METRICS, UserError, say
 
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
+from matplotlib.offsetbox import AnnotationBbox, OffsetImage
 
 
 def main(arguments):
@@ -763,7 +764,7 @@ def predict(arguments):
     mids = [everyone[row] for row in rows]
     films = films or prepared_from(data, representations[0].meta or {})
     models = [divita.load_model(path / "model.keras") for path in run.splits.values()]
-    say(f"{divita.device()}; {len(mids)} trailers, {len(models)} models")
+    say(f"{divita.device()}; trailers: {len(mids)}, models: {len(models)}")
     say_what_is_odd(run, mids)
     divita.sweep(out)
     called, genres, found = f"{arguments.runs.resolve().name}/{run.name}", config["genres"], {}
@@ -932,7 +933,7 @@ def draw_trailer(title, p, over_time, genres, times, pictures):
     cuts = times["start_s"][1:][np.diff(times["shot"]) > 0]
     heights = [1] * len(genres)
     if pictures:
-        heights.append(1.3)
+        heights.append(1.4)
     size = (7, 0.8 + 0.27 * sum(heights))
     figure, axes = plt.subplots(len(heights), figsize=size, height_ratios=heights, sharex=True, squeeze=False)
     axes = axes[:, 0]
@@ -944,8 +945,9 @@ def draw_trailer(title, p, over_time, genres, times, pictures):
         axis.vlines(cuts, 0, 1, color="0.85", linewidth=0.5, zorder=0)
         weight = "bold" if p[g] >= THRESHOLD else "normal"
         axis.set_ylabel(f"{genres[g]} {p[g]:.2f}", rotation=0, ha="right", va="center", weight=weight)
-    for left, right, picture in pictures:
-        axes[-1].imshow(picture, extent=(left, right, 0, 1), aspect="auto")
+    for place, picture in pictures:
+        image = OffsetImage(picture, zoom=0.22)  # 90 pixels are 0.275 inches
+        axes[-1].add_artist(AnnotationBbox(image, (place, 0.5), frameon=False, pad=0))
         axes[-1].set_ylabel("shots", rotation=0, ha="right", va="center")
     for axis in axes:
         axis.set(xlim=(0, end), ylim=(0, 1), yticks=())
@@ -958,28 +960,25 @@ def draw_trailer(title, p, over_time, genres, times, pictures):
 
 
 def shot_pictures(video, times, most=10):
-    """Return [(left, right, picture)] in seconds: the middle frames of as many shots as there is room for."""
-    pictures, end, free = [], times["end_s"][-1], 0
-    capture, width = cv2.VideoCapture(str(video)), end / most
+    """Return [(time in seconds, picture)]: the middle frames of as many shots as there is room for, 90 pixels high."""
+    end, apart, pictures, last = times["end_s"][-1], times["end_s"][-1] / most, [], -np.inf
+    capture = cv2.VideoCapture(str(video))
     pixel = capture.get(cv2.CAP_PROP_SAR_NUM), capture.get(cv2.CAP_PROP_SAR_DEN)  # its width and height
     stretch = pixel[0] / pixel[1] if min(pixel) > 0 else 1  # of an anamorphic film
     for shot in np.unique(times["shot"]):
         clips = times["shot"] == shot
         middle = (times["start_s"][clips][0] + times["end_s"][clips][-1]) / 2
-        right = np.clip(middle + width / 2, width, end)
-        left = max(right - width, free)
-        if right - left < 0.6 * width:
+        place = np.clip(middle, apart / 2, end - apart / 2)
+        if place - last < apart:
             continue
         capture.set(cv2.CAP_PROP_POS_MSEC, 1000 * middle)
         decoded, frame = capture.read()
         if decoded:
-            shown = round(90 * frame.shape[1] / frame.shape[0] * stretch)
-            frame = cv2.resize(frame, (shown, 90), interpolation=cv2.INTER_AREA)[..., ::-1]  # BGR to RGB
-            room = round(160 * (right - left) / width)  # for the frame's middle
-            frame = np.pad(frame, ((0, 0), 2 * [max(0, room - shown) // 2], (0, 0)), constant_values=255)
-            first = (frame.shape[1] - room) // 2
-            pictures.append((left, right - 0.03 * width, frame[:, max(0, first) : first + room]))
-            free = right
+            width = round(90 * frame.shape[1] / frame.shape[0] * stretch)
+            frame = cv2.resize(frame, (width, 90), interpolation=cv2.INTER_AREA)
+            beyond = max(0, width - 160) // 2  # 16:9, at both sides
+            pictures.append((place, frame[:, beyond : width - beyond, ::-1]))  # BGR to RGB
+            last = place
     capture.release()
     return pictures
 

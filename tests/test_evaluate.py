@@ -6,9 +6,12 @@ import re
 import runpy
 import shlex
 import shutil
+import struct
 import subprocess
 import sys
 import warnings
+from pathlib import Path
+from types import SimpleNamespace
 
 import cv2
 import keras
@@ -602,41 +605,94 @@ def make_new(folder, lengths, width=8, **changes):
     for kind, backbone, features in (("image", "shufflenet2d", width), ("video", "shufflenet3d", 6)):
         x = {mid: rng.standard_normal((count, features)) for mid, count in lengths.items()}
         path = write_representation(folder, kind, backbone, x)
-        meta = divita.read_json(path / "meta.json") | changes
+        meta = divita.read_json(path / "meta.json") | {"videos": str(folder / "the videos")} | changes
         divita.write_text(path / "meta.json", json.dumps(meta))
     for mid, count in lengths.items():
         rows = [[i, i // 3, 24 * i, 24 * i + 24, float(i), i + 1.0] for i in range(count)]
         header = ["clip", "shot", "start_frame", "end_frame", "start_s", "end_s"]
         divita.write_csv(folder / "shots" / f"{mid}.csv", header, rows)
-    (folder / "videos").mkdir()
+    (folder / "the videos").mkdir()
     for mid in list(lengths)[:-1]:
-        video = cv2.VideoWriter(str(folder / "videos" / f"{mid}.mp4"), cv2.VideoWriter_fourcc(*"mp4v"), 24, (64, 48))
-        for i in range(24 * lengths[mid]):
-            video.write(np.full((48, 64, 3), i % 256, np.uint8))
-        video.release()
+        film(folder / "the videos" / f"{mid}.mp4", [24 * lengths[mid]])
     return folder
+
+
+def film(path, lengths=(24,), size=(96, 64)):
+    """Write a film of a shot per length (in frames), each of one texture that moves."""
+    video = cv2.VideoWriter(str(path), cv2.VideoWriter_fourcc(*"mp4v"), 24, size)
+    for shot, length in enumerate(lengths):
+        texture = np.random.default_rng(shot).integers(0, 256, (5, 6, 3), dtype=np.uint8)
+        texture = cv2.resize(texture, (size[0] + length, size[1]))
+        for i in range(length):
+            video.write(np.ascontiguousarray(texture[:, i : i + size[0]]))
+    video.release()
+    return path
+
+
+BOTH, IMAGE = "shufflenet2d+shufflenet3d_shots_fps24_fpc24", "shufflenet2d_shots_fps24_fpc24"
 
 
 def test_predict(script, trained, tmp_path):
     """The mean of the splits' models by the paper's protocol, whatever the trailers' lengths; a figure each."""
     new = make_new(tmp_path / "new", {"one": 1, "short": 7, "long $x_1$": 70})
-    run = "shufflenet2d+shufflenet3d_shots_fps24_fpc24"
-    arguments = ("--runs", trained / "runs", "--run", run, "--predict", new, "--out", tmp_path / "out")
+    arguments = ("--runs", trained / "runs", "--run", BOTH, "--predict", new, "--out", tmp_path / "out")
     result = script("03_evaluate.py", *arguments)
     assert result.code == 0, result.err
-    models = [keras.models.load_model(path) for path in sorted((trained / "runs" / run).glob("*/model.keras"))]
+    models = [keras.models.load_model(path) for path in sorted((trained / "runs" / BOTH).glob("*/model.keras"))]
     assert len(models) == 2
     rows = {row["mid"]: row for row in read_csv(tmp_path / "out" / "predictions.csv")}
     assert list(rows) == ["long $x_1$", "one", "short"]
+    heights = {}
     for mid, row in rows.items():
         names = ("shufflenet2d_shots_fps24_fpc24", "shufflenet3d_shots_fps24_fpc24")
         clips = [np.load(new / name / f"{mid}.npy") for name in names]
         expected = np.mean([divita.predict(model, [clips], 30)[0] for model in models], 0)
         np.testing.assert_allclose([float(row[genre]) for genre in ("action", "comedy", "drama")], expected, atol=1e-4)
-        height = cv2.imread(str(tmp_path / "out" / f"genres_of_{mid}.png")).shape[0]
-        assert height == (302 if mid == "long $x_1$" else 372)  # with a strip of shots where there is a video
+        heights[mid] = cv2.imread(str(tmp_path / "out" / f"genres_of_{mid}_runs-{BOTH}.png")).shape[0]
         (line,) = [line for line in result.out.splitlines() if line.startswith(f"{mid}: ")]
-        assert f"{expected.max():.2f}" in line
+        assert f"{expected.max():.2f}" in line and row["run"] == f"runs/{BOTH}"
+    assert heights["one"] == heights["short"] > heights["long $x_1$"]  # with a strip of shots where there is a video
+
+
+def test_predictions_of_other_runs_are_kept(script, trained, tmp_path):
+    new, out = make_new(tmp_path / "new", {"tt0000": 3, "two": 2}, synthetic=True), tmp_path / "out"
+    divita.write_csv(out / "predictions.csv", ["mid", "run", "war"], [["two", f"demo/{BOTH}", "0.5"], ["x", "y", "1"]])
+    for run in (BOTH, IMAGE, BOTH):
+        arguments = ("--runs", trained / "runs", "--run", run, "--predict", new, "--out", out)
+        result = script("03_evaluate.py", *arguments)
+        assert result.code == 0, result.err
+        assert f"{run} was trained on 1 of these trailers (tt0000), which flatters it" in result.out
+    rows = read_csv(out / "predictions.csv")
+    assert list(rows[0]) == ["mid", "run", "war", "action", "comedy", "drama"]
+    found = [(row["mid"], row["run"]) for row in rows]
+    runs = [("two", f"demo/{BOTH}"), ("x", "y")]
+    assert found == [*runs, *((mid, f"runs/{run}") for run in (IMAGE, BOTH) for mid in ("tt0000", "two"))]
+    assert (rows[0]["war"], rows[0]["action"], rows[2]["war"]) == ("0.5", "", "")
+    assert len(list(out.glob("genres_of_two_*.png"))) == 2
+    assert "synthetic" not in result.out
+
+
+def test_predict_takes_the_run_that_is_best_by_validation(script, trained, tmp_path):
+    runs = tmp_path / "runs"
+    shutil.copytree(trained / "runs", runs)
+    for path in runs.glob("*/split*/"):
+        with np.load(path / "predictions.npz") as file:
+            arrays = dict(file)
+        arrays["validation_probabilities"] = arrays["validation_true"] * (1.0 if IMAGE == path.parent.name else -1.0)
+        np.savez(path / "predictions.npz", **arrays)
+        config = divita.read_json(path / "config.json")
+        if config["image"]:
+            config["image_meta"]["synthetic"] = True
+        divita.write_text(path / "config.json", json.dumps(config))
+    new = make_new(tmp_path / "new", {"one": 1, "two": 2})
+    result = script("03_evaluate.py", "--runs", runs, "--predict", new, "--out", tmp_path / "out")
+    assert result.code == 0, result.err
+    assert f"{IMAGE}: the best of 3 runs by validation" in result.out.splitlines()
+    assert f"{IMAGE} was trained on synthetic trailers" in result.out
+    for path in list(runs.glob("*+*")) + list(runs.glob("shufflenet3d*")):
+        shutil.rmtree(path)
+    result = script("03_evaluate.py", "--runs", runs, "--predict", new, "--out", tmp_path / "out")
+    assert f"{IMAGE}: the only run" in result.out.splitlines()
 
 
 @pytest.mark.parametrize(
@@ -646,19 +702,149 @@ def test_predict(script, trained, tmp_path):
         ({"segmentation": "seconds"}, "segmentation seconds, not shots"),
         ({"digest": "sha256:1"}, "digest sha256:1, not sha256:0"),
         ({"frames": 1, "detector": "content"}, "detector content, not adaptive; frames 1, not 24"),
-        ({"width": 5}, "5 features, not 8 as the run's"),
-        ({"backbone": "r2plus1d"}, "no representation by shufflenet2d there; make it with: python 01_prepare.py"),
+        ({"width": 5}, "5 features, not 8"),
+        ({"backbone": "r2plus1d"}, "no representation by shufflenet2d there; make it with: python"),
     ],
 )
 def test_predict_refuses_what_was_made_otherwise(script, trained, tmp_path, changes, said):
-    new = make_new(tmp_path / "new", {"one": 1}, **changes)
-    run = "shufflenet2d+shufflenet3d_shots_fps24_fpc24"
-    result = script("03_evaluate.py", "--runs", trained / "runs", "--run", run, "--predict", new, "--out", tmp_path)
-    assert result.code == 2 and said in result.err.splitlines()[-1]
+    """And says the one command that makes it alike, in a folder of its own."""
+    new = make_new(tmp_path / "the new", {"one": 1}, **changes)
+    result = script("03_evaluate.py", "--runs", trained / "runs", "--run", BOTH, "--predict", new, "--out", tmp_path)
+    line = result.err.strip().splitlines()[-1]
+    assert result.code == 2 and said in line
+    videos = "DIR" if "backbone" in changes else str(new / "the videos")
+    like = ["python", "01_prepare.py", "--like", str(trained / "runs" / BOTH), "--videos", videos, "--out"]
+    assert shlex.split(line.partition("with: ")[2]) == [*like, str(tmp_path / f"the new_like_{BOTH}")]
+
+
+def test_an_anamorphic_film_is_shown_in_its_true_shape(evaluate, tmp_path):
+    """Of 96x64 pixels that are twice as wide as high; 16:9 is shown of it."""
+    times = {"shot": np.zeros(1), "start_s": np.zeros(1), "end_s": np.ones(1)}
+    ((_, plain),) = evaluate["shot_pictures"](film(tmp_path / "film.mp4"), times)
+    content = (tmp_path / "film.mp4").read_bytes()
+    (tmp_path / "wide.mp4").write_bytes(with_pixel_shape(content, 2, 1))
+    ((_, wide),) = evaluate["shot_pictures"](tmp_path / "wide.mp4", times)
+    (tmp_path / "tall.mp4").write_bytes(with_pixel_shape(content, 1, 2))
+    ((_, tall),) = evaluate["shot_pictures"](tmp_path / "tall.mp4", times)
+    assert [picture.shape for picture in (plain, wide, tall)] == [(90, 135, 3), (90, 160, 3), (90, 68, 3)]
+
+
+def with_pixel_shape(content, width, height):
+    """Return an .mp4 file with a box in it that says how wide and how high its pixels are."""
+    box = struct.pack(">I4sII", 16, b"pasp", width, height)
+    start = 0
+    content = bytearray(content)
+    for name in (b"moov", b"trak", b"mdia", b"minf", b"stbl", b"stsd", b"mp4v"):
+        start = content.index(name, start)
+        (size,) = struct.unpack(">I", content[start - 4 : start])
+        content[start - 4 : start] = struct.pack(">I", size + len(box))
+    end = start - 4 + size
+    return bytes(content[:end] + box + content[end:])
+
+
+def test_what_is_said_of_snippets(evaluate):
+    times = {"shot": np.zeros(3), "start_s": np.arange(3.0), "end_s": np.arange(3) + 1.0}
+    for windows, said in ((3, "in snippets of 1 clip"), (2, "in snippets of 2 clips")):
+        drawn = evaluate["draw_trailer"]("film", np.array([0.2]), np.full((windows, 1), 0.2), ["x"], times, [])
+        assert drawn.get_suptitle().endswith(said)
+        evaluate["plt"].close(drawn)
+
+
+# ---- From films to genres ----
+
+
+@pytest.fixture(scope="module")
+def filmed(tmp_path_factory):
+    """A run trained on tiny films cut by seconds at 8 frames per second, by the three scripts."""
+    folder = tmp_path_factory.mktemp("filmed")
+    (folder / "videos").mkdir()
+    rows = []
+    for i in range(9):
+        film(folder / "videos" / f"film{i}.mp4", [24, 12])
+        rows.append([f"film{i}", i % 2, 1 - i % 2, i % 3])
+    divita.write_csv(folder / "labels.csv", ["mid", "comedy", "drama", "split0"], rows)
+    prepare = ["--videos", folder / "videos", "--labels", folder / "labels.csv", "--out", folder / "data"]
+    prepare += ["--image", "shufflenet2d", "--video", "none", "--weights", "random", "--image-frames", "1"]
+    prepare += ["--segmentation", "seconds", "--fps", "8", "--frames-per-clip", "8", "--sheets", "0"]
+    train = ["--data", folder / "data", "--runs", folder / "runs", "--epochs", "1"]
+    train += ["--image", "shufflenet2d_seconds_fps8_fpc8"]
+    for command in (["01_prepare.py", *prepare], ["02_train.py", *train]):
+        done = subprocess.run([sys.executable, ROOT / command[0], *command[1:]], capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+    return folder
+
+
+def evaluate_films(folder, *arguments):
+    """Run 03_evaluate.py as one would at the keyboard in `folder`."""
+    command = [sys.executable, ROOT / "03_evaluate.py", "--runs", "runs", *arguments]
+    return subprocess.run(command, capture_output=True, text=True, cwd=folder)
+
+
+def test_genres_of_a_film_in_one_command(filmed):
+    """From films to their genres; what is prepared stays; a broken film is named and costs the others nothing."""
+    (filmed / "new").mkdir()
+    film(filmed / "new" / "good.mp4", [30, 20])
+    done = evaluate_films(filmed, "--predict", "new/good.mp4", "--data", "data/new")
+    assert done.returncode == 0, done.stderr
+    (run,) = [path.name for path in (filmed / "runs").iterdir() if path.is_dir()]
+    assert f"{run}: the only run" in done.stdout and "\ngood: " in done.stdout
+    (row,) = read_csv(filmed / "results" / "new" / "predictions.csv")
+    assert (row["mid"], row["run"]) == ("good", f"runs/{run}")
+    vectors = filmed / "data" / "new" / "shufflenet2d_seconds_fps8_fpc8" / "good.npy"
+    model = divita.load_model(filmed / "runs" / run / "split0" / "model.keras")
+    expected = divita.predict(model, [[np.load(vectors)]], 30)[0]
+    np.testing.assert_allclose([float(row["comedy"]), float(row["drama"])], expected, atol=1e-4)
+    assert (filmed / "results" / "new" / f"genres_of_good_runs-{run}.png").exists()
+
+    before = vectors.stat().st_mtime_ns
+    film(filmed / "new" / "other.mp4", [30])
+    (filmed / "new" / "broken.mp4").write_bytes(b"no film")
+    done = evaluate_films(filmed, "--predict", "new", "--run", run)
+    assert done.returncode == 1 and vectors.stat().st_mtime_ns == before
+    assert len([line for line in (done.stdout + done.stderr).splitlines() if "broken" in line]) == 1
+    assert [row["mid"] for row in read_csv(filmed / "results" / "new" / "predictions.csv")] == ["good", "other"]
+    done = evaluate_films(filmed, "--predict", "new/other.mp4", "--data", "data/new")  # and none of the others there
+    assert done.returncode == 0 and "good" not in done.stdout and "\nother: " in done.stdout
+
+
+def test_where_films_are_prepared(evaluate, tmp_path):
+    """By the name of the film, of the folder, or of the folder that all films are in; or as told."""
+    for path in ("a/one.mp4", "a/b/two.mp4"):
+        (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
+        film(tmp_path / path)
+    one, two = tmp_path / "a" / "one.mp4", tmp_path / "a" / "b" / "two.mp4"
+    for paths, told, mids, expected in (
+        ([one], None, ["one"], "data/one"),
+        ([tmp_path / "a" / "b"], None, ["two"], "data/b"),
+        ([one, two], None, ["one", "two"], "data/a"),
+        ([one], "mine", ["one"], "mine"),
+    ):
+        films, data = evaluate["films_and_data"](SimpleNamespace(predict=paths, data=told and Path(told)))
+        assert (list(films), data) == (mids, Path(expected))
+
+
+def test_what_preparing_says_is_enough(filmed, tmp_path):
+    """Where 01_prepare.py fails, its status and its line are all."""
+    shutil.copytree(filmed / "runs", tmp_path / "runs")
+    for path in (tmp_path / "runs").glob("*/*/config.json"):
+        config = divita.read_json(path)
+        config["image_meta"]["weights"] = "file"
+        divita.write_text(path, json.dumps(config))
+    film(tmp_path / "good.mp4")
+    done = evaluate_films(tmp_path, "--predict", "good.mp4")
+    lines = [line for line in done.stderr.splitlines() if line.strip() and "%" not in line]  # but for the bar
+    assert done.returncode == 2 and len(lines) == 1, done.stderr
+    assert lines[0].startswith("01_prepare.py: error: ") and "--weights shufflenet2d=FILE" in lines[0]
+    (tmp_path / "broken.mp4").write_bytes(b"no film")
+    shutil.rmtree(tmp_path / "runs")
+    shutil.copytree(filmed / "runs", tmp_path / "runs")
+    done = evaluate_films(tmp_path, "--predict", "broken.mp4")
+    assert done.returncode == 1 and "Traceback" not in done.stderr
+    assert not (tmp_path / "results").exists()
 
 
 def test_tables_of_trained_runs(script, trained, tmp_path):
-    result = script("03_evaluate.py", "--runs", trained / "runs", "--data", trained / "data", "--out", tmp_path)
+    result = script("03_evaluate.py", "--runs", trained / "runs", "--out", tmp_path)
     assert result.code == 0, result.err
     assert len(read_csv(tmp_path / "table.csv")) == 3
 
