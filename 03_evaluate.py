@@ -82,7 +82,11 @@ def evaluate(arguments):
     """Read the runs, write their tables and figures, then print the tables."""
     out = writable(arguments.out or Path("results") / arguments.runs.resolve().name)
     runs = sorted(read_runs(finished_runs(arguments.runs), measured), key=lambda run: -run.uap)
-    refuse_other_genres(runs)
+    for run in runs:
+        other = sorted(set(run.config["genres"]) ^ set(runs[0].config["genres"]))
+        if run.config["genres"] != runs[0].config["genres"]:
+            what = f"{runs[0].name} and {run.name} have other genres ({divita.listed(other or ['in another order'])})"
+            raise UserError(f"{what}; give each its own --runs")
     by_chance = chance(max(runs, key=lambda run: len(run.tests)))
     notes = data_notes(runs)
     tables = [overall_table(runs, by_chance, notes), genres_table(runs, by_chance)]
@@ -199,17 +203,12 @@ def read_run(name, splits):
             if list(file["genres"]) != config["genres"]:
                 raise ValueError("predictions.npz has other genres than config.json")
             run.trained |= set(file["train_mids"].tolist())
-            run.validations[split] = part_of(file, "validation")
-            run.tests[split] = part_of(file, "test")
+            for part, kept in (("validation", run.validations), ("test", run.tests)):
+                mids, true, p = (file[f"{part}_{key}"] for key in ("mids", "true", "probabilities"))
+                if not (len(mids) == len(true) and true.shape == p.shape and np.isfinite(p).all()):
+                    raise ValueError(f"the {part} part of predictions.npz holds NaN or does not fit together")
+                kept[split] = mids.tolist(), true, p
     return run
-
-
-def part_of(file, part):
-    """Return mids (N), genres (N, G) of 0 and 1 and probabilities (N, G) of a part of predictions.npz."""
-    mids, true, p = (file[f"{part}_{key}"] for key in ("mids", "true", "probabilities"))
-    if not (true.shape == p.shape and len(mids) == len(true) and np.isfinite(p).all() and np.isin(true, (0, 1)).all()):
-        raise ValueError(f"the {part} part of predictions.npz holds NaN or does not fit together")
-    return mids.tolist(), true, p
 
 
 def measured(name, splits):
@@ -227,20 +226,11 @@ def measured(name, splits):
     return run
 
 
-def refuse_other_genres(runs):
-    """Raise a UserError that names two runs of other genres."""
-    for run in runs:
-        if run.config["genres"] != runs[0].config["genres"]:
-            differing = sorted(set(run.config["genres"]) ^ set(runs[0].config["genres"]))
-            what = f"other genres ({divita.listed(differing)})" if differing else "their genres in another order"
-            raise UserError(f"{runs[0].name} and {run.name} have {what}; give each its own --runs")
-
-
 def find_run(runs, name):
-    for run in runs:
-        if run.name == name:
-            return run
-    raise UserError(f"no run is called {name}; there is {', '.join(run.name for run in runs)}")
+    found = {run.name: run for run in runs}
+    if name not in found:
+        raise UserError(f"no run is called {name}; there is {', '.join(found)}")
+    return found[name]
 
 
 def best(runs):
@@ -258,7 +248,7 @@ def in_percent(metrics):
 def chance(run):
     """Return what random probabilities get on a run's test trailers, (4 + G,), averaged over the splits."""
     scores = np.array([in_percent(divita.chance(true)) for _, true, _ in run.tests.values()])
-    return np.array([mean_of(values) for values in scores.T])
+    return np.array([mean_and_deviation(values)[0] for values in scores.T], float)  # NaN for None
 
 
 def bootstrap(a, b):
@@ -268,14 +258,13 @@ def bootstrap(a, b):
     trailer drawn counts in each split that tests it. Metrics are averaged over the splits.
     """
     common = common_tests(a, b)
-    mids = sorted({mid for shared, *_ in common.values() for mid in shared})
-    column = {mid: i for i, mid in enumerate(mids)}
+    mids = np.unique(np.concatenate([shared for shared, *_ in common.values()]))
     draws = np.random.default_rng(SEED).multinomial(len(mids), np.full(len(mids), 1 / len(mids)), RESAMPLES)
     weights = np.vstack([np.ones_like(draws[:1]), draws])  # (1 + R, mids); the first: every trailer once
     values, absent = np.zeros((2, len(weights), 4)), np.zeros(len(weights), bool)
     bar = tqdm(total=2 * len(common) * len(weights), desc="bootstrap", unit="resample", leave=False)
     for shared, true, *probabilities in common.values():
-        drawn = weights[:, [column[mid] for mid in shared]]  # (1 + R, n)
+        drawn = weights[:, np.searchsorted(mids, shared)]  # (1 + R, n)
         absent |= ((drawn @ true == 0) & true.any(0)).any(1)
         for i, p in enumerate(probabilities):
             per_trailer = divita.metrics(true, p)["per_trailer"]
@@ -297,12 +286,12 @@ def common_tests(a, b):
     """Return {split: (mids, genres (n, G), probabilities of a and of b (n, G))} of the test trailers of both runs."""
     common = {}
     for split in [split for split in a.tests if split in b.tests]:
-        rows = [{mid: row for row, mid in enumerate(run.tests[split][0])} for run in (a, b)]
-        shared = sorted(rows[0].keys() & rows[1].keys())
-        of_a, of_b = ([row[mid] for mid in shared] for row in rows)
-        true = a.tests[split][1][of_a]
-        if true.any():
-            common[split] = (shared, true, a.tests[split][2][of_a], b.tests[split][2][of_b])
+        (mids, true, p), (others, same, q) = a.tests[split], b.tests[split]
+        shared, rows, columns = np.intersect1d(mids, others, return_indices=True)
+        if not (true[rows] == same[columns]).all():
+            raise UserError(f"{a.name} and {b.name} have other genres for a trailer; train both on the same labels")
+        if true[rows].any():
+            common[split] = shared, true[rows], p[rows], q[columns]
     if not common:
         raise UserError(f"{a.name} and {b.name} share no split and test trailers; train both on the same --data")
     return common
@@ -340,18 +329,16 @@ def genres_table(runs, by_chance):
 
 def gaps(runs):
     """Return sentences on what could not be measured: splits, genres and trailers without a positive."""
-    lacking, without, notes = {}, set(), []
+    notes, lacking, without = [], set(), set()
     for run in runs:
         if run.unmeasured:
             splits = ", ".join(run.unmeasured)
             notes.append(f"Left out of {run.name}: split {splits}, no test trailer of which has a genre.")
         for split, (mids, true, _) in run.tests.items():
-            genres = [genre for genre, some in zip(run.config["genres"], true.any(0)) if not some]
-            lacking.setdefault(split, {}).update(dict.fromkeys(genres))
-            without |= {mid for mid, some in zip(mids, true.any(1)) if not some}
-    lacking = [f"{', '.join(genres)} in split {split}" for split, genres in lacking.items() if genres]
+            lacking |= {f"{run.config['genres'][g]} in split {split}" for g in np.flatnonzero(~true.any(0))}
+            without |= {mids[row] for row in np.flatnonzero(~true.any(1))}
     if lacking:
-        notes.append(f"No test trailer is of {'; '.join(lacking)}: left out of mAP.")
+        notes.append(f"No test trailer is of {', '.join(sorted(lacking))}: left out of mAP.")
     if without:
         notes.append(f"Test trailers without any genre, left out of sAP: {len(without):,}.")
     return notes
@@ -383,10 +370,9 @@ def write_table_csv(path, runs):
     rows = []
     for run in runs:
         cells = [run.name, *(run.config[key] or "" for key in header[1:5]), " ".join(run.tests)]
-        for values in run.scores.T[:4]:
-            cells += [f"{values.mean():.4f}", f"{values.std(ddof=1):.4f}" if len(values) > 1 else ""]
-        means = [mean_of(values) for values in run.scores.T[4:]]
-        cells += ["" if np.isnan(mean) else f"{mean:.4f}" for mean in means]
+        found = [mean_and_deviation(values) for values in run.scores.T]
+        values = [value for pair in found[:4] for value in pair] + [mean for mean, _ in found[4:]]
+        cells += ["" if value is None else f"{value:.4f}" for value in values]
         rows.append([*cells, run.parameters, f"{run.gmacs:.6g}"])
     divita.write_csv(path, header, rows)
 
@@ -399,27 +385,21 @@ def experiment_table(path, runs):
     except (KeyError, TypeError):
         raise UserError(f"{path}: does not list runs; train the experiment again") from None
     beside = any(label in PAPER and run and is_published(run) for label, run in entries)
+    each = ["paper", "difference"] if beside else []
     rows = []
     for label, run in entries:
-        row = [label]
+        cells = []
         for i in range(4):
-            row.append(plus_minus(run.scores[:, i]) if run else "–")
+            mean, deviation = PAPER.get(label, [(None, None)] * 4)[i]
+            cells.append(plus_minus(run.scores[:, i]) if run else "–")
             if beside:
-                row += beside_the_paper(label, run, i)
-        rows.append(row + cost_cells(run))
-    each = ["paper", "difference"] if beside else []
+                cells.append(f"{mean:.2f} ± {deviation:.2f}" if mean else "–")
+                cells.append(f"{run.scores[:, i].mean() - mean:+.2f}" if run and mean else "–")
+        rows.append([label, *cells, *cost_cells(run)])
     header = ["", *(name for metric in METRICS for name in (metric, *each)), "parameters", "GMACs"]
     missing = [label for label, run in entries if run is None]
     notes = [f"Not trained yet: {', '.join(missing)}."] if missing else []
     return Table(f"Experiment: {title}", notes, header, rows, largest(rows, range(1, len(header) - 2, 1 + len(each))))
-
-
-def beside_the_paper(label, run, i):
-    """Return the cells of the paper's value of a metric and of a run's difference from it, dashes for none."""
-    if label not in PAPER:
-        return ["–", "–"]
-    mean, deviation = PAPER[label][i]
-    return [f"{mean:.2f} ± {deviation:.2f}", f"{run.scores[:, i].mean() - mean:+.2f}" if run else "–"]
 
 
 def compared(runs, names):
@@ -451,7 +431,7 @@ def comparison_table(a, b, why):
 
 TRAINING = ("aggregation", "clips", "epochs", "lr", "batch_size", "seed", "labels")
 PREPARATION = ("backbone", "digest", "weights", "segmentation", "detector", "fps", "frames_per_clip", "frames")
-PREPARATION += ("input_size", "precision")
+PREPARATION += ("input_size", "precision", "features")
 MISSING = "missing: runs on image, on video and on both, otherwise alike (02_train.py)"
 
 
@@ -469,10 +449,12 @@ def claims_table(runs, notes):
         fused = [run for run in runs if (run.config["fusion"], cut(run)) == way]
         ours = gain([pair for run in fused for pair in better_input(run, runs)], MISSING)
         rows.append([f"{way[0]} fusion instead of its better input, {way[1]}", "+2.91 %", ours])
-    light, top = (made_by(runs, names) for names in (("shufflenet2d", "shufflenet3d"), ("swin3d",)))
-    missing = "missing: shufflenet2d+shufflenet3d or swin3d (02_train.py --experiment transfer)"
+    made_by = [[meta["backbone"] for _, _, meta in divita.inputs(run.config)] for run in runs]
+    light = [run for run, names in zip(runs, made_by) if names == ["shufflenet2d", "shufflenet3d"]]
+    top = [run for run, names in zip(runs, made_by) if names == ["swin3d"]]
     pairs = [(a, b) for a in light for b in top]
-    ours = gain(pairs, missing, about=("backbone", "digest", "input_size"), kinds_apart=False)
+    missing = "missing: shufflenet2d+shufflenet3d or swin3d (02_train.py --experiment transfer)"
+    ours = gain(pairs, missing, about=("backbone", "digest", "input_size", "features"), kinds_apart=False)
     rows.append(["ShuffleNet fusion instead of Swin-3D", f"-3.46 %; {PAPER_SHARES}", ours])
     notes = ["Ours: uAP in points and relative; the paper does not say which of the two its percentages are.", *notes]
     return Table("The paper's claims", notes, ["", "paper", "ours"], rows, set(), words=3)
@@ -481,10 +463,6 @@ def claims_table(runs, notes):
 def cut(run):
     """Return how a run's clips were cut, "shots" or "seconds"."""
     return divita.inputs(run.config)[0][2]["segmentation"]
-
-
-def made_by(runs, backbones):
-    return [run for run in runs if tuple(meta["backbone"] for _, _, meta in divita.inputs(run.config)) == backbones]
 
 
 def better_input(fused, runs):
@@ -645,9 +623,8 @@ def draw_genres(runs, by_chance):
     figure, axis = plt.subplots(figsize=(7, 1.1 + (0.08 + 0.09 * len(runs)) * len(genres)))
     places, width, handles = np.arange(len(genres)), 0.8 / len(runs), []
     for i, (run, hatch) in enumerate(zip(runs, HATCHES)):
-        values = [column[np.isfinite(column)] for column in run.scores.T[4:]]
-        lengths = np.array([column.mean() if len(column) else 0 for column in values])
-        deviations = np.array([column.std(ddof=1) if len(column) > 1 else 0 for column in values])
+        found = [mean_and_deviation(values) for values in run.scores.T[4:]]
+        lengths, deviations = np.nan_to_num(np.array(found, float)).T  # 0 for None
         within = np.clip(deviations, 0, [lengths, np.maximum(100 - lengths, 0)])  # no area is below 0 or above 100
         bars = {"color": "white" if i else colours, "edgecolor": colours, "hatch": hatch, "height": 0.9 * width}
         lines = {"linewidth": 0.8, "clip_on": False}
@@ -756,12 +733,14 @@ def predict(arguments):
         status = prepare(folder, arguments.predict, data, arguments.weights)
         if not any((path / f"{mid}.npy").exists() for mid in films for path in divita.representations(data)):
             return status  # each film has failed and was named
-    representations = [matching(data, folder, config, *of_input) for of_input in divita.inputs(config)]
+    representations = [matching(data, folder, name, meta) for _, name, meta in divita.inputs(config)]
     everyone = sorted(films or set().union(*(x.rows for x in representations)))
     rows, left_out = divita.usable(divita.Labels(everyone, [], None, None), representations)
+    mids = [everyone[row] for row in rows]
+    if not mids:
+        raise UserError(f"{data}: no trailer there can be predicted; {left_out}")
     if left_out and not status:
         say(left_out)
-    mids = [everyone[row] for row in rows]
     films = films or prepared_from(data, representations[0].meta or {})
     models = [divita.load_model(path / "model.keras") for path in run.splits.values()]
     say(f"{divita.device()}; trailers: {len(mids)}, models: {len(models)}")
@@ -789,11 +768,10 @@ def chosen_run(folder, name):
     found = finished_runs(folder)
     if name and name not in found:
         raise UserError(f"{folder}: no trained run {name}; there is {', '.join(found)}")
-    if name:
-        return read_runs({name: found[name]}, read_run)[0]
-    runs = read_runs(found, read_run)
-    say(f"{best(runs).name}: " + ("the only run" if len(runs) == 1 else f"the best of {len(runs)} runs by validation"))
-    return best(runs)
+    run = best(read_runs({name: found[name]} if name else found, read_run))
+    if not name:
+        say(f"{run.name}: {'the only run' if len(found) == 1 else f'the best of {len(found)} runs by validation'}")
+    return run
 
 
 def films_and_data(arguments):
@@ -811,9 +789,7 @@ def films_and_data(arguments):
         name = Path(os.path.commonpath([os.path.abspath(film.parent) for film in films.values()])).name
     else:
         name = paths[0].resolve().name if paths[0].is_dir() else next(iter(films))
-    if not name:
-        raise UserError("--predict: the films share no folder to name their data by; give one with --data")
-    return films, Path("data") / name
+    return films, Path("data") / (name or "films")
 
 
 def prepare(run, paths, data, weights):
@@ -828,7 +804,7 @@ def prepare(run, paths, data, weights):
     return status
 
 
-def matching(data, run, config, kind, name, expected):
+def matching(data, run, name, expected):
     """Open the representation in `data` that was made as an input of a run; a UserError says what differs."""
     there = {path: published_or_own_meta(path) for path in divita.representations(data)}
     there = {path: meta for path, meta in there.items() if meta["backbone"] == expected["backbone"]}
@@ -840,13 +816,9 @@ def matching(data, run, config, kind, name, expected):
     path = min(there, key=lambda path: len(differing(there[path], expected, PREPARATION)))
     meta = there[path]
     other = [f"{key} {meta[key]}, not {expected[key]}" for key in differing(meta, expected, PREPARATION)]
-    if not other:
-        representation = divita.open_representation(data, path.name)
-        features = config[f"{kind}_features"]
-        if representation.features == features:
-            return representation
-        other = [f"{representation.features} features, not {features}"]
-    raise UserError(f"{path}: not made as the run's {name}: {'; '.join(other)}; make it alike with: {again}")
+    if other:
+        raise UserError(f"{path}: not made as the run's {name}: {'; '.join(other)}; make it alike with: {again}")
+    return divita.open_representation(data, path.name)
 
 
 def published_or_own_meta(path):
@@ -1024,24 +996,17 @@ def backbone_cost(name, frames):
 
 
 def costs_table():
-    """Return the cost of every backbone for a clip of 24 frames, and what the paper says of two of them."""
-    rows, costs = [], {}
+    """Return the cost of every backbone for a clip of 24 frames."""
+    rows = []
     for name, backbone in tqdm(divita.BACKBONES.items(), "backbones", leave=False):
         try:
-            parameters, macs = costs[name] = backbone_cost(name, 24)
+            parameters, macs = backbone_cost(name, 24)
             counted = [f"{parameters:,}", f"{macs / 1e9:.4g}", f"{macs / 24e9:.3g}"]
         except UserError as error:
             say(f"the cost of {name} is not counted: {error}")
             counted = ["–"] * 3
         rows.append([name, backbone.input, *counted])
-    names = ("shufflenet2d", "shufflenet3d", "swin3d")
     notes = ["Without classification layers."]
-    if all(name in costs for name in names):
-        features = tuple(divita.BACKBONES[name].features for name in names)
-        heads = np.array([head_cost(features[:2], 10), head_cost(features[2:], 10)]) / (1, 30)  # a clip's share
-        pair, top = np.add(costs[names[0]], costs[names[1]]) + heads[0], np.array(costs[names[2]]) + heads[1]
-        notes.append(f"ShuffleNet fusion in Swin-3D, heads included: {shares(pair, top)}.")
-        notes.append(f"The paper: {PAPER_SHARES}, for a number of frames that it does not say.")
     return Table("Backbones", notes, ["", "input", "parameters", "GMACs of 24 frames", "of one"], rows, set(), words=2)
 
 
@@ -1098,21 +1063,18 @@ class Table:
         return "\n".join([*lines, r"\hline", r"\end{tabular}", r"\end{table}", ""])
 
 
-def known(values):
-    return values[np.isfinite(values)]
-
-
-def mean_of(values):
-    """Return the mean of those that are known, NaN for none."""
-    return known(values).mean() if len(known(values)) else np.nan
+def mean_and_deviation(values):
+    """Return mean and sample standard deviation of the values that are known, None where there are too few."""
+    known = values[np.isfinite(values)]
+    return known.mean() if len(known) else None, known.std(ddof=1) if len(known) > 1 else None
 
 
 def plus_minus(values):
     """Return mean ± sample standard deviation as text; the mean alone of one value, a dash for none."""
-    values = known(values)
-    if len(values) < 2:
-        return f"{values[0]:.2f}" if len(values) else "–"
-    return f"{values.mean():.2f} ± {values.std(ddof=1):.2f}"
+    mean, deviation = mean_and_deviation(values)
+    if mean is None:
+        return "–"
+    return f"{mean:.2f}" if deviation is None else f"{mean:.2f} ± {deviation:.2f}"
 
 
 def cost_cells(run):

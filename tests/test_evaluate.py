@@ -130,9 +130,7 @@ def test_tables_and_figures(script, tmp_path):
         assert cv2.imread(str(out / f"{name}.png")).shape[1] == 1400
     assert len(list(out.iterdir())) == 8 and (out / "cooccurrence.png").exists()
     command = shlex.split(result.out.splitlines()[-1].partition(": ")[2])
-    assert command == [
-        *("python", "03_evaluate.py", "--runs", str(runs), "--predict", "FILM", "--run", both["run"])
-    ]
+    assert command == [*("python", "03_evaluate.py", "--runs", str(runs), "--predict", "FILM", "--run", both["run"])]
 
 
 def test_one_split_a_lacking_genre_and_odd_genres(script, tmp_path):
@@ -702,7 +700,7 @@ def test_predict_takes_the_run_that_is_best_by_validation(script, trained, tmp_p
         ({"segmentation": "seconds"}, "segmentation seconds, not shots"),
         ({"digest": "sha256:1"}, "digest sha256:1, not sha256:0"),
         ({"frames": 1, "detector": "content"}, "detector content, not adaptive; frames 1, not 24"),
-        ({"width": 5}, "5 features, not 8"),
+        ({"width": 5}, "features 5, not 8"),
         ({"backbone": "r2plus1d"}, "no representation by shufflenet2d there; make it with: python"),
     ],
 )
