@@ -13,6 +13,7 @@ several, it is the one with the best uAP on the validation trailers.
 """
 
 import argparse
+import itertools
 import os
 import shlex
 import signal
@@ -409,8 +410,8 @@ def compared(runs, names):
     """
     if names:
         return [find_run(runs, name) for name in names], "Chosen with --compare."
-    pairs = [(a, b) for a in runs for b in runs if a.config["fusion"] and not b.config["fusion"]]
-    alike = [pair for pair in pairs if not differences(*pair)]
+    pairs = paired([run for run in runs if run.config["fusion"]], [run for run in runs if not run.config["fusion"]])
+    alike = [(a, b) for a, b, found in pairs if not found]
     if not alike:
         return None, f"no comparison of two runs: {obstacle(pairs, MISSING)}; name two with --compare"
     pair = max(alike, key=lambda pair: (pair[0].validation, pair[1].validation))
@@ -439,10 +440,9 @@ def claims_table(runs, notes):
     """Return the paper's headline claims beside ours, each from two runs that differ in what the claim is about."""
     rows = []
     for kind, paper in (("image", "+1.83 %"), ("video", "+3.75 %")):
-        of_kind = [run for run in runs if run.kinds == (kind,)]
-        pairs = [(a, b) for a in of_kind for b in of_kind if (cut(a), cut(b)) == ("shots", "seconds")]
+        cuts = [[run for run in runs if run.kinds == (kind,) and cut(run) == way] for way in ("shots", "seconds")]
         missing = f"missing: {kind} on shots and on seconds (02_train.py --experiment segmentation)"
-        ours = gain(pairs, missing, about=("segmentation", "detector"))
+        ours = gain(paired(*cuts, about=("segmentation", "detector")), missing)
         rows.append([f"shots instead of seconds, {kind}", paper, ours])
     ways = sorted({(run.config["fusion"], cut(run)) for run in runs if run.config["fusion"]}, reverse=True)
     for way in ways or [("late", "shots")]:
@@ -452,9 +452,8 @@ def claims_table(runs, notes):
     made_by = [[meta["backbone"] for _, _, meta in divita.inputs(run.config)] for run in runs]
     light = [run for run, names in zip(runs, made_by) if names == ["shufflenet2d", "shufflenet3d"]]
     top = [run for run, names in zip(runs, made_by) if names == ["swin3d"]]
-    pairs = [(a, b) for a in light for b in top]
-    missing = "missing: shufflenet2d+shufflenet3d or swin3d (02_train.py --experiment transfer)"
-    ours = gain(pairs, missing, about=("backbone", "digest", "input_size", "features"), kinds_apart=False)
+    pairs = paired(light, top, about=("backbone", "digest", "input_size", "features"), across=True)
+    ours = gain(pairs, "missing: shufflenet2d+shufflenet3d or swin3d (02_train.py --experiment transfer)", shares=True)
     rows.append(["ShuffleNet fusion instead of Swin-3D", f"-3.46 %; {PAPER_SHARES}", ours])
     notes = ["Ours: uAP in points and relative; the paper does not say which of the two its percentages are.", *notes]
     return Table("The paper's claims", notes, ["", "paper", "ours"], rows, set(), words=3)
@@ -466,57 +465,59 @@ def cut(run):
 
 
 def better_input(fused, runs):
-    """Return [(fused, the better of its inputs alone)], or its pairs on the input that no otherwise alike run has."""
+    """Return the pair of a run and the better of its inputs alone, or those on the input that no run alike is on."""
     better = []
     for kind in fused.kinds:
-        pairs = [(fused, run) for run in runs if run.kinds == (kind,)]
-        alike = [pair for pair in pairs if not differences(*pair)]
+        pairs = paired([fused], [run for run in runs if run.kinds == (kind,)])
+        alike = [(a, b, found) for a, b, found in pairs if not found]
         if not alike:
             return pairs
         better += alike
     return [max(better, key=lambda pair: pair[1].validation)]
 
 
-def gain(pairs, missing, about=(), kinds_apart=True):
-    """Return in words what the first of a pair of runs gains on the second, with its share of the cost.
+def gain(pairs, missing, shares=False):
+    """Return in words what the first of two runs gains on the second, and perhaps its shares of the cost.
 
-    Of the pairs that differ only in what the claim is about, it is that with the best first run.
+    Of the pairs that differ in nothing but what the claim is about, it is that with the best first run.
     """
-    alike = [pair for pair in pairs if not differences(*pair, about, kinds_apart)]
+    alike = [(a, b) for a, b, found in pairs if not found]
     if not alike:
-        return obstacle(pairs, missing, about, kinds_apart)
+        return obstacle(pairs, missing)
     a, b = max(alike, key=lambda pair: pair[0].validation)
     common = [split for split in a.tests if split in b.tests]
     of_a, of_b = (np.mean([run.scores[list(run.tests).index(split), 0] for split in common]) for run in (a, b))
-    others = f", best by validation of {len(alike)} pairs" if len(alike) > 1 else ""
-    words = f"{of_a - of_b:+.2f} points ({100 * (of_a / of_b - 1):+.2f} %), {a.name} against {b.name}{others}"
-    return words if kinds_apart else f"{words}; {shares((a.parameters, a.gmacs), (b.parameters, b.gmacs))}"
+    words = f"{of_a - of_b:+.2f} points ({100 * (of_a / of_b - 1):+.2f} %), {a.name} against {b.name}"
+    if shares:
+        words += f"; {100 * a.parameters / b.parameters:.2f} % of the parameters"
+        words += f", {100 * a.gmacs / b.gmacs:.2f} % of the multiply-adds"
+    return words if len(alike) == 1 else f"{words}; best by validation of {len(alike)} pairs"
 
 
-def obstacle(pairs, missing, about=(), kinds_apart=True):
+def obstacle(pairs, missing):
     """Return in words what the two runs that are nearest to a comparison differ in, or what is missing."""
     if not pairs:
         return missing
-    a, b = min(pairs, key=lambda pair: len(differences(*pair, about, kinds_apart)))
-    return f"no number: {a.name} and {b.name} differ in {', '.join(differences(a, b, about, kinds_apart))} too"
+    a, b, found = min(pairs, key=lambda pair: len(pair[2]))
+    return f"no number: {a.name} and {b.name} differ in {', '.join(found)} too"
 
 
-def differences(a, b, about=(), kinds_apart=True):
-    """Return what two runs differ in apart from what their comparison is about, as far as both say it.
+def paired(firsts, seconds, about=(), across=False):
+    """Return [(a, b, what they differ in apart from what the comparison is about)] of runs, as far as both say it.
 
-    Image inputs are compared with image inputs, video with video; or, if not kinds_apart, each with each.
+    Image inputs are compared with image inputs and video with video, `across` each with each.
     """
-    found = differing(a.config, b.config, TRAINING)
-    for kind, _, x in divita.inputs(a.config):
-        for other, _, y in divita.inputs(b.config):
-            if kind == other or not kinds_apart:
+    pairs = []
+    for a, b in itertools.product(firsts, seconds):
+        found = differing(a.config, b.config, TRAINING)
+        for (kind, _, x), (other, _, y) in itertools.product(divita.inputs(a.config), divita.inputs(b.config)):
+            if kind == other or across:
                 found += [f"{key} of {kind}" for key in differing(x, y, PREPARATION) if key not in about]
-    common = [split for split in a.tests if split in b.tests]
-    if not common:
-        found.append("splits")
-    elif any(sorted(a.tests[split][0]) != sorted(b.tests[split][0]) for split in common):
-        found.append("test trailers")
-    return list(dict.fromkeys(found))
+        common = [split for split in a.tests if split in b.tests]
+        if not common or any(sorted(a.tests[split][0]) != sorted(b.tests[split][0]) for split in common):
+            found.append("splits" if not common else "test trailers")
+        pairs.append((a, b, list(dict.fromkeys(found))))
+    return pairs
 
 
 def differing(x, y, keys):
@@ -526,15 +527,9 @@ def differing(x, y, keys):
     return [key for key in found if not (key == "weights" and same_weights)]
 
 
-def shares(pair, top):
-    """Return in words the share of one cost (parameters, GMACs) in another."""
-    return f"{100 * pair[0] / top[0]:.2f} % of the parameters, {100 * pair[1] / top[1]:.2f} % of the multiply-adds"
-
-
 # ---- Figures: for half a page, in colour or without ----
 
 COLOURS = ("#332288", "#117733", "#882255", "#0077BB", "#CC6677", "#44AA99", "#AA4499", "#999933", "#555555", "#CC7711")
-KINDS = ("image", "video"), ("image",), ("video",)
 LINES, HATCHES = ("-", "--", ":"), ("", "////", "....")  # tell runs apart, as colours tell genres
 STYLE = {
     "font.size": 8,
@@ -551,7 +546,8 @@ STYLE = {
 
 def figures(runs, by_chance):
     """Yield (name, figure) of each figure of the runs."""
-    chosen = champions(runs)
+    of_kinds = [[run for run in runs if run.kinds == kinds] for kinds in (("image", "video"), ("image",), ("video",))]
+    chosen = [best(alike) for alike in of_kinds if alike]  # the best of both inputs, of images and of video
     yield "precision_recall", draw_precision_recall(chosen, by_chance)
     yield "genres", draw_genres(chosen, by_chance)
     yield "cooccurrence", draw_cooccurrence(chosen[0])
@@ -564,12 +560,6 @@ def save(figure, path):
     with divita.written(path) as temporary:
         figure.savefig(temporary, format="png")
     plt.close(figure)
-
-
-def champions(runs):
-    """Return the best run on both inputs, on images and on video, those that there are."""
-    of_kinds = [[run for run in runs if run.kinds == kinds] for kinds in KINDS]
-    return [best(alike) for alike in of_kinds if alike]
 
 
 def colour(genre, genres):
@@ -676,14 +666,9 @@ def draw_cooccurrence(run):
 def draw_cost(runs):
     """Draw uAP against multiply-adds, parameters as the circles' areas; labels stand evenly at the right."""
     figure, axis = plt.subplots(figsize=(7, max(3, 0.8 + 0.25 * len(runs))))
-    largest = max(run.parameters for run in runs)
-    handles = []
-    for kinds, hatch in zip(KINDS, HATCHES):
-        look = {"facecolor": "0.9", "edgecolor": "black", "hatch": hatch}
-        handles.append(plt.scatter([], [], 60, label=" and ".join(kinds), **look))
-        for run in runs:
-            if run.kinds == kinds:
-                axis.scatter(run.gmacs, run.uap, 900 * run.parameters / largest, alpha=0.8, **look)
+    sizes = np.array([run.parameters for run in runs])
+    gmacs, uaps = [run.gmacs for run in runs], [run.uap for run in runs]
+    axis.scatter(gmacs, uaps, 900 * sizes / sizes.max(), alpha=0.8, facecolor="0.9", edgecolor="black")
     axis.set(xlabel="billions of multiply-adds per clip", ylabel="uAP (%)", xscale="log")
     axis.xaxis.set_major_locator(matplotlib.ticker.LogLocator(subs=(1, 2, 3, 5)))
     axis.xaxis.set_major_formatter("{x:g}")
@@ -695,7 +680,7 @@ def draw_cost(runs):
         text = f"{short(run)}: {run.parameters / 1e6:.3g} M"
         place = {"xytext": (1.06, place), "textcoords": "axes fraction", "va": "center"}
         axis.annotate(text, (run.gmacs, run.uap), size=7, arrowprops=line, **place)
-    legend(figure, handles, title="area: parameters of backbones and head (M: millions)")
+    axis.set_title("area: parameters of backbones and head (M: millions)")
     return figure
 
 
@@ -963,36 +948,26 @@ def cost(config):
 
     A head's multiply-adds for one snippet are shared out over the snippet's clips.
     """
-    features = tuple(config[f"{kind}_features"] for kind, _, _ in divita.inputs(config))
-    length = config["snippet_clips"]
-    parameters, macs = head_cost(features, len(config["genres"]), config["aggregation"], config["fusion"], length)
+    inputs, length = divita.inputs(config), config["snippet_clips"]
+    features = {kind: config[f"{kind}_features"] for kind, _, _ in inputs}
+    head = divita.divita(features, len(config["genres"]), config["aggregation"], config["fusion"] or "late")
+    parameters, macs = divita.cost(head, *((1, length, count) for count in features.values()))
     macs /= length
-    for _, _, meta in divita.inputs(config):
-        if "parameters" in meta:
-            parts = meta["parameters"], meta["macs_per_clip"]
-        else:
-            parts = backbone_cost(meta["backbone"], meta["frames"])
+    for _, _, meta in inputs:
+        known = (meta["parameters"], meta["macs_per_clip"]) if "parameters" in meta else None
+        parts = known or backbone_cost(meta["backbone"], meta["frames"])
         parameters, macs = parameters + parts[0], macs + parts[1]
     return parameters, macs / 1e9
 
 
 @cache
-def head_cost(features, genres, aggregation="tsfm", fusion=None, clips=30):
-    """Return (parameters, multiply-adds per snippet) of a head on one or two inputs with so many features."""
-    model = divita.divita(dict(zip(("image", "video"), features)), genres, aggregation, fusion or "late")
-    return divita.cost(model, *((1, clips, f) for f in features))
-
-
-@cache
 def backbone_cost(name, frames):
-    """Return (parameters, multiply-adds per clip) of a backbone."""
+    """Return (parameters, multiply-adds per clip of so many frames) of a backbone."""
     backbone = divita.find_backbone(name)
-    if backbone.input == "video":
-        shape = (frames, backbone.size, backbone.size, 3)
-        return divita.cost(backbone.build(shape), (1, *shape))
-    shape = (backbone.size, backbone.size, 3)
+    of_images = backbone.input == "image"
+    shape = (backbone.size, backbone.size, 3) if of_images else (frames, backbone.size, backbone.size, 3)
     parameters, macs = divita.cost(backbone.build(shape), (1, *shape))
-    return parameters, macs * frames
+    return parameters, macs * frames if of_images else macs
 
 
 def costs_table():
