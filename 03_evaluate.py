@@ -193,10 +193,8 @@ def read_run(name, splits):
     configs = {split: divita.read_json(path / "config.json") for split, path in splits.items()}
     (first, config), *others = configs.items()
     for split, other in others:
-        keys = sorted((config.keys() | other.keys()) - set(divita.OF_A_SPLIT))
-        differing = [key for key in keys if config.get(key) != other.get(key)]
-        if differing:
-            what = f"split {first} and split {split} differ in {', '.join(differing)}"
+        if fields := divita.unlike(config, other):
+            what = f"split {first} and split {split} differ in {', '.join(fields)}"
             raise UserError(f"{what}; train them alike, with --overwrite, or each in its own --runs")
     run = Run(name, splits, config)
     for split, path in splits.items():
@@ -791,7 +789,7 @@ def prepare(run, paths, data, weights):
 
 def matching(data, run, name, expected):
     """Open the representation in `data` that was made as an input of a run; a UserError says what differs."""
-    there = {path: published_or_own_meta(path) for path in divita.representations(data)}
+    there = {path: divita.meta_of(path) for path in divita.representations(data)}
     there = {path: meta for path, meta in there.items() if meta["backbone"] == expected["backbone"]}
     videos = next((meta["videos"] for meta in there.values() if meta.get("videos")), "DIR")
     new = data.with_name(f"{data.resolve().name}_like_{run.name}")
@@ -804,10 +802,6 @@ def matching(data, run, name, expected):
     if other:
         raise UserError(f"{path}: not made as the run's {name}: {'; '.join(other)}; make it alike with: {again}")
     return divita.open_representation(data, path.name)
-
-
-def published_or_own_meta(path):
-    return divita.meta_of(path) or divita.inputs({"image": path.name, "image_meta": None, "video": None})[0][2]
 
 
 def prepared_from(data, meta):

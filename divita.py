@@ -1629,6 +1629,11 @@ def inputs(config):
     return found
 
 
+def unlike(a, b):
+    """Return in which fields two config.json differ, but for those of a split; none: they are splits of one run."""
+    return [field for field in dict.fromkeys([*a, *b]) if field not in OF_A_SPLIT and a.get(field) != b.get(field)]
+
+
 def find_videos(paths):
     """Return {mid: path} of the films among `paths` and in the folders among them, sorted by mid."""
     films = {}

@@ -96,11 +96,12 @@ def read_csv(path):
 
 
 def test_tables_and_figures(script, tmp_path):
-    runs, out = make_three(tmp_path / "the runs", splits=(0, 1)), tmp_path / "out"
+    genres = GENRES[:2]
+    runs, out = make_three(tmp_path / "the runs", splits=(0, 1), genres=genres), tmp_path / "out"
     result = script("03_evaluate.py", "--runs", runs, "--out", out)
     assert (result.code, [line for line in result.err.splitlines() if "error" in line]) == (0, []), result.err
     rows = read_csv(out / "table.csv")
-    assert list(rows[0]) == [*COLUMNS, *GENRES, "parameters", "gmacs"]
+    assert list(rows[0]) == [*COLUMNS, *genres, "parameters", "gmacs"]
     assert [row["run"].partition("_")[0] for row in rows] == ["image+video", "image", "video"]  # best first
     for row in rows:
         scores = []
@@ -109,12 +110,12 @@ def test_tables_and_figures(script, tmp_path):
             found = divita.metrics(file["test_true"], file["test_probabilities"])
             scores.append([*(found[name] for name in divita.METRICS), *found["per_genre"]])
         mean, deviation = 100 * np.mean(scores, 0), 100 * np.std(scores, 0, ddof=1)
-        ours = [float(row[name]) for name in (*divita.METRICS, *GENRES)]
+        ours = [float(row[name]) for name in (*divita.METRICS, *genres)]
         np.testing.assert_allclose(ours, mean, atol=1e-4)
         np.testing.assert_allclose([float(row[f"{name}_std"]) for name in divita.METRICS], deviation[:4], atol=1e-4)
         assert row["splits"] == "0 1"
     both = rows[0]
-    model = divita.divita({"image": 8, "video": 8}, len(GENRES))
+    model = divita.divita({"image": 8, "video": 8}, len(genres))
     assert int(both["parameters"]) == 2_000_000 + divita.cost(model, (1, 30, 8), (1, 30, 8))[0]
     assert 4 < float(both["gmacs"]) < 4.1
     markdown = (out / "table.md").read_text(encoding="utf-8")
@@ -393,7 +394,7 @@ def measured_runs(evaluate, folder):
 
 
 def test_bootstrap(evaluate, tmp_path):
-    """The same run twice differs by nothing; a better one by more than nothing; the same seed, the same interval."""
+    """A better run differs by more than nothing; the same again the other way round."""
     options = {"image": made_by("shufflenet2d"), "trailers": 60, "splits": [0], "genres": ["x", "y"]}
     for name, signal in (("a", 0.9), ("b", 0.3)):
         make_run(tmp_path, name, signal=signal, **options)
@@ -404,8 +405,8 @@ def test_bootstrap(evaluate, tmp_path):
     np.testing.assert_allclose(values[:, 0], a.scores[:, :4].mean(0))
     np.testing.assert_allclose(values[:, 2], values[:, 0] - values[:, 1])
     assert (0 < values[:, 3]).all() and (values[:, 3] < values[:, 2]).all() and (values[:, 2] < values[:, 4]).all()
-    assert (evaluate["bootstrap"](a, b)[0] == values).all()
-    assert (evaluate["bootstrap"](a, a)[0][:, 2:] == 0).all()
+    other_way = evaluate["bootstrap"](b, a)[0]  # by the same resamples
+    np.testing.assert_allclose(other_way[:, [2, 4, 3]], -values[:, 2:])
 
 
 def test_bootstrap_of_few_trailers(evaluate, tmp_path):
