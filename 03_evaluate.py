@@ -866,15 +866,16 @@ def write_predictions(path, called, genres, found):
 
 
 def clip_times(data, representation, mid):
-    """Return the fields shot, start_s and end_s of a trailer's C clips; those of a published one last a second each."""
+    """Return the clips' shot, start_s and end_s, each (C,); a published representation's clips last a second each."""
     count = len(representation[mid])
     if not representation.meta:
         return {"shot": np.zeros(count), "start_s": np.arange(count), "end_s": np.arange(count) + 1.0}
     path = data / representation.meta["clips"] / f"{mid}.csv"
-    table = np.genfromtxt(path, delimiter=",", names=True, ndmin=1)
-    if len(table) != count:
-        raise UserError(f"{path}: {len(table)} clips, but {representation.name} has {count}; prepare {mid} again")
-    return table
+    header, rows = divita.read_table(path)
+    if len(rows) != count:
+        raise UserError(f"{path}: {len(rows)} clips, but {representation.name} has {count}; prepare {mid} again")
+    columns = dict(zip(header, zip(*(cells for _, cells in rows))))
+    return {name: np.array(columns[name], float) for name in ("shot", "start_s", "end_s")}
 
 
 def draw_trailer(title, p, over_time, genres, times, pictures):
@@ -967,7 +968,7 @@ def backbone_cost(name, frames):
 def costs_table():
     """Return the cost of every backbone for a clip of 24 frames."""
     rows = []
-    for name, backbone in tqdm(divita.BACKBONES.items(), "backbones", leave=False):
+    for name, backbone in tqdm(divita.BACKBONES.items(), "backbones", unit="backbone", leave=False):
         try:
             parameters, macs = backbone_cost(name, 24)
             counted = [f"{parameters:,}", f"{macs / 1e9:.4g}", f"{macs / 24e9:.3g}"]
