@@ -783,27 +783,27 @@ def test_genres_of_a_film_in_one_command(filmed):
     """From films to their genres; what is prepared stays; a broken film is named and costs the others nothing."""
     (filmed / "new").mkdir()
     film(filmed / "new" / "good.mp4", [30, 20])
-    done = evaluate_films(filmed, "--predict", "new/good.mp4", "--data", "data/new")
+    film(filmed / "new" / "other.mp4", [30])
+    done = evaluate_films(filmed, "--predict", "new")
     assert done.returncode == 0, done.stderr
     (run,) = [path.name for path in (filmed / "runs").iterdir() if path.is_dir()]
     assert f"{run}: the only run" in done.stdout and "\ngood: " in done.stdout
-    (row,) = read_csv(filmed / "results" / "new" / "predictions.csv")
-    assert (row["mid"], row["run"]) == ("good", f"runs/{run}")
+    good, other = read_csv(filmed / "results" / "new" / "predictions.csv")
+    assert (good["mid"], other["mid"], good["run"]) == ("good", "other", f"runs/{run}")
     vectors = filmed / "data" / "new" / "shufflenet2d_seconds_fps8_fpc8" / "good.npy"
     model = divita.load_model(filmed / "runs" / run / "split0" / "model.keras")
     expected = divita.predict(model, [[np.load(vectors)]], 30)[0]
-    np.testing.assert_allclose([float(row["comedy"]), float(row["drama"])], expected, atol=1e-4)
+    np.testing.assert_allclose([float(good["comedy"]), float(good["drama"])], expected, atol=1e-4)
     assert (filmed / "results" / "new" / f"genres_of_good_runs-{run}.png").exists()
 
     before = vectors.stat().st_mtime_ns
-    film(filmed / "new" / "other.mp4", [30])
     (filmed / "new" / "broken.mp4").write_bytes(b"no film")
-    done = evaluate_films(filmed, "--predict", "new", "--run", run)
+    films = ("new/good.mp4", "new/broken.mp4")
+    done = evaluate_films(filmed, "--predict", *films, "--data", "data/new", "--run", run)
     assert done.returncode == 1 and vectors.stat().st_mtime_ns == before
     assert len([line for line in (done.stdout + done.stderr).splitlines() if "broken" in line]) == 1
-    assert [row["mid"] for row in read_csv(filmed / "results" / "new" / "predictions.csv")] == ["good", "other"]
-    done = evaluate_films(filmed, "--predict", "new/other.mp4", "--data", "data/new")  # and none of the others there
-    assert done.returncode == 0 and "good" not in done.stdout and "\nother: " in done.stdout
+    assert "\ngood: " in done.stdout and "other" not in done.stdout  # of the folder, the films given
+    assert [row["mid"] for row in read_csv(filmed / "results" / "new" / "predictions.csv")] == ["other", "good"]
 
 
 def test_where_films_are_prepared(evaluate, tmp_path):
