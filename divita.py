@@ -1426,54 +1426,82 @@ def without_tensorflow():
 METRICS = ("uAP", "mAP", "wAP", "sAP")
 
 
-def area_under_curve(y_true, y_prob):
-    """Area under the precision-recall curve by the trapezoid rule, which is not the average precision."""
-    from sklearn.metrics import auc, precision_recall_curve
+def area_under_curve(y_true, y_prob, weights=None):
+    """Area under the precision-recall curve by the trapezoid rule, which is not the average precision.
 
-    precision, recall, _ = precision_recall_curve(y_true, y_prob)
-    return auc(recall, precision)
-
-
-def areas(hits, selected):
-    """Return the areas under R precision-recall curves by the trapezoid rule, as scikit-learn has them: (R,).
-
-    hits, selected (R, T): how many positives and how many cells have a score from each of T falling thresholds on. A
-    curve starts at recall 0 and precision 1; where nothing is positive, its area is 0.5.
+    y_true (n,) of 0 and 1, with a 1 at least; y_prob (n,); weights (n,), how often each counts. All metrics come from
+    here.
     """
-    precision = hits / np.maximum(selected, 1)
-    precision[selected == 0] = 1
-    first = hits[:, 0] * (1 + precision[:, 0])
-    others = np.einsum("rt,rt->r", np.diff(hits, axis=1), precision[:, 1:] + precision[:, :-1])
-    return np.divide((first + others) / 2, hits[:, -1], out=np.full(len(hits), 0.5), where=hits[:, -1] > 0)
+    from sklearn.metrics import precision_recall_curve
+
+    precision, recall, _ = precision_recall_curve(y_true, y_prob, sample_weight=weights)
+    return -np.trapezoid(precision, recall)  # recall falls from 1 to 0; scikit-learn's auc() gives the same
 
 
-def trailer_areas(true, score):
-    """Return each trailer's area over its genres: (N, G), (N, G) -> (N,)."""
-    order = np.argsort(-score, axis=1, kind="stable")
-    hits = np.cumsum(np.take_along_axis(true, order, 1), axis=1, dtype=float)
-    places = np.arange(true.shape[1])
-    ends = np.diff(np.take_along_axis(score, order, 1), axis=1, append=np.inf) != 0  # of runs of equal scores
-    last = np.minimum.accumulate(np.where(ends, places, places[-1])[:, ::-1], axis=1)[:, ::-1]
-    return areas(np.take_along_axis(hits, last, 1), last + 1.0)
-
-
-def metrics(y_true, y_prob):
+def metrics(y_true, y_prob, weights=None, per_trailer=None):
     """Return the paper's metrics, as fractions, of labels and probabilities (N, G).
 
     uAP is the area over all cells, mAP the mean over genres, wAP their mean weighted by frequency, sAP the mean over
-    trailers; per_genre lists the genres' areas. A genre or trailer without a positive counts as scikit-learn has it.
+    trailers; per_genre (G,) and per_trailer (N,) are the areas that were averaged. A genre or a trailer without a
+    positive has no curve: its area is NaN and left out of the means.
+
+    weights (N,) tell how often each trailer counts, so that a resample is a weighting. per_trailer does not depend on
+    them: with that of an earlier call it is not computed again.
     """
     y_true, y_prob = np.asarray(y_true, int), np.asarray(y_prob)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # scikit-learn's, on a row or a column without a positive
-        per_genre = [area_under_curve(t, p) for t, p in zip(y_true.T, y_prob.T)]
-        return {
-            "uAP": area_under_curve(y_true.ravel(), y_prob.ravel()),
-            "mAP": np.mean(per_genre),
-            "wAP": np.average(per_genre, weights=y_true.sum(0) if y_true.any() else None),
-            "sAP": trailer_areas(y_true, y_prob).mean(),
-            "per_genre": per_genre,
-        }
+    weights = np.ones(len(y_true)) if weights is None else np.asarray(weights, float)
+
+    def area(true, prob, weights=None):
+        return area_under_curve(true, prob, weights) if true.any() else np.nan
+
+    if per_trailer is None:
+        per_trailer = np.array([area(true, prob) for true, prob in zip(y_true, y_prob)])  # (N,)
+    drawn = weights > 0  # the others change nothing
+    true, prob, repeats = y_true[drawn], y_prob[drawn], weights[drawn]
+    over_cells = area(true.ravel(), prob.ravel(), np.repeat(repeats, true.shape[1]))
+    per_genre = np.array([area(t, p, repeats) for t, p in zip(true.T, prob.T)])  # (G,)
+    return averages(y_true, weights, over_cells, per_genre, per_trailer)
+
+
+def chance(y_true):
+    """Return what metrics() gives on average for random probabilities, as the same dictionary; y_true (N, G)."""
+    y_true = np.asarray(y_true, int)
+    count, genres = y_true.shape
+    per_genre = np.array([area_of_chance(count, positives) for positives in y_true.sum(0)])
+    per_trailer = np.array([area_of_chance(genres, positives) for positives in y_true.sum(1)])
+    return averages(y_true, np.ones(count), area_of_chance(y_true.size, y_true.sum()), per_genre, per_trailer)
+
+
+def area_of_chance(count, positives):
+    """Return the expected area_under_curve of `count` random scores, of which `positives` are of a 1; NaN for none.
+
+    The curve advances where a positive comes in the order of the scores, at each rank n with equal probability. Among
+    the n - 1 before it, a share q is positive, so that the precision is (1 + (n - 1) q) / n there and was q before it;
+    a curve starts at precision 1.
+    """
+    if not positives:
+        return np.nan
+    q = (positives - 1) / max(count - 1, 1)
+    rank = np.arange(1, count + 1)
+    before = np.where(rank == 1, 1, q)
+    return np.mean(((1 + (rank - 1) * q) / rank + before) / 2)
+
+
+def averages(y_true, weights, over_cells, per_genre, per_trailer):
+    """Return the dictionary of metrics() from areas: over all cells, of genres (G,) and of trailers (N,)."""
+
+    def mean(values, weights):
+        known = np.isfinite(values) & (weights > 0)
+        return np.average(values[known], weights=weights[known]) if known.any() else np.nan
+
+    return {
+        "uAP": over_cells,
+        "mAP": mean(per_genre, np.ones(len(per_genre))),
+        "wAP": mean(per_genre, weights @ y_true),
+        "sAP": mean(per_trailer, weights),
+        "per_genre": per_genre,
+        "per_trailer": per_trailer,
+    }
 
 
 # ---- Cost ----
