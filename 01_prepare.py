@@ -3,13 +3,14 @@
     python 01_prepare.py                                              the demo: synthetic trailers, made first
     python 01_prepare.py --videos DIR --labels mtgc.csv --out data/mine
     python 01_prepare.py --videos DIR --out data/mine --image shufflenet2d swin2d --video shufflenet3d swin3d
+    python 01_prepare.py --like runs/demo/RUN --videos DIR --out data/new       as the inputs of a run were made
     python 01_prepare.py --download all --out data/published          the published labels and representations
     torchrun --nproc-per-node 4 01_prepare.py --videos DIR --out data/mine      the same on four GPUs
 
 A folder holds one video per trailer, and the video's name without its suffix is the trailer's mid. Every video is
-decoded once, in one of several processes: PySceneDetect cuts it into shots, each shot is cut into clips at the target
-frame rate, and the clips of all trailers fill the batches of all backbones. What is done already is skipped, so the
-same command goes on after an interruption, and a video that cannot be decoded is named in failed.csv.
+decoded once, in a process of its own: PySceneDetect cuts it into shots, each shot is cut into clips at the target frame
+rate, and the clips of all trailers fill the batches of all backbones. What is done already is skipped, so the same
+command goes on after an interruption, and a video that cannot be decoded is named in failed.csv.
 """
 
 # ruff: noqa: E402 (imports follow the command line, so that --help answers at once)
@@ -17,12 +18,19 @@ import argparse
 import os
 import signal
 
-IMAGE, VIDEO = ["efficientnetlite_b0"], ["shufflenet3d"]  # backbones
-FPS, FRAMES_PER_CLIP = 24.0, 24
+DEFAULTS = {
+    "image": ["efficientnetlite_b0"],
+    "video": ["shufflenet3d"],
+    "segmentation": "shots",
+    "detector": "adaptive",
+    "fps": 24.0,
+    "frames_per_clip": 24,
+    "precision": "float32",
+}
 BATCH_SIZE = 16  # clips
 SHORTEST_SHOT = 0.6  # seconds; PySceneDetect's 15 frames at 24 or 25 frames per second, and as long at any other rate
-LONGEST_FRAME = 10.0  # seconds; a longer pause between two frames' timestamps is taken for a damaged timestamp
-FRAMES_AHEAD = 16  # decoded in advance, where a video's frames are decoded in a thread of their own
+LONGEST_STEP = 10.0  # seconds from one frame to the next that are taken on trust
+LONGEST_PAUSE = 3600.0  # seconds that are believed if the timestamps go on from there; more is a damaged timestamp
 PATIENCE = 60.0  # seconds without a new frame, after which a video counts as failed
 SHEETS, MOST_ON_SHEET = 3, 90  # contact sheets, shots on one
 CLIPS_PER_TRAILER = 120  # expected, to decide whether freezing a backbone repays
@@ -33,41 +41,30 @@ DEMO_PRETRAINED = ["efficientnetlite_b0"]  # whose weights come with a package; 
 
 
 def parse_arguments():
-    """Read the command line."""
-
-    def number(kind, smallest):
-        def convert(text):
-            if not smallest <= kind(text) < float("inf"):
-                raise ValueError
-            return kind(text)
-
-        convert.__name__ = f"{kind.__name__} of at least {smallest}"
-        return convert
-
-    parser = argparse.ArgumentParser(usage="%(prog)s [options]", description=__doc__.split("\n\n")[0])
-    parser.epilog = "Defaults are in parentheses."
-    parser.formatter_class = lambda prog: argparse.HelpFormatter(prog, max_help_position=34)
+    """Read the command line. What --like may say instead is None where it is not given."""
+    parser = argparse.ArgumentParser(usage="%(prog)s [options]", description="Defaults are in parentheses.")
     parser.error = lambda message: parser.exit(2, f"{parser.prog}: error: {message}; see --help\n")
     add = parser.add_argument_group("what").add_argument
-    add("--videos", metavar="DIR", help="one file a trailer, <mid>.mp4 (the demo)")
+    add("--videos", metavar="PATH", nargs="+", help="folders of films, <mid>.mp4, or films (the demo)")
     add("--labels", metavar="CSV", help="genres as in mtgc.csv (none, to be predicted)")
     add("--out", metavar="DIR", default=DEMO_OUT, help=f"data folder to write ({DEMO_OUT})")
+    add("--like", metavar="RUN", help="a run's folder: prepare as its inputs were")
     add("--download", metavar="NAME", nargs="+", help="only fetch published representations, or all")
     add = parser.add_argument_group("backbones").add_argument
-    add("--image", metavar="NAME", nargs="+", default=IMAGE, help=f"for images, or none ({' '.join(IMAGE)})")
-    add("--video", metavar="NAME", nargs="+", default=VIDEO, help=f"for clips, or none ({' '.join(VIDEO)})")
+    add("--image", metavar="NAME", nargs="+", help=f"for images, or none ({' '.join(DEFAULTS['image'])})")
+    add("--video", metavar="NAME", nargs="+", help=f"for clips, or none ({' '.join(DEFAULTS['video'])})")
     add("--weights", metavar="W", nargs="+", help="random, NAME=FILE, pretrained (pretrained)")
     add("--image-frames", type=number(int, 1), metavar="N", help="of a clip, for image backbones (all)")
-    add("--precision", choices=["float32", "bfloat16"], default="float32", help="of the backbones (float32)")
+    add("--precision", choices=["float32", "bfloat16"], help="of the backbones (float32)")
     add("--batch-size", type=number(int, 1), metavar="N", default=BATCH_SIZE, help=f"clips ({BATCH_SIZE})")
     add = parser.add_argument_group("clips").add_argument
-    add("--segmentation", choices=["shots", "seconds"], default="shots", help="cut at shots or not (shots)")
-    add("--detector", choices=["adaptive", "content"], default="adaptive", help="of shots (adaptive)")
-    add("--fps", type=number(float, 0.1), default=FPS, help=f"target frames per second ({FPS:g})")
-    add("--frames-per-clip", type=number(int, 1), metavar="N", default=FRAMES_PER_CLIP, help=f"({FRAMES_PER_CLIP})")
+    add("--segmentation", choices=["shots", "seconds"], help="cut at shots or not (shots)")
+    add("--detector", choices=["adaptive", "content"], help="of shots (adaptive)")
+    add("--fps", type=number(float, 0.1), metavar="F", help="target frames per second (24)")
+    add("--frames-per-clip", type=number(int, 1), metavar="N", help="(24)")
     add = parser.add_argument_group("the job").add_argument
-    cores = os.cpu_count()
-    add("--workers", type=number(int, 1), metavar="N", default=cores, help=f"decoding processes ({cores})")
+    cores = usable_cores()
+    add("--workers", type=number(int, 1), metavar="N", default=cores, help=f"films decoded at a time ({cores})")
     add("--overwrite", action="store_true", help="make again what is there")
     add("--sheets", type=number(int, 0), metavar="N", default=SHEETS, help=f"contact sheets ({SHEETS})")
     help = f"seconds without a frame until a video fails ({PATIENCE:g})"
@@ -75,20 +72,34 @@ def parse_arguments():
     return parser.parse_args()
 
 
-def interrupted_early(*_):
-    os.write(2, b"01_prepare.py: interrupted before it began\n")
-    os._exit(130)
+def number(kind, smallest):
+    """Return a type for argparse: an int or float that is finite and not too small."""
+
+    def convert(text):
+        if not smallest <= kind(text) < float("inf"):
+            raise ValueError
+        return kind(text)
+
+    convert.__name__ = f"{kind.__name__} of at least {smallest}"
+    return convert
+
+
+def usable_cores():
+    """Return how many cores this process may use, which a batch scheduler may have made fewer than the machine's."""
+    if hasattr(os, "process_cpu_count"):  # since Python 3.13
+        return os.process_cpu_count()
+    if hasattr(os, "sched_getaffinity"):  # not on macOS
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count()
 
 
 if __name__ == "__main__":
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # every file is written whole, so that the process may end anywhere
     ARGUMENTS = parse_arguments()
-    signal.signal(signal.SIGINT, interrupted_early)  # the imports take a while; then divita.run() takes over
-    if "TORCHELASTIC_RUN_ID" in os.environ and os.environ.get("OMP_NUM_THREADS") == "1":
-        del os.environ["OMP_NUM_THREADS"]  # torchrun's; another number of threads would change the last digits
 
 import collections
 import contextlib
-import ctypes
+import datetime
 import errno
 import functools
 import hashlib
@@ -96,8 +107,8 @@ import http.client
 import json
 import multiprocessing
 import queue
+import shlex
 import shutil
-import socket
 import sys
 import tarfile
 import threading
@@ -105,11 +116,15 @@ import time
 import urllib.error
 import urllib.request
 import zlib
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from fractions import Fraction
-from multiprocessing.connection import Connection, wait
+from multiprocessing.connection import wait
 from pathlib import Path
 
+import divita  # first, as it sets the number of threads
+
+# isort: split
 import cv2
 import numpy as np
 import scenedetect
@@ -117,11 +132,1014 @@ import torch
 from scenedetect.common import Timecode
 from tqdm import tqdm
 
-import divita
-from divita import UserError
+from divita import UserError, listed, say
 
-cv2.setNumThreads(1)  # videos are decoded side by side; and a pool of threads would not survive a fork
+cv2.setNumThreads(1)  # films are decoded side by side
 FORK = multiprocessing.get_context("fork")  # starts at once, where a fresh process imports Keras for seconds
+
+
+def main(arguments):
+    """Prepare videos, or fetch what is published; return the exit status."""
+    out = Path(arguments.out)
+    if arguments.download:
+        out.mkdir(parents=True, exist_ok=True)
+        return download(arguments.download, out)
+    like = inputs_of_run(arguments) if arguments.like else {}
+    fill_in(arguments)
+    weights = chosen_weights(arguments, like)
+    wanted = wanted_representations(arguments, weights, like)
+    if arguments.videos is None:
+        make_demo(out, arguments.workers)
+        videos = divita.find_videos([out / "videos"])
+    else:
+        videos = divita.find_videos(arguments.videos)
+    out.mkdir(parents=True, exist_ok=True)
+    job = make_job(arguments, out, videos, wanted)
+    if job.todo:
+        prepare(job)
+    return summary(job)
+
+
+# ---- From films to representations ----
+
+
+@dataclass
+class Job:
+    """This process's share of the trailers."""
+
+    arguments: argparse.Namespace
+    out: Path
+    videos: dict  # {mid: path} of all ranks
+    wanted: list  # of Wanted
+    tables: Path  # the folder of the clip tables
+    todo: dict  # {mid: path} of what this rank has to prepare
+    failed: set = field(default_factory=set)  # mids
+    made: int = 0  # trailers
+    clips: int = 0
+
+
+@dataclass(eq=False)
+class Trailer:
+    """What has been found out about a trailer so far."""
+
+    mid: str
+    film: str | None = None  # a digest
+    vectors: dict = field(default_factory=lambda: collections.defaultdict(dict))  # {folder: {clip: vector (F)}}
+    rows: list | None = None  # of the clip table, once decoding has ended
+
+
+def prepare(job):
+    """Decode this rank's trailers, run the backbones over their clips and save the trailers as they are complete."""
+    given, (rank, ranks) = job.arguments, divita.ranks()
+    plan, places = make_plan(given, job.wanted)
+    trailers, batches = {}, [[] for _ in job.wanted]  # a batch is filled with (trailer, number of the clip, frames)
+    with decoded(job.todo, plan, given.workers, given.patience, most=2 * given.batch_size) as messages:
+        where = f"{divita.device()}, rank {rank} of {ranks}" if ranks > 1 else divita.device()
+        say(f"{len(job.todo)} of {len(job.videos)} trailers to prepare, {where}")
+        build(job)
+        name = f"rank 0 of {ranks}" if ranks > 1 else None
+        with tqdm(total=len(job.todo), desc=name, unit="trailer", disable=rank > 0, smoothing=0.05) as bar:
+            for mid, kind, *content in messages:
+                trailer = trailers.setdefault(mid, Trailer(mid))
+                if kind == "film":
+                    (trailer.film,) = content
+                elif kind == "clip":
+                    clip, inputs = content
+                    for one, batch, place in zip(job.wanted, batches, places):
+                        batch.append((trailer, clip, inputs[place]))
+                        if len(batch) == given.batch_size:
+                            run_batch(one, batch)
+                elif kind == "end":
+                    trailer.rows, thumbnails, duration, remark = content
+                    if remark:
+                        tell(f"{mid}: {remark}")
+                    draw_sheet(job, mid, thumbnails, duration)
+                else:
+                    del trailers[mid]
+                    fail(job, mid, *content)
+                    bar.update()
+                save_complete(job, trailers, bar)
+            for one, batch in zip(job.wanted, batches):
+                run_batch(one, batch)
+            save_complete(job, trailers, bar)
+
+
+def run_batch(wanted, batch):
+    """Run a backbone over a batch's clips, hand each vector to its trailer and empty the batch."""
+    if batch:
+        vectors = wanted.run(np.stack([frames for _, _, frames in batch]))  # (N, T, S, S, 3) -> (N, F)
+        for (trailer, clip, _), vector in zip(batch, vectors):
+            trailer.vectors[wanted.folder][clip] = vector
+        batch.clear()
+
+
+def save_complete(job, trailers, bar):
+    """Save the trailers that are decoded to the end and have the vectors of all their clips."""
+    for trailer in list(trailers.values()):
+        vectors = [trailer.vectors[one.folder] for one in job.wanted]
+        if trailer.rows is not None and all(len(v) == len(trailer.rows) for v in vectors):
+            save(job, trailers.pop(trailer.mid))
+            bar.update()
+
+
+def save(job, trailer):
+    """Write a trailer's clip table and, with a note of what they were made from, its vectors."""
+    table = "clip,shot,start_frame,end_frame,start_s,end_s\n"
+    table += "".join(",".join(map(str, row)) + "\n" for row in trailer.rows)
+    vectors = {folder: np.stack([v[i] for i in range(len(v))]) for folder, v in trailer.vectors.items()}
+    if not all(np.isfinite(clips).all() for clips in vectors.values()):
+        return fail(job, trailer.mid, "a backbone's vectors are not all finite numbers")
+    path = job.tables / f"{trailer.mid}.csv"
+    if not path.exists() or path.read_text() != table:
+        divita.write_text(path, table)
+    source = np.array([trailer.film, text_digest(table)])
+    for folder, clips in vectors.items():
+        with divita.written(folder / f"{trailer.mid}.npy") as temporary, open(temporary, "wb") as file:
+            np.save(file, clips)  # (clips, F)
+            np.save(file, source)
+    job.made += 1
+    job.clips += len(trailer.rows)
+
+
+def tell(text):
+    tqdm.write(text, file=sys.stderr)
+
+
+# ---- A film's frames ----
+
+
+class VideoError(Exception):
+    """Why a video cannot be prepared, in a few words."""
+
+
+class Frame:
+    """A frame of a film: its number, its time in seconds, its picture, uint8 BGR (H, W, 3), None if damaged."""
+
+    def __init__(self, number, time, picture):
+        self.number, self.time, self.picture, self.views = number, time, picture, {}
+
+    def view(self, look):
+        """Return look(picture) as RGB, made once. Channels are turned here, where there are few pixels left."""
+        if look not in self.views:
+            self.views[look] = cv2.cvtColor(look(self.picture), cv2.COLOR_BGR2RGB)
+        return self.views[look]
+
+
+def open_film(path):
+    """Return an open cv2.VideoCapture; a VideoError says why there is none.
+
+    FFmpeg decodes with one thread: with more, damaged files decode differently each time. Films are decoded side by
+    side instead.
+    """
+    try:
+        if not path.is_file():
+            raise VideoError("not a file, or a broken link")
+        if path.stat().st_size == 0:
+            raise VideoError("an empty file")
+        open(path, "rb").close()
+    except OSError as error:
+        raise VideoError(f"cannot be read ({error.strerror})") from None
+    capture = cv2.VideoCapture(str(path), cv2.CAP_FFMPEG, [cv2.CAP_PROP_N_THREADS, 1])
+    if not capture.isOpened():
+        raise VideoError("no video in it that can be decoded")
+    return capture
+
+
+def read_frames(capture, alive):
+    """Yield the Frames of a film, calling alive() for each."""
+    times = Times(capture.get(cv2.CAP_PROP_FPS))
+    number, last = 0, None  # a frame's time is known with the timestamp that follows it
+    while any(capture.grab() for _ in range(5)):  # past a few damaged packets
+        alive()
+        timestamp = capture.get(cv2.CAP_PROP_POS_MSEC) / 1000
+        if last:
+            yield Frame(number, times(last[0], timestamp), last[1])
+            number += 1
+        whole, picture = capture.retrieve()
+        last = timestamp, picture if whole else None
+    if last:
+        yield Frame(number, times(last[0], last[0]), last[1])
+
+
+class Times:
+    """Turns timestamps as a container gives them into times that increase, in seconds since the first frame.
+
+    Timestamps that increase are true, however long a picture is held. One that is missing, stands still, jumps back or
+    leaps ahead of the one that follows is replaced by one frame's duration. After a jump that lasts (two recordings
+    joined), the times go on from where they were.
+    """
+
+    def __init__(self, fps):
+        self.step = 1 / sane_rate(fps)
+        self.now = None
+
+    def __call__(self, timestamp, following):
+        if self.now is None:
+            self.now, self.offset, self.detour = 0.0, -timestamp, -timestamp
+            return self.now
+        for offset in (self.offset, self.detour):
+            step = timestamp + offset - self.now
+            if 0 < step <= LONGEST_STEP or 0 < step <= LONGEST_PAUSE and timestamp <= following:
+                self.now, self.offset = timestamp + offset, offset
+                return self.now
+        self.now += self.step
+        self.detour = self.now - timestamp
+        return self.now
+
+
+def sane_rate(fps):
+    """Return the frame rate that a header claims, 24 where the claim is absurd."""
+    return fps if 1 <= fps <= 240 else 24.0
+
+
+# ---- Shots ----
+
+
+def find_shots(frames, rate, name):
+    """Yield (frame, whether it starts a shot), with the cuts that PySceneDetect's SceneManager finds.
+
+    The detector knows of a cut some frames late, so that as many frames wait.
+    """
+    kind = {"adaptive": scenedetect.AdaptiveDetector, "content": scenedetect.ContentDetector}[name]
+    detector = kind(min_scene_len=SHORTEST_SHOT)
+    microsecond, rate = Fraction(1, 10**6), Fraction(sane_rate(rate)).limit_denominator(1001)
+    zero = scenedetect.FrameTimecode(0, rate)  # the others take the rate from it, which is faster
+    waiting, cuts, size = collections.deque(), set(), None
+    for frame in frames:
+        if frame.picture is None:
+            continue
+        if size is None:
+            height, width, _ = frame.picture.shape
+            factor = scenedetect.scene_manager.compute_downscale_factor(max(width, height))
+            size = max(1, round(width / factor)), max(1, round(height / factor))
+        frame.tick = round(frame.time * 10**6)
+        timecode = scenedetect.FrameTimecode(timecode=Timecode(frame.tick, microsecond), fps=zero)
+        small = cv2.resize(frame.picture, size, interpolation=cv2.INTER_LINEAR)
+        cuts.update(cut.pts for cut in detector.process_frame(timecode, small))
+        waiting.append(frame)
+        if len(waiting) > detector.event_buffer_length:
+            first = waiting.popleft()
+            yield first, first.tick in cuts
+    for frame in waiting:
+        yield frame, frame.tick in cuts
+
+
+# ---- Clips ----
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How videos become clips, and what of a clip the backbones want to see."""
+
+    segmentation: str
+    detector: str
+    fps: float
+    frames_per_clip: int
+    looks: tuple  # functions of a picture, each making frames for one or more backbones
+    inputs: tuple  # (index of a look, frames): which frames of a clip one or more backbones want
+
+
+def make_plan(arguments, wanted):
+    """Return the Plan that serves all backbones, each distinct preprocessing once, and each one's input in it."""
+    looks, inputs, places = {}, {}, []
+    for one in wanted:
+        backbone = divita.find_backbone(one.meta["backbone"])
+        preprocessing = backbone.size, backbone.resize, backbone.interpolation, backbone.antialias
+        looks.setdefault(preprocessing, functools.partial(divita.preprocess, backbone=backbone))
+        seen = list(looks).index(preprocessing), one.meta["frames"]
+        places.append(inputs.setdefault(seen, len(inputs)))
+    setting = arguments.segmentation, arguments.detector, arguments.fps, arguments.frames_per_clip
+    return Plan(*setting, tuple(looks.values()), tuple(inputs)), places
+
+
+def positions(frames, frames_per_clip):
+    """Return which of a clip's frames are seen: `frames` of them, evenly spaced."""
+    return [int((i + 0.5) * frames_per_clip / frames) for i in range(frames)]
+
+
+class Shot:
+    """Cuts one shot into clips.
+
+    Target frame k is due k / fps seconds after the shot's start. A frame is taken for the target frame nearest to it
+    in time, the first one if there are several, and stays until the next is taken.
+    """
+
+    def __init__(self, number, frame, plan):
+        self.number, self.start, self.plan = number, frame.time, plan
+        self.wanted = [(plan.looks[look], positions(n, plan.frames_per_clip)) for look, n in plan.inputs]
+        self.length = 0  # target frames so far
+        self.shown = self.thumbnail = None
+
+    def add(self, frame):
+        """Take a source frame; yield the clips that it completes."""
+        due = round((frame.time - self.start) * self.plan.fps)
+        if due >= self.length and frame.picture is not None:
+            yield from self.show_until(due)
+            self.shown = frame
+            yield from self.show_until(due + 1)
+
+    def end(self, time):
+        """Yield the last clip, if the shot ends at `time` and at least half of it is there or it is the only one."""
+        length = max(self.length, round((time - self.start) * self.plan.fps))
+        clips = max(1, (length + self.plan.frames_per_clip // 2) // self.plan.frames_per_clip)
+        yield from self.show_until(clips * self.plan.frames_per_clip, time)
+
+    def show_until(self, length, end=float("inf")):
+        """Show the current frame up to target frame number `length`; yield the clips that become full."""
+        per_clip = self.plan.frames_per_clip
+        while self.length < length:
+            position = self.length % per_clip
+            if position == 0:
+                self.first, self.pictures = self.shown.number, [[] for _ in self.wanted]
+            for (look, seen), pictures in zip(self.wanted, self.pictures):
+                if position in seen:
+                    pictures.append(self.shown.view(look))
+            if self.length == per_clip // 2:
+                self.thumbnail = self.shown.view(thumbnail)
+            self.length += 1
+            if position == per_clip - 1:
+                start = self.start + (self.length - per_clip) / self.plan.fps
+                stop = min(start + per_clip / self.plan.fps, end)
+                row = (self.number, self.first, self.shown.number + 1, round(start, 6), round(stop, 6))
+                yield row, [np.stack(pictures) for pictures in self.pictures]
+
+
+def read_clips(path, plan, alive):
+    """Decode a film once and yield ("clip", number, [uint8 (T, S, S, 3) per input of the plan]) for each clip, then
+    ("end", rows of the clip table, [(time, thumbnail) per shot], seconds, a remark or None)."""
+    capture = open_film(path)
+    frames, rate = read_frames(capture, alive), capture.get(cv2.CAP_PROP_FPS)
+    if plan.segmentation == "shots":
+        frames = find_shots(frames, rate, plan.detector)
+    else:
+        frames = ((frame, False) for frame in frames)
+    rows, thumbnails, shot, frame, time, step = [], [], None, None, 0.0, 0.0
+
+    def numbered(clips):
+        for row, arrays in clips:
+            rows.append((len(rows), *row))
+            yield "clip", len(rows) - 1, arrays
+
+    def end(shot, time):
+        yield from numbered(shot.end(time))
+        thumbnails.append((shot.start, shot.thumbnail if len(thumbnails) < MOST_ON_SHEET else None))
+
+    for frame, starts in frames:
+        time, step = frame.time, frame.time - time
+        if shot is None or starts:
+            if frame.picture is None:
+                continue
+            if shot:
+                yield from end(shot, frame.time)
+            shot = Shot(len(thumbnails), frame, plan)
+        yield from numbered(shot.add(frame))
+    if shot is None:
+        raise VideoError("not one frame can be decoded")
+    duration, remark = length_of(capture, frame, step)
+    yield from end(shot, duration)
+    yield "end", rows, thumbnails, duration, remark
+
+
+def length_of(capture, last, step):
+    """Return how many seconds a film lasts, by its last frame, and a remark if that is less than its header promises.
+
+    The last frame is taken to last as long as frames do on average or, where pauses lengthen that, as the one before it
+    (`step` seconds). A picture that is no film is a VideoError: an audio file's cover, for which FFmpeg claims 90,000
+    pictures a second.
+    """
+    rate, promised_frames = capture.get(cv2.CAP_PROP_FPS), capture.get(cv2.CAP_PROP_FRAME_COUNT)
+    if last.number == 0 and rate > 1000:
+        raise VideoError("a picture, such as a cover, and no film")
+    average = last.time / last.number if last.number else 1 / sane_rate(rate)
+    duration = last.time + (average if average < 1 else step)
+    promised = promised_frames / rate if rate > 0 else 0.0
+    if promised < 24 * 3600 and last.number + 1 >= promised_frames and promised > duration + 1:
+        return promised, None  # all frames are there, and the last one is held
+    if promised < 24 * 3600 and promised * 0.97 - 0.5 > duration:
+        return duration, f"only {duration:.1f} s of {promised:.1f} s can be decoded; they are used"
+    return duration, None
+
+
+# ---- Processes that decode ----
+
+ALIVE = b""  # sent now and then between the pickled messages
+
+
+@contextlib.contextmanager
+def decoded(films, plan, workers, patience, most):
+    """Decode films, {mid: path}, in as many processes as `workers`, ahead of the reader by up to `most` messages.
+
+    Yields a generator of (mid, kind, ...): ("film", digest), then what read_clips() yields or ("failed", why). To be
+    entered before this process has threads, as a process that is forked from one with threads may hang.
+    """
+    messages, left, supervisors = queue.Queue(most), collections.deque(films.items()), {}
+    try:
+        for _ in range(min(workers, len(films))):
+            connection, process = start_process(supervise, plan, patience, closing=supervisors)
+            supervisors[connection] = process
+        for connection in supervisors:
+            threading.Thread(target=receive, args=(connection, left, messages), daemon=True).start()
+        yield read(messages, len(supervisors))
+    finally:
+        for process in supervisors.values():
+            process.terminate()
+
+
+def receive(connection, left, messages):
+    """Be a thread that hands one film after another to a process and puts what it answers into the queue."""
+    try:
+        with contextlib.suppress(IndexError):  # nothing is left
+            while True:
+                mid, path = left.popleft()
+                connection.send(path)
+                while (message := connection.recv()) is not None:
+                    messages.put((mid, *message))
+        messages.put(None)
+    except (EOFError, OSError):
+        messages.put(UserError("a process that decodes was ended or found no room for another; give fewer --workers"))
+
+
+def read(messages, threads):
+    """Yield what the threads put into the queue until each has put None; raise what is an error."""
+    while threads:
+        message = messages.get()
+        if message is None:
+            threads -= 1
+        elif isinstance(message, UserError):
+            raise message
+        else:
+            yield message
+
+
+def start_process(target, *arguments, closing=()):
+    """Start target(connection, *arguments) in a process; return the other end of its connection, and the process.
+
+    `closing` are the connections that only this process may hold, so that it is seen when this process is gone.
+    """
+    ours, theirs = FORK.Pipe()
+    process = FORK.Process(target=run_process, args=(target, theirs, arguments, [ours, *closing]))
+    try:
+        process.start()
+    except OSError as error:
+        raise UserError(f"no process can be started ({error.strerror}); give fewer --workers") from None
+    finally:
+        theirs.close()
+    return ours, process
+
+
+def run_process(target, connection, arguments, foreign):
+    for other in foreign:
+        other.close()
+    torch.set_num_threads(1)
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 2)  # FFmpeg's messages; one line of ours says what is wrong
+    with contextlib.suppress(EOFError, BrokenPipeError, ConnectionResetError):  # nobody is there any more
+        target(connection, *arguments)
+
+
+def supervise(connection, plan, patience):
+    """Be a process that decodes one film after another, each in a process of its own, which a damaged film may end or
+    keep for ever: hand on what it sends, then None."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit())
+    while True:
+        path, reason = connection.recv(), None
+        film, process = start_process(decode, path, plan, closing=[connection])
+        try:
+            while (message := next_message(film, connection, patience)) is not None:
+                if message != ALIVE:
+                    connection.send_bytes(message)
+            process.join()
+            if process.exitcode != 0:
+                reason = "its decoding ended the process"
+        except TimeoutError:
+            reason = f"no frame in {patience:g} s of decoding"
+        finally:
+            process.kill()
+            process.join()
+            film.close()
+        if reason:
+            connection.send(("failed", reason))
+        connection.send(None)
+
+
+def next_message(film, connection, patience):
+    """Return the next message of the process that decodes a film, None after its last; silence is a TimeoutError.
+
+    The patience is counted in parts, so that time in which this whole job did not run is not taken for silence.
+    """
+    for _ in range(60):
+        ready = wait([film, connection], patience / 60)
+        if connection in ready:  # nothing is sent to this process now, so the other end is closed
+            raise EOFError
+        if film in ready:
+            try:
+                return film.recv_bytes()
+            except (EOFError, OSError):
+                return None
+    raise TimeoutError
+
+
+def decode(connection, path, plan):
+    """Be the process that decodes one film: send its digest, then what read_clips() yields or ("failed", why)."""
+    spoken = time.monotonic()
+
+    def alive():
+        nonlocal spoken
+        if time.monotonic() > spoken + 0.2:
+            connection.send_bytes(ALIVE)
+            spoken = time.monotonic()
+
+    try:
+        if path.is_file():
+            connection.send(("film", film_digest(path)))
+        for message in read_clips(path, plan, alive):
+            connection.send(message)
+    except VideoError as error:
+        connection.send(("failed", str(error)))
+    except (cv2.error, MemoryError, ValueError) as error:
+        connection.send(("failed", f"cannot be decoded ({divita.one_line(error)})"))
+
+
+# ---- What is to be made, and what is there already ----
+
+
+@dataclass
+class Wanted:
+    """A representation to be made: its folder, what meta.json will say of it, and its backbone."""
+
+    folder: Path
+    meta: dict  # what is known before the backbone is built
+    weights: str | Path
+    digest: str | None = None  # of the weights, if they must be a run's
+    run: object = None  # divita.Extractor
+
+
+def inputs_of_run(arguments):
+    """Fill in the options by the run of --like; return {backbone: meta.json of the run's input}.
+
+    A UserError names an option that contradicts the run.
+    """
+    folder = Path(arguments.like)
+    configs = sorted(folder.glob("split*/config.json")) or sorted(folder.glob("config.json"))
+    if not configs:
+        raise UserError(f"--like {folder}: no finished run there; name a folder that 02_train.py made")
+    arguments.like = configs[0].parent.parent
+    inputs = divita.inputs(divita.read_json(configs[0]))
+    of_run = {"image": ["none"], "video": ["none"]}
+    for kind, _, meta in inputs:
+        of_run[kind] = [meta["backbone"]]
+        for name in ("segmentation", "detector", "fps", "frames_per_clip", "precision"):
+            of_run[name] = meta.get(name)  # None where it is not known of a published representation
+        if kind == "image":
+            of_run["image_frames"] = meta["frames"]
+    for name, value in of_run.items():
+        given = getattr(arguments, name)
+        if value is not None and given not in (None, value):
+            raise UserError(f"{option(name, given)} contradicts --like {folder}, made with {option(name, value)}")
+        setattr(arguments, name, value or given)
+    return {meta["backbone"]: meta for _, _, meta in inputs}
+
+
+def option(name, value):
+    return f"--{name.replace('_', '-')} {' '.join(value) if isinstance(value, list) else value}"
+
+
+def fill_in(arguments):
+    """Give the options that neither the command line nor a run has said their defaults."""
+    for name, value in DEFAULTS.items():
+        if getattr(arguments, name) is None:
+            setattr(arguments, name, value)
+    if arguments.videos is None and arguments.image_frames is None:
+        arguments.image_frames = DEMO_IMAGE_FRAMES
+
+
+def chosen_weights(arguments, like):
+    """Return {backbone's name: "pretrained", "random" or a checkpoint's path} from --weights."""
+    names = [name for name in arguments.image + arguments.video if name != "none"]
+    weights = dict.fromkeys(names, "pretrained")
+    weights.update({name: meta["weights"] for name, meta in like.items()})
+    if arguments.videos is None and not arguments.weights and not like:
+        weights.update({name: "random" for name in names if name not in DEMO_PRETRAINED})
+    for word in arguments.weights or []:
+        name, equals, file = word.rpartition("=")
+        if word in ("pretrained", "random") and like:
+            raise UserError(f"--weights {word} beside --like {arguments.like}, which says it; leave one of them out")
+        if word in ("pretrained", "random"):
+            weights = {name: weights[name] if isinstance(weights[name], Path) else word for name in names}
+        elif not equals or name not in names:
+            raise UserError(f"--weights {word}: neither pretrained, random nor NAME=FILE of {', '.join(names)}")
+        elif not Path(file).is_file():
+            raise UserError(f"--weights {word}: there is no file {file}")
+        else:
+            weights[name] = Path(file)
+    for name in names:
+        if weights[name] == "file":
+            raise UserError(f"--like {arguments.like}: {name}'s weights came from a file; add --weights {name}=FILE")
+    return weights
+
+
+def wanted_representations(arguments, weights, like):
+    """Return the Wanted that the command line asks for; a UserError names what does not exist."""
+    wanted = []
+    for kind, names in (("image", arguments.image), ("video", arguments.video)):
+        for name in dict.fromkeys(names if names != ["none"] else []):
+            backbone = divita.find_backbone(name)
+            if backbone.input != kind:
+                raise UserError(f"--{kind} {name}: it is for --{backbone.input}")
+            wanted.append(one_wanted(arguments, backbone, weights[name], like.get(name, {})))
+    if not wanted:
+        raise UserError("--image none --video none: nothing to make; name at least one backbone")
+    for one in wanted:
+        check_meta(one.folder / "meta.json", one.meta, arguments.overwrite)
+    return wanted
+
+
+def one_wanted(arguments, backbone, weights, like):
+    frames = arguments.frames_per_clip
+    if backbone.input == "image" and arguments.image_frames:
+        frames = arguments.image_frames
+        if frames > arguments.frames_per_clip:
+            raise UserError(f"--image-frames {frames}: a clip has only {arguments.frames_per_clip} frames")
+    name = divita.representation_name(
+        backbone.name, arguments.segmentation, arguments.fps, arguments.frames_per_clip
+    )
+    meta = {"format": divita.FORMAT, "representation": name, "input": backbone.input, "backbone": backbone.name}
+    meta["weights"] = "file" if isinstance(weights, Path) else weights
+    meta.update(clip_setting(arguments))
+    meta.update(frames=frames, input_size=backbone.size, precision=like.get("precision") or arguments.precision)
+    if isinstance(weights, Path):
+        with open(weights, "rb") as file:
+            meta["file"] = f"sha256:{hashlib.file_digest(file, 'sha256').hexdigest()}"
+    return Wanted(Path(arguments.out) / name, meta, weights, like.get("digest"))
+
+
+def clip_setting(arguments):
+    """Return the part of meta.json that says how videos became clips."""
+    detector = arguments.detector if arguments.segmentation == "shots" else None
+    setting = {"segmentation": arguments.segmentation, "detector": detector}
+    return setting | {"fps": arguments.fps, "frames_per_clip": arguments.frames_per_clip}
+
+
+def check_meta(path, meta, overwrite):
+    """Refuse to add to a folder what was made differently: a UserError names the first field that differs."""
+    if overwrite or not path.exists():
+        return
+    there = divita.read_json(path)
+    for name, value in meta.items():
+        if there.get(name) != value:
+            raise UserError(
+                f"{path.parent}: was made with {name} {there.get(name)}, not {value}; "
+                "give the same options, another --out, or --overwrite to make it again"
+            )
+
+
+def tables_folder(arguments, out):
+    """Return the folder of the clip tables: shots/ for a data folder's first setting, its own for every other."""
+    setting = {"format": divita.FORMAT, **clip_setting(arguments)}
+    folder = out / "shots"
+    if (folder / "meta.json").exists() and divita.read_json(folder / "meta.json") != setting:
+        detector = f"_{arguments.detector}" if arguments.detector == "content" else ""
+        folder = out / f"shots_{arguments.segmentation}{detector}_fps{arguments.fps:g}_fpc{arguments.frames_per_clip}"
+        check_meta(folder / "meta.json", setting, arguments.overwrite)
+    return folder
+
+
+def make_job(arguments, out, videos, wanted):
+    """Take the labels in, look at what is there and return the Job of this rank; name what cannot be prepared."""
+    rank, ranks = divita.ranks()
+    if arguments.overwrite and ranks > 1:
+        folders = ", ".join(str(one.folder) for one in wanted)
+        raise UserError(f"--overwrite is for one process; remove {folders} instead")
+    divita.sweep(out)
+    if rank == 0:
+        take_labels(arguments, out, videos)
+    job = Job(arguments, out, videos, wanted, tables_folder(arguments, out), todo={})
+    there = set() if arguments.overwrite else prepared(job)
+    for mid in sorted(videos)[rank::ranks]:
+        if mid not in there or not is_current(job, mid):
+            job.todo[mid] = videos[mid]
+    record(job, dict.fromkeys(job.todo))  # has not failed any more, until it does again
+    for mid in [mid for mid in job.todo if not can_name_files(mid)]:
+        del job.todo[mid]
+        fail(job, mid, "its name cannot name a trailer's files; rename it")
+    return job
+
+
+def can_name_files(mid):
+    try:
+        divita.check_mid(mid, "")
+    except UserError:
+        return False
+    return len(os.fsencode(mid)) <= 180  # of 255; figures are called after the run too
+
+
+def take_labels(arguments, out, videos):
+    """Copy the labels into the data folder, with splits; say which trailers lack a video and which lack labels."""
+    path = out / "labels.csv"
+
+    def digest(labels):
+        return divita.digest_of(labels.mids, labels.genres, labels.y, labels.splits)
+
+    if arguments.labels:
+        labels = divita.read_labels(arguments.labels)
+        if not path.exists():
+            splits = [f"split{k}" for k in range(labels.splits.shape[1])]
+            rows = np.concatenate([labels.y, labels.splits], 1).tolist()
+            rows = [[mid, *row] for mid, row in zip(labels.mids, rows)]
+            divita.write_csv(path, ["mid", *labels.genres, *splits], rows)
+        elif not path.samefile(arguments.labels) and digest(labels) != digest(divita.read_labels(path)):
+            raise UserError(f"{path}: differs from {arguments.labels}; remove it to have it replaced")
+    elif not path.exists():
+        return
+    mids = divita.read_labels(path).mids
+    if missing := sorted(set(mids) - set(videos)):
+        say(f"{len(missing)} of {len(mids)} labelled trailers have no video and are left out ({listed(missing, 10)})")
+    if unlabelled := [printable(mid) for mid in sorted(set(videos) - set(mids))]:
+        count = f"{len(unlabelled)} of {len(videos)}"
+        say(f"{count} videos have no labels and are prepared all the same ({listed(unlabelled)})")
+
+
+def prepared(job):
+    """Return the trailers of all ranks that have all their files, whatever these were made from."""
+    folders = [(one.folder, ".npy") for one in job.wanted] + [(job.tables, ".csv")]
+    return set(job.videos).intersection(*(mids_in(*folder) for folder in folders))
+
+
+def mids_in(folder, suffix):
+    """Return the trailers whose files are in a folder, none if it is not there or its meta.json is missing."""
+    if not (folder / "meta.json").exists():
+        return set()
+    return {entry.name.removesuffix(suffix) for entry in os.scandir(folder) if entry.name.endswith(suffix)}
+
+
+def is_current(job, mid):
+    """Tell whether a trailer's vectors were made from the film that is there now and from its clip table."""
+    try:
+        source = film_digest(job.videos[mid]), text_digest((job.tables / f"{mid}.csv").read_text())
+    except (OSError, UnicodeDecodeError):
+        return False
+    return all(divita.source_of(one.folder / f"{mid}.npy") == source for one in job.wanted)
+
+
+def film_digest(path, end=2**16):
+    """Return a digest of a file's length, beginning and end, which no two films have in common."""
+    with open(path, "rb") as file:
+        length = file.seek(0, os.SEEK_END)
+        sha = hashlib.sha256(str(length).encode())
+        for start in (0, max(0, length - end)):
+            file.seek(start)
+            sha.update(file.read(end))
+    return sha.hexdigest()[:16]
+
+
+def text_digest(text):
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def build(job):
+    """Build the backbones, refuse folders that others were used for, and write what says how they are filled."""
+    arguments = job.arguments
+    for one in job.wanted:
+        name, clips = one.meta["backbone"], len(job.videos) * CLIPS_PER_TRAILER
+        one.run = divita.extractor(
+            name, one.weights, one.meta["frames"], arguments.batch_size, precision=one.meta["precision"], clips=clips
+        )
+        if one.digest not in (None, one.run.digest):
+            raise UserError(f"{name}: its weights are {one.run.digest}, not those of {arguments.like}, {one.digest}")
+        for key in ("features", "digest", "parameters", "macs_per_clip"):
+            one.meta[key] = getattr(one.run, key)
+        check_meta(one.folder / "meta.json", one.meta, arguments.overwrite)
+    write_meta(job.tables, {"format": divita.FORMAT, **clip_setting(arguments)})
+    for one in job.wanted:
+        if arguments.overwrite and (one.folder / "meta.json").exists():  # no old files among new ones
+            there = divita.read_json(one.folder / "meta.json")
+            alike = all(there.get(name) == value for name, value in one.meta.items())
+            for mid in job.todo if alike else mids_in(one.folder, ".npy"):
+                (one.folder / f"{mid}.npy").unlink(missing_ok=True)
+        write_meta(one.folder, {**one.meta, "clips": job.tables.name, **origin(job)})
+
+
+def origin(job):
+    """Return what meta.json says of where the films are, and whether they are the demo's."""
+    folders = {path.parent for path in job.videos.values()}
+    synthetic = any((folder.parent / "true_cuts.csv").exists() for folder in folders)
+    given = job.arguments.videos
+    videos = None if given is None else [str(Path(path).absolute()) for path in given]
+    return {"videos": videos, "synthetic": synthetic}
+
+
+def write_meta(folder, meta):
+    text = json.dumps(meta, indent=1) + "\n"
+    if not (folder / "meta.json").exists() or (folder / "meta.json").read_text() != text:
+        divita.write_text(folder / "meta.json", text)
+
+
+def fail(job, mid, reason):
+    """Name a trailer that cannot be prepared, on the screen and in failed.csv."""
+    job.failed.add(mid)
+    record(job, {mid: reason})
+    tell(f"{printable(mid)}: failed: {reason}")
+
+
+def record(job, outcomes):
+    """Bring failed.csv up to date with {mid: reason, or None for one that has not failed}."""
+    path = job.out / "failed.csv"
+    present = set(map(printable, job.videos))
+    with divita.locked(job.out):
+        rows = divita.read_table(path)[1] if path.exists() else []
+        reasons = {mid: reason for _, (mid, reason) in rows if mid in present}
+        reasons.update({printable(mid): reason for mid, reason in outcomes.items()})
+        rows = sorted((mid, reason) for mid, reason in reasons.items() if reason)
+        if rows:
+            divita.write_csv(path, ["mid", "reason"], rows)
+        else:
+            path.unlink(missing_ok=True)
+
+
+def printable(mid):
+    return mid if mid.isprintable() else repr(mid)[1:-1]
+
+
+def summary(job):
+    """Say where the results lie and what to do next; return the exit status."""
+    (rank, ranks), torchrun = divita.ranks(), "TORCHELASTIC_RUN_ID" in os.environ
+    made, clips = sums_over_ranks(job) if ranks > 1 and torchrun else (job.made, job.clips)
+    if rank == 0:
+        done, of = len(prepared(job)), f", {made} of them now, {clips} clips"
+        if ranks > 1 and not torchrun:
+            of = f", {made} of them now by this rank, 0 of {ranks}"
+        say(f"{done} of {len(job.videos)} trailers prepared in {job.out}{of}")
+        for one in job.wanted:
+            say(f"  {one.folder}")
+        say(f"  {job.tables}: the clips' times")
+        if (job.out / "contact_sheets").exists():
+            say(f"  {job.out / 'contact_sheets'}: some trailers' shots as pictures")
+        if (job.out / "failed.csv").exists():
+            say(f"  {job.out / 'failed.csv'}: what could not be prepared")
+        say(f"next: {shlex.join(['python', *next_command(job)])}")
+    return 1 if job.failed and not torchrun else 0  # torchrun would take a 1 for a crash
+
+
+def sums_over_ranks(job):
+    """Wait for all of torchrun's ranks; return how many trailers and clips they made together."""
+    rank, ranks = divita.ranks()
+    store, *_ = next(torch.distributed.rendezvous("env://"))
+    store.add("made", job.made)
+    store.add("clips", job.clips)
+    store.set(f"rank {rank}", "has ended")
+    store.wait([f"rank {other}" for other in range(ranks)], datetime.timedelta(days=99))
+    return store.add("made", 0), store.add("clips", 0)
+
+
+def next_command(job):
+    """Return the command that goes on from here, as a list of words."""
+    out, arguments = job.out, job.arguments
+    if arguments.like:
+        run = Path(arguments.like)
+        return ["03_evaluate.py", "--predict", str(out), "--runs", str(run.parent), "--run", run.name]
+    if not (out / "labels.csv").exists():
+        return ["03_evaluate.py", "--predict", str(out)]
+    command = ["02_train.py", "--data", str(out)]
+    usual = divita.representation_name("")
+    if not all(one.folder.name.endswith(usual) for one in job.wanted):
+        for kind in ("image", "video"):
+            names = [one.folder.name for one in job.wanted if one.meta["input"] == kind]
+            command += [f"--{kind}", names[0] if names else "none"]
+    return [*command, "--runs", f"runs/{out.resolve().name}"]
+
+
+# ---- Contact sheets ----
+
+
+def thumbnail(picture):
+    height, width, _ = picture.shape
+    width = min(400, max(40, round(96 * width / height)))
+    return cv2.resize(picture, (width, 96), interpolation=cv2.INTER_LINEAR)
+
+
+def draw_sheet(job, mid, thumbnails, duration):
+    """Draw one frame per shot of one of the first films over a time axis, so that a person sees what was found."""
+    if job.arguments.segmentation != "shots" or mid not in list(job.videos)[: job.arguments.sheets]:
+        return
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    shown, columns = thumbnails[:MOST_ON_SHEET], 6
+    lines = -(-len(shown) // columns)
+    figure = pyplot.figure(figsize=(13, 1.9 + 1.5 * lines), layout="constrained")
+    rows = figure.add_gridspec(1 + lines, columns, height_ratios=[0.8] + [1] * lines)
+    axis = figure.add_subplot(rows[0, :])
+    starts = [start for start, _ in thumbnails]
+    for number, (start, end) in enumerate(zip(starts, [*starts[1:], duration])):
+        axis.axvspan(start, end, color="0.8" if number % 2 else "0.55", linewidth=0)
+        if end - start > duration / 60:
+            axis.text((start + end) / 2, 0.5, number + 1, ha="center", va="center")
+    more = f", the first {len(shown)} shown" if len(shown) < len(thumbnails) else ""
+    axis.set(xlim=(0, duration), yticks=[], xlabel="time (s)")
+    axis.set_title(f"{mid}: {len(thumbnails)} shots in {duration:.1f} s{more}".replace("$", r"\$"))
+    if 1 < len(starts) <= 25:
+        axis.set_xticks([0, *starts[1:], duration], [f"{t:.1f}" for t in [0, *starts[1:], duration]], rotation=60)
+    for number, (start, picture) in enumerate(shown):
+        axis = figure.add_subplot(rows[1 + number // columns, number % columns])
+        axis.imshow(picture)
+        axis.set_title(f"{number + 1}: {start:.2f} s", fontsize=10)
+        axis.axis("off")
+    with divita.written(job.out / "contact_sheets" / f"{mid}.png") as temporary:
+        figure.savefig(temporary, dpi=100)
+    pyplot.close(figure)
+
+
+# ---- The published data set ----
+
+ZENODO = "https://zenodo.org/records/5716410/files"
+LABELS_MD5 = "d730579950345b2c0f9c4a9779bd9d44"
+
+
+def download(names, out):
+    """Fetch the published labels and representations, and unpack them: out/mtgc.csv, out/<name>.zarr."""
+    names = list(divita.PUBLISHED) if names == ["all"] else [name.removesuffix(".zarr") for name in names]
+    for name in names:
+        divita.published_backbone(name)  # refuses an unknown one
+    with divita.locked(out):  # of two processes, the second finds everything there
+        if not ((out / "mtgc.csv").exists() and md5_of(out / "mtgc.csv") == LABELS_MD5):
+            fetch("mtgc.csv", out, LABELS_MD5)
+        for name in names:
+            archive = out / f"{name}.zarr.tar.gz"
+            if not (out / f"{name}.zarr" / ".zgroup").exists():
+                unpack(archive if archive.exists() else fetch(archive.name, out, divita.PUBLISHED[name][1]), out)
+    say(f"the published labels are in {out / 'mtgc.csv'}, the representations beside them:")
+    for name in names:
+        say(f"  {out / name}.zarr")
+    kinds = {divita.find_backbone(divita.published_backbone(name)).input: name for name in names}
+    command = ["python", "02_train.py", "--data", str(out)]
+    for kind in ("image", "video"):
+        command += [f"--{kind}", kinds.get(kind, "none")]
+    say(f"next: {shlex.join([*command, '--runs', f'runs/{out.resolve().name}'])}")
+    return 0
+
+
+def fetch(name, out, md5):
+    """Download a file of the record into a folder and return its path; an earlier attempt is gone on with."""
+    url = f"{os.environ.get('DIVITA_PUBLISHED', ZENODO)}/{name}?download=1"
+    part = out / f"{name}.part"
+    if not (part.exists() and md5_of(part) == md5):  # it may have been interrupted after the last byte
+        fetch_rest(url, part)
+    if (found := md5_of(part)) != md5:
+        part.unlink()
+        raise UserError(f"{url}: its MD5 is {found}, not the published {md5}; removed, run the same command again")
+    return part.replace(out / name)
+
+
+def fetch_rest(url, part):
+    """Download what a partial file lacks; a UserError says why not all of it came, and what came is kept."""
+    have = part.stat().st_size if part.exists() else 0
+    cut = "fewer bytes came than were announced"
+    try:
+        request = urllib.request.Request(url, headers={"Range": f"bytes={have}-"} if have else {})
+        with urllib.request.urlopen(request, timeout=60) as response:
+            have = have if response.status == 206 else 0  # 206: the server goes on where we were, 200: from the start
+            total = have + int(response.headers.get("Content-Length") or 0)
+            bar = tqdm(desc=part.stem, total=total or None, initial=have, unit="B", unit_scale=True)
+            with bar, open(part, "ab" if have else "wb") as file:
+                while block := response.read(2**20):
+                    file.write(block)
+                    bar.update(len(block))
+        if part.stat().st_size >= total:
+            return
+    except urllib.error.HTTPError as error:
+        if error.code == 416:  # longer than the file that the server has
+            part.unlink()
+        raise UserError(f"{url}: {error.code} {error.reason}; try again later, what is here is gone on with") from None
+    except (OSError, http.client.HTTPException) as error:
+        if getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        cut = divita.one_line(error)
+    raise UserError(f"{url}: the connection was cut ({cut}); the same command goes on where it was")
+
+
+def md5_of(path):
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "md5").hexdigest()
+
+
+def unpack(archive, out):
+    """Unpack <name>.tar.gz, which holds the folder <name>, and remove it. Nothing is written outside `out`."""
+    name = archive.name.removesuffix(".tar.gz")
+    folder = out / f".unpacking-{name}"
+    shutil.rmtree(folder, ignore_errors=True)
+    try:
+        with tarfile.open(archive) as tar:  # the filter refuses ../, absolute paths, links to the outside, devices
+            tar.extractall(folder, tqdm(tar, f"unpacking {name}", unit="file"), filter="data")
+        if not (folder / name / ".zgroup").exists():
+            raise UserError(f"{archive}: holds no {name}; remove it and run the same command again")
+        (folder / name).replace(out / name)
+        archive.unlink()
+    except (tarfile.TarError, EOFError, zlib.error) as error:
+        raise UserError(f"{archive}: cannot be unpacked ({divita.one_line(error)}); remove it") from None
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
 
 # ---- The demo data set ----
 
@@ -145,25 +1163,28 @@ GENRES = {  # what a frame shows, how the camera moves: three genres are told by
 def make_demo(out, workers):
     """Make the synthetic demo data set in the folder `out`: the same files whatever the number of `workers`.
 
-    Writes labels.csv, true_cuts.csv (mid, frame: the first frame of each shot but the first) and
-    videos/<mid>.mp4; a video that is there already is kept.
+    Writes true_cuts.csv (mid, frame: the first frame of each shot but the first), labels.csv and videos/<mid>.mp4;
+    what is there already is kept. A folder that holds something else is a UserError: it is not the demo's.
     """
-    videos = Path(out) / "videos"
-    videos.mkdir(parents=True, exist_ok=True)
+    if divita.ranks()[1] > 1:
+        raise UserError("the demo is for one process; make it without torchrun, or give --videos")
     y, splits = demo_labels()
     mids = [f"demo{i:03d}" for i in range(len(y))]
     edits = [demo_edit(i, np.flatnonzero(row)) for i, row in enumerate(y)]
-    with divita.written(videos.parent / "labels.csv") as temporary:
-        rows = [["mid", *GENRES, "split0", "split1", "split2"]]
-        rows += [[mid, *labels, *parts] for mid, labels, parts in zip(mids, y, splits)]
-        temporary.write_text("".join(",".join(map(str, row)) + "\n" for row in rows))
-    with divita.written(videos.parent / "true_cuts.csv") as temporary:
-        cuts = [(mid, cut) for mid, edit in zip(mids, edits) for cut in np.cumsum([n for _, n in edit])[:-1]]
-        temporary.write_text("mid,frame\n" + "".join(f"{mid},{cut}\n" for mid, cut in cuts))
-    jobs = [(videos / f"{mid}.mp4", i, edit) for i, (mid, edit) in enumerate(zip(mids, edits))]
+    cuts = [(mid, cut) for mid, edit in zip(mids, edits) for cut in np.cumsum([n for _, n in edit])[:-1]]
+    text = "mid,frame\n" + "".join(f"{mid},{cut}\n" for mid, cut in cuts)
+    true_cuts, labels = out / "true_cuts.csv", out / "labels.csv"
+    others = [path for path in out.iterdir() if not path.name.startswith(".")] if out.exists() else []
+    if others and not (true_cuts.exists() and true_cuts.read_text() == text):
+        raise UserError(f"{out}: holds something else than the demo; say with --videos where the films are")
+    divita.write_text(true_cuts, text)  # first: from now on the folder is the demo's
+    if not labels.exists():
+        header = ["mid", *GENRES, "split0", "split1", "split2"]
+        divita.write_csv(labels, header, [[mid, *row, *parts] for mid, row, parts in zip(mids, y, splits)])
+    jobs = [(out / "videos" / f"{mid}.mp4", i, edit) for i, (mid, edit) in enumerate(zip(mids, edits))]
     jobs = [job for job in jobs if not job[0].exists()]
-    with FORK.Pool(workers) as pool:
-        for _ in tqdm(pool.imap_unordered(film, jobs), "demo trailers", len(jobs), unit="trailer"):
+    with ThreadPoolExecutor(workers) as pool:
+        for _ in tqdm(pool.map(film, jobs), "demo trailers", len(jobs), unit="trailer", disable=not jobs):
             pass
 
 
@@ -207,6 +1228,8 @@ def film(job):
             for frame in shoot(paint(picture, hue, dark, rng), camera, frames, rng):
                 writer.write(frame)
         writer.release()
+        if cv2.VideoCapture(str(temporary)).get(cv2.CAP_PROP_FRAME_COUNT) != sum(frames for _, frames in edit):
+            raise UserError(f"{path}: cannot be written whole; make room on the disk and run the same command again")
 
 
 def paint(picture, hue, dark, rng):
@@ -281,1009 +1304,6 @@ def shoot(canvas, camera, frames, rng):
         flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
         frame = cv2.warpAffine(canvas, view, DEMO_SIZE, flags=flags, borderMode=cv2.BORDER_REFLECT)
         yield cv2.convertScaleAbs(frame, alpha=light[i])
-
-
-# ---- The published data set ----
-
-ZENODO = "https://zenodo.org/records/5716410/files"
-LABELS_MD5 = "d730579950345b2c0f9c4a9779bd9d44"
-
-
-def download(names, out):
-    """Fetch the published labels and representations, and unpack them: out/mtgc.csv, out/<name>.zarr."""
-    names = list(divita.PUBLISHED) if names == ["all"] else [name.removesuffix(".zarr") for name in names]
-    for name in names:
-        divita.published_backbone(name)  # refuses an unknown one
-    with divita.locked(out):  # of two processes, the second finds everything there
-        if not ((out / "mtgc.csv").exists() and md5_of(out / "mtgc.csv") == LABELS_MD5):
-            fetch("mtgc.csv", out, LABELS_MD5)
-        for name in names:
-            archive = out / f"{name}.zarr.tar.gz"
-            if not (out / f"{name}.zarr" / ".zgroup").exists():
-                unpack(archive if archive.exists() else fetch(archive.name, out, divita.PUBLISHED[name][1]), out)
-    print(f"the published labels are in {out / 'mtgc.csv'}, the representations beside them:")
-    for name in names:
-        print(f"  {out / name}.zarr")
-    kinds = {divita.find_backbone(divita.published_backbone(name)).input: name for name in names}
-    chosen = " ".join(f"--{kind} {kinds.get(kind, 'none')}" for kind in ("image", "video"))
-    print(f"next: python 02_train.py --data {out} {chosen} --runs runs/{out.resolve().name}")
-    return 0
-
-
-def fetch(name, out, md5):
-    """Download a file of the record into a folder and return its path; an earlier attempt is gone on with."""
-    url = f"{os.environ.get('DIVITA_PUBLISHED', ZENODO)}/{name}?download=1"
-    part = out / f"{name}.part"
-    have = part.stat().st_size if part.exists() else 0
-    try:
-        request = urllib.request.Request(url, headers={"Range": f"bytes={have}-"} if have else {})
-        with urllib.request.urlopen(request, timeout=60) as response:
-            have = have if response.status == 206 else 0  # 206: the server goes on where we were, 200: from the start
-            total = have + int(response.headers.get("Content-Length") or 0)
-            bar = tqdm(desc=name, total=total or None, initial=have, unit="B", unit_scale=True)
-            with bar, open(part, "ab" if have else "wb") as file:
-                while block := response.read(2**20):
-                    file.write(block)
-                    bar.update(len(block))
-        cut = total > part.stat().st_size
-    except urllib.error.HTTPError as error:
-        part.unlink(missing_ok=True)  # such as 416: there is nothing to go on with
-        raise UserError(f"{url}: {error.code} {error.reason}; fetch it in another way, or try again later") from None
-    except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise
-        cut = divita.one_line(error)
-    except http.client.HTTPException as error:
-        cut = divita.one_line(error)
-    if cut:
-        why = f" ({cut})" if isinstance(cut, str) else ""
-        raise UserError(f"{url}: the connection was cut{why}; the same command goes on where it was")
-    if (found := md5_of(part)) != md5:
-        part.unlink()
-        raise UserError(f"{url}: its MD5 is {found}, not the published {md5}; removed, run the same command again")
-    return part.replace(out / name)
-
-
-def md5_of(path):
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "md5").hexdigest()
-
-
-def unpack(archive, out):
-    """Unpack <name>.tar.gz, which holds the folder <name>, and remove it. Nothing is written outside `out`."""
-    name = archive.name.removesuffix(".tar.gz")
-    folder = out / f".unpacking-{name}"
-    shutil.rmtree(folder, ignore_errors=True)
-    try:
-        with tarfile.open(archive) as tar:
-            for member in tqdm(tar, desc=f"unpacking {name}", unit="file"):
-                tar.extract(member, folder, filter="data")  # refuses ../, absolute paths, links to the outside, devices
-        if not (folder / name / ".zgroup").exists():
-            raise UserError(f"{archive}: holds no {name}; remove it and run the same command again")
-        (folder / name).replace(out / name)
-        archive.unlink()
-    except (tarfile.TarError, EOFError, zlib.error) as error:
-        raise UserError(f"{archive}: cannot be unpacked ({divita.one_line(error)}); remove it") from None
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
-
-
-# ---- Which videos ----
-
-
-def find_videos(folder):
-    """Return {mid: path} of a folder's videos, sorted; two videos with one mid are a UserError."""
-    try:
-        paths = sorted(Path(folder).absolute().iterdir())
-    except OSError as error:
-        raise UserError(f"{folder}: cannot be read as a folder of videos ({error.strerror})") from None
-    paths = [path for path in paths if not path.name.startswith(".")]
-    videos = {}
-    for path in [path for path in paths if path.suffix.lower() in divita.SUFFIXES]:
-        if path.stem in videos:
-            raise UserError(f"{path}: {videos[path.stem].name} has the same mid; rename or remove one of the two")
-        videos[path.stem] = path
-    if not videos:
-        raise UserError(f"{folder}: no videos there; a video's name ends in one of {' '.join(divita.SUFFIXES)}")
-    others = [path.name for path in paths if path.suffix.lower() not in divita.SUFFIXES]
-    if others and divita.ranks()[0] == 0:
-        print(f"{folder}: {len(others)} files left out that are no videos by their suffix ({listed(others)})")
-    return videos
-
-
-def listed(names):
-    return ", ".join(names[:3]) + (", ..." if len(names) > 3 else "")
-
-
-def take_labels(arguments, videos):
-    """Copy the labels into the data folder, with splits; say which trailers lack a video and which lack labels."""
-    labels = divita.read_labels(arguments.labels)
-    genres, splits = list(labels.genres), [f"split{k}" for k in range(labels.splits.shape[1])]
-    rows = np.concatenate([labels.y, labels.splits], 1).tolist()
-    path = Path(arguments.out) / "labels.csv"
-    if not (path.exists() and path.samefile(arguments.labels)):
-        divita.write_csv(path, ["mid", *genres, *splits], [[mid, *row] for mid, row in zip(labels.mids, rows)])
-    if missing := sorted(set(labels.mids) - set(videos)):
-        print(f"{len(missing)} of {len(labels.mids)} labelled trailers have no video and are left out", end="")
-        print(f" ({listed(missing)})")
-    if unlabelled := sorted(set(videos) - set(labels.mids)):
-        print(f"{len(unlabelled)} of {len(videos)} videos have no labels and are prepared all the same", end="")
-        print(f" ({listed([repr(mid)[1:-1] for mid in unlabelled])})")
-
-
-# ---- A video's frames ----
-
-
-class VideoError(Exception):
-    """Why a video cannot be prepared, in a few words."""
-
-
-class Clock:
-    """Turns timestamps as a container gives them into times that increase, in seconds since the first frame.
-
-    A timestamp that is missing, stands still, jumps back or leaps ahead is replaced by one frame's duration. After a
-    jump that lasts (two recordings joined), the times go on from where they were.
-    """
-
-    def __init__(self, fps):
-        self.step = 1 / sane_rate(fps)
-        self.now = None
-
-    def __call__(self, timestamp):
-        if self.now is None:
-            self.now, self.offset, self.detour = 0.0, -timestamp, -timestamp
-            return self.now
-        for offset in (self.offset, self.detour):
-            if 0 < timestamp + offset - self.now <= LONGEST_FRAME:
-                self.now, self.offset = timestamp + offset, offset
-                return self.now
-        self.now += self.step
-        self.detour = self.now - timestamp
-        return self.now
-
-
-def sane_rate(fps):
-    """Return the frame rate that a header claims, 24 where the claim is absurd."""
-    return fps if 1 <= fps <= 240 else 24.0
-
-
-class Frame:
-    """A frame of a video: its number, its time in seconds, and its picture once somebody looks at it."""
-
-    def __init__(self, number, time, capture):
-        self.number, self.time, self.capture, self.views = number, time, capture, {}
-
-    @functools.cached_property
-    def picture(self):
-        """The whole picture, uint8 BGR (H, W, 3), or None; to be looked at before the next frame is read."""
-        ok, picture = self.capture.retrieve()
-        return picture if ok else None
-
-    @property
-    def damaged(self):
-        return self.picture is None and not self.views
-
-    def view(self, look):
-        """Return look(picture) as RGB, made once. Channels are turned here, where there are few pixels left."""
-        if look not in self.views:
-            self.views[look] = cv2.cvtColor(look(self.picture), cv2.COLOR_BGR2RGB)
-        return self.views[look]
-
-    def keep_only(self, looks):
-        """Make these views now and let go of the picture, which needs a hundred times the memory."""
-        for look in looks:
-            self.view(look)
-        self.picture = None
-
-
-def open_video(path):
-    """Return an open cv2.VideoCapture; a VideoError says why there is none.
-
-    FFmpeg decodes with one thread: with more, damaged files decode differently each time. Videos are decoded side by
-    side instead.
-    """
-    try:
-        if not path.is_file():
-            raise VideoError("a broken link" if path.is_symlink() else "not a file")
-        with open(path, "rb") as file:
-            if not file.read(1):
-                raise VideoError("an empty file")
-    except OSError as error:
-        raise VideoError(f"cannot be read ({error.strerror})") from None
-    capture = cv2.VideoCapture(str(path), cv2.CAP_FFMPEG, [cv2.CAP_PROP_N_THREADS, 1])
-    if not capture.isOpened():
-        raise VideoError("no video in it that can be decoded")
-    return capture
-
-
-def read_frames(capture, alive):
-    """Yield the Frames of a video, calling alive() for each."""
-    clock = Clock(capture.get(cv2.CAP_PROP_FPS))
-    number = 0
-    while any(capture.grab() for _ in range(5)):  # past a few damaged packets
-        alive()
-        yield Frame(number, clock(capture.get(cv2.CAP_PROP_POS_MSEC) / 1000), capture)
-        number += 1
-
-
-# ---- Shots ----
-
-
-def reduced(picture, size):
-    """Resize a picture to (width, height) by linear interpolation, as PySceneDetect does, to the last digit: where that
-    comes to picking the pixels in the middle, they are picked, in half the time."""
-    height, width, _ = picture.shape
-    middle = all(whole % part == 0 and whole // part % 2 for whole, part in zip((width, height), size))
-    return cv2.resize(picture, size, interpolation=cv2.INTER_NEAREST_EXACT if middle else cv2.INTER_LINEAR)
-
-
-def frame_score(detector, _, picture):
-    """Return how much a picture differs from the one before: what PySceneDetect's detectors compute, to the last digit,
-    by OpenCV, for speed."""
-    last, detector._last_frame = detector._last_frame, cv2.cvtColor(picture, cv2.COLOR_BGR2HSV)
-    if last is None:
-        return 0.0
-    height, width, _ = picture.shape
-    distances = cv2.sumElems(cv2.absdiff(detector._last_frame, last))[:3]  # of hue, saturation and value
-    return sum(distance / (height * width) for distance in distances) / 3
-
-
-def find_shots(frames, rate, name, looks, always):
-    """Yield (frame, whether it starts a shot), with the cuts that PySceneDetect's SceneManager finds.
-
-    The detector knows of a cut some frames late, so that many frames wait; only the last few wait as whole pictures.
-    Views wanted of nearly every frame (`always`) are made at once, while the picture is in the processor's cache.
-    """
-    kind = {"adaptive": scenedetect.AdaptiveDetector, "content": scenedetect.ContentDetector}[name]
-    detector = kind(min_scene_len=SHORTEST_SHOT)
-    detector._calculate_frame_score = functools.partial(frame_score, detector)
-    microsecond, rate = Fraction(1, 10**6), Fraction(sane_rate(rate)).limit_denominator(1001)
-    zero = scenedetect.FrameTimecode(0, rate)  # the others take the rate from it, which is faster
-    waiting, cuts, size = collections.deque(), set(), None
-    for frame in frames:
-        if frame.damaged:
-            continue
-        if size is None:
-            height, width, _ = frame.picture.shape
-            factor = scenedetect.scene_manager.compute_downscale_factor(max(width, height))
-            size = max(1, round(width / factor)), max(1, round(height / factor))
-        frame.tick = round(frame.time * 10**6)
-        timecode = scenedetect.FrameTimecode(timecode=Timecode(frame.tick, microsecond), fps=zero)
-        for look in always:  # first, as they read every pixel
-            frame.view(look)
-        cuts.update(cut.pts for cut in detector.process_frame(timecode, reduced(frame.picture, size)))
-        waiting.append(frame)
-        if len(waiting) > 4 and waiting[-4].picture is not None:
-            waiting[-4].keep_only(looks)
-        if len(waiting) > detector.event_buffer_length:
-            first = waiting.popleft()
-            yield first, first.tick in cuts
-    for frame in waiting:
-        yield frame, frame.tick in cuts
-
-
-# ---- Clips ----
-
-
-@dataclass(frozen=True)
-class Plan:
-    """How videos become clips, and what of a clip the backbones want to see."""
-
-    segmentation: str
-    detector: str
-    fps: float
-    frames_per_clip: int
-    looks: tuple  # functions of a picture, each making frames for one or more backbones
-    inputs: tuple  # (index of a look, frames): which frames of a clip one or more backbones want
-    ahead: bool = False  # whether to decode in a thread of its own: for the last few videos, if cores are left over
-
-    def looks_at_all(self, rate):
-        """Return the looks that are wanted of nearly every frame of a video of this frame rate."""
-        if self.fps < 0.9 * rate:
-            return []
-        return [self.looks[look] for look, frames in self.inputs if frames == self.frames_per_clip]
-
-
-def positions(frames, frames_per_clip):
-    """Return which of a clip's frames are seen: `frames` of them, evenly spaced."""
-    return [int((i + 0.5) * frames_per_clip / frames) for i in range(frames)]
-
-
-def thumbnail(picture):
-    height, width, _ = picture.shape
-    width = min(400, max(40, round(96 * width / height)))
-    return cv2.resize(picture, (width, 96), interpolation=cv2.INTER_LINEAR)
-
-
-class Shot:
-    """Cuts one shot into clips.
-
-    Target frame k is due k / fps seconds after the shot's start. A frame is taken for the target frame nearest to it
-    in time, the first one if there are several, and stays until the next is taken.
-    """
-
-    def __init__(self, number, frame, plan):
-        self.number, self.start, self.plan = number, frame.time, plan
-        self.wanted = [(plan.looks[look], positions(n, plan.frames_per_clip)) for look, n in plan.inputs]
-        self.length = 0  # target frames so far
-        self.shown = self.thumbnail = None
-
-    def add(self, frame):
-        """Take a source frame; yield the clips that it completes."""
-        due = round((frame.time - self.start) * self.plan.fps)
-        if due >= self.length and not frame.damaged:
-            yield from self.show_until(due)
-            self.shown = frame
-            yield from self.show_until(due + 1)
-
-    def end(self, time):
-        """Yield the last clip, if the shot ends at `time` and at least half of it is there or it is the only one."""
-        length = max(self.length, round((time - self.start) * self.plan.fps))
-        clips = max(1, (length + self.plan.frames_per_clip // 2) // self.plan.frames_per_clip)
-        yield from self.show_until(clips * self.plan.frames_per_clip, time)
-
-    def show_until(self, length, end=float("inf")):
-        """Show the current frame up to target frame number `length`; yield the clips that become full."""
-        per_clip = self.plan.frames_per_clip
-        while self.length < length:
-            position = self.length % per_clip
-            if position == 0:
-                self.first, self.pictures = self.shown.number, [[] for _ in self.wanted]
-            for (look, seen), pictures in zip(self.wanted, self.pictures):
-                if position in seen:
-                    pictures.append(self.shown.view(look))
-            if self.length == per_clip // 2:
-                self.thumbnail = self.shown.view(thumbnail)
-            self.length += 1
-            if position == per_clip - 1:
-                start = self.start + (self.length - per_clip) / self.plan.fps
-                stop = min(start + per_clip / self.plan.fps, end)
-                row = (self.number, self.first, self.shown.number + 1, round(start, 6), round(stop, 6))
-                yield row, [np.stack(pictures) for pictures in self.pictures]
-
-
-def read_clips(path, plan, alive):
-    """Decode a video once and yield ("clip", number, [uint8 (T, S, S, 3) per input of the plan]) for each clip, then
-    ("end", rows of the clip table, [(time, thumbnail) per shot], seconds, a remark or None)."""
-    capture = open_video(path)
-    frames, rate = read_frames(capture, alive), capture.get(cv2.CAP_PROP_FPS)
-    if plan.segmentation == "shots":
-        if plan.ahead:
-            frames = in_background((frame for frame in frames if not frame.damaged), FRAMES_AHEAD)
-        sequence = find_shots(frames, rate, plan.detector, (*plan.looks, thumbnail), plan.looks_at_all(rate))
-    else:
-        sequence = ((frame, False) for frame in frames)
-    rows, thumbnails, shot, frame = [], [], None, None
-
-    def end(shot, time):
-        yield from numbered(shot.end(time), rows)
-        thumbnails.append((shot.start, shot.thumbnail if len(thumbnails) < MOST_ON_SHEET else None))
-
-    for frame, starts in sequence:
-        if shot is None or starts:
-            if frame.damaged:
-                continue
-            if shot:
-                yield from end(shot, frame.time)
-            shot = Shot(len(thumbnails), frame, plan)
-        yield from numbered(shot.add(frame), rows)
-    if shot is None:
-        raise VideoError("not one frame can be decoded")
-    duration = frame.time + (frame.time / frame.number if frame.number else 1 / sane_rate(rate))
-    yield from end(shot, duration)
-    yield "end", rows, thumbnails, duration, shortening(capture, duration)
-
-
-def numbered(clips, rows):
-    for row, arrays in clips:
-        rows.append((len(rows), *row))
-        yield "clip", len(rows) - 1, arrays
-
-
-def shortening(capture, duration):
-    """Return a remark if less of a video could be decoded than its header promises, else None."""
-    promised = capture.get(cv2.CAP_PROP_FRAME_COUNT) / sane_rate(capture.get(cv2.CAP_PROP_FPS))
-    if promised * 0.97 - 0.5 > duration and promised < 24 * 3600:
-        return f"only {duration:.1f} s of {promised:.1f} s can be decoded; they are used"
-    return None
-
-
-# ---- Decoding processes ----
-
-
-def start_decoding(requests, other_end, plan):
-    """Be the process that starts the decoding processes: sent a connection's descriptor, it answers with a process's
-    number.
-
-    A process forked from one with threads may hang, so this one is forked before there are any.
-    """
-    signal.set_wakeup_fd(-1)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent ends this process
-    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody waits for a decoding process
-    end_with_parent()
-    os.dup2(os.open(os.devnull, os.O_WRONLY), 2)  # FFmpeg's messages; one line of ours says what is wrong
-    torch.set_num_threads(1)
-    other_end.close()  # so that it is seen when the parent closes it
-    while descriptors := socket.recv_fds(requests, 1, 1)[1]:
-        process = os.fork()
-        if process == 0:
-            requests.close()
-            end_with_parent()
-            with contextlib.suppress(EOFError, OSError):  # the parent has closed the connection
-                decode(Connection(descriptors[0]), plan)
-            os._exit(0)
-        os.close(descriptors[0])
-        requests.sendall(process.to_bytes(8))
-
-
-def end_with_parent():
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
-
-
-def decode(connection, plan):
-    """Be a decoding process: take paths from the connection, send back what read_clips() yields or ("failed", why)."""
-    spoken, one_at_a_time = time.monotonic(), threading.Lock()
-
-    def send(message):  # by two threads, where frames are read ahead
-        nonlocal spoken
-        with one_at_a_time:
-            connection.send(message)
-            spoken = time.monotonic()
-
-    def alive():
-        if time.monotonic() > spoken + 0.2:
-            send(("alive",))
-
-    while True:
-        path = connection.recv()
-        try:
-            for message in read_clips(path, plan, alive):
-                send(message)
-        except VideoError as error:
-            send(("failed", str(error)))
-        except (cv2.error, MemoryError, ValueError) as error:
-            send(("failed", f"cannot be decoded ({divita.one_line(error)})"))
-
-
-class Decoder:
-    """A decoding process and the video that it works on."""
-
-    def __init__(self, requests):
-        self.connection, theirs = multiprocessing.Pipe()
-        socket.send_fds(requests, [b"+"], [theirs.fileno()])
-        theirs.close()
-        self.process = int.from_bytes(requests.recv(8))
-        self.mid, self.silence, self.died = None, 0.0, False
-
-    def receive(self):
-        """Return the next message, which is that the video failed if the process died."""
-        try:
-            return self.connection.recv()
-        except (EOFError, OSError):
-            self.died = True
-            return "failed", "its decoding ended the process"
-
-    def stop(self):
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(self.process, signal.SIGKILL)
-        self.connection.close()
-
-
-def decoding(plan):
-    """Return the socket that Decoders are asked for over; to be called before any thread is started."""
-    ours, theirs = socket.socketpair()
-    FORK.Process(target=start_decoding, args=(theirs, ours, plan), daemon=True).start()
-    theirs.close()
-    return ours
-
-
-def decode_all(videos, requests, workers, patience):
-    """Decode videos, {mid: path}, in as many processes as `workers`; yield (mid, *what decode() sends).
-
-    A process that dies, or is silent for longer than `patience` seconds while it could speak, is replaced, and its
-    video has failed.
-    """
-    left = collections.deque(videos.items())
-    decoders = [Decoder(requests) for _ in range(min(workers, len(left)))]
-    try:
-        while True:
-            for decoder in decoders:
-                if decoder.mid is None and left:
-                    decoder.mid, path = left.popleft()
-                    with contextlib.suppress(OSError):  # it died meanwhile, as receive() will tell
-                        decoder.connection.send(path)
-            busy = {decoder.connection: decoder for decoder in decoders if decoder.mid is not None}
-            if not busy:
-                return
-            before = time.monotonic()
-            ready = wait(list(busy), timeout=min(1.0, patience))
-            waited = time.monotonic() - before
-            for connection, decoder in busy.items():
-                decoder.silence = 0.0 if connection in ready else decoder.silence + waited
-                message = decoder.receive() if connection in ready else None
-                if decoder.silence > patience:
-                    message = "failed", f"no frame in {patience:g} s of decoding"
-                if message is None or message[0] == "alive":
-                    continue
-                yield decoder.mid, *message
-                if message[0] != "clip":
-                    decoder.mid = None
-                if decoder.died or decoder.silence > patience:
-                    decoder.stop()
-                    decoders[decoders.index(decoder)] = Decoder(requests)
-    finally:
-        for decoder in decoders:
-            decoder.stop()
-        requests.close()
-
-
-def in_background(items, ahead):
-    """Run a generator in a thread from now on; return a generator of its items, of which up to `ahead` wait."""
-    items_ahead, places, stop = queue.SimpleQueue(), queue.SimpleQueue(), threading.Event()
-    for _ in range(ahead):  # a queue.Queue bounds itself, but for a film's frames it is too slow
-        places.put(None)
-
-    def put(item):
-        while not stop.is_set():
-            with contextlib.suppress(queue.Empty):
-                places.get(timeout=0.1)
-                return items_ahead.put(item)
-
-    def work():
-        try:
-            with contextlib.closing(items):
-                for item in items:
-                    put((item, None))
-                    if stop.is_set():
-                        return
-            put((None, None))
-        except BaseException as error:
-            put((None, error))
-
-    def read():
-        try:
-            yield  # here it is from now on, so that close() gets to what follows below
-            while True:
-                item, error = items_ahead.get()
-                places.put(None)
-                if error:
-                    raise error
-                if item is None:
-                    return
-                yield item
-        finally:
-            stop.set()
-            thread.join()
-
-    thread = threading.Thread(target=work, daemon=True)
-    thread.start()
-    reader = read()
-    next(reader)
-    return reader
-
-
-# ---- Representations ----
-
-
-@dataclass
-class Wanted:
-    """A representation to be made: its folder, what meta.json will say of it, and where its clips come from."""
-
-    folder: Path
-    meta: dict  # what is known before the backbone is built
-    weights: str | Path
-    look: tuple  # the fields of the backbone that decide about its preprocessing
-    run: object = None  # divita.Extractor
-
-
-def wanted_representations(arguments, weights):
-    """Return the Wanted that the command line asks for; a UserError names what does not exist."""
-    wanted = []
-    for kind, names in (("image", arguments.image), ("video", arguments.video)):
-        for name in dict.fromkeys(names if names != ["none"] else []):
-            backbone = divita.find_backbone(name)
-            if backbone.input != kind:
-                raise UserError(f"--{kind} {name}: it is for --{backbone.input}")
-            wanted.append(one_wanted(arguments, backbone, weights[name]))
-    if not wanted:
-        raise UserError("--image none --video none: nothing to make; name at least one backbone")
-    return wanted
-
-
-def one_wanted(arguments, backbone, weights):
-    setting = arguments.segmentation, arguments.fps, arguments.frames_per_clip
-    name = divita.representation_name(backbone.name, *setting)
-    frames = arguments.frames_per_clip
-    if backbone.input == "image":
-        frames = arguments.image_frames or frames
-        if frames > arguments.frames_per_clip:
-            raise UserError(f"--image-frames {frames}: a clip has only {arguments.frames_per_clip} frames")
-    meta = {"format": divita.FORMAT, "representation": name, "input": backbone.input, "backbone": backbone.name}
-    meta |= {"weights": "file" if isinstance(weights, Path) else weights, **clip_setting(arguments), "frames": frames}
-    meta |= {"input_size": backbone.size, "precision": arguments.precision}
-    if isinstance(weights, Path):
-        with open(weights, "rb") as file:
-            meta["file"] = f"sha256:{hashlib.file_digest(file, 'sha256').hexdigest()}"
-    look = backbone.size, backbone.resize, backbone.interpolation, backbone.antialias
-    return Wanted(Path(arguments.out) / name, meta, weights, look)
-
-
-def clip_setting(arguments):
-    """Return the part of meta.json that says how videos became clips."""
-    detector = arguments.detector if arguments.segmentation == "shots" else None
-    setting = {"segmentation": arguments.segmentation, "detector": detector}
-    return setting | {"fps": arguments.fps, "frames_per_clip": arguments.frames_per_clip}
-
-
-def chosen_weights(arguments):
-    """Return {backbone's name: "pretrained", "random" or a checkpoint's path} from --weights."""
-    names = [name for name in arguments.image + arguments.video if name != "none"]
-    given = arguments.weights or []
-    weights = dict.fromkeys(names, "pretrained")
-    if arguments.videos is None and not given:
-        weights |= {name: "random" for name in names if name not in DEMO_PRETRAINED}
-    for word in given:
-        name, equals, file = word.rpartition("=")
-        if word in ("pretrained", "random"):
-            weights = {name: weights[name] if isinstance(weights[name], Path) else word for name in names}
-        elif not equals or name not in names:
-            raise UserError(f"--weights {word}: neither pretrained, random nor NAME=FILE of {', '.join(names)}")
-        elif not Path(file).is_file():
-            raise UserError(f"--weights {word}: there is no file {file}")
-        else:
-            weights[name] = Path(file)
-    return weights
-
-
-def check_meta(path, meta, overwrite):
-    """Refuse to add to a folder what was made differently: a UserError names the first field that differs."""
-    if overwrite or not path.exists():
-        return
-    there = divita.read_json(path)
-    for name, value in meta.items():
-        if there.get(name) != value:
-            raise UserError(
-                f"{path.parent}: was made with {name} {there.get(name)}, not {value}; "
-                "give the same options, another --out, or --overwrite to make it again"
-            )
-
-
-def tables_folder(arguments):
-    """Return the folder of the clip tables: shots/ for a data folder's first setting, its own for every other."""
-    out, setting = Path(arguments.out), {"format": divita.FORMAT, **clip_setting(arguments)}
-    first = out / "shots"
-    if not (first / "meta.json").exists() or divita.read_json(first / "meta.json") == setting:
-        folder = first
-    else:
-        folder = out / f"shots_{arguments.segmentation}_fps{arguments.fps:g}_fpc{arguments.frames_per_clip}"
-        check_meta(folder / "meta.json", setting, arguments.overwrite)
-    return folder, setting
-
-
-def write_meta(folder, meta):
-    folder.mkdir(parents=True, exist_ok=True)
-    text = json.dumps(meta, indent=1) + "\n"
-    if not (folder / "meta.json").exists() or (folder / "meta.json").read_text() != text:
-        divita.write_text(folder / "meta.json", text)
-
-
-def done_mids(folder, suffix):
-    """Return the trailers whose files are in a folder, none if it is not there or its meta.json is missing."""
-    if not (folder / "meta.json").exists():
-        return set()
-    return {entry.name.removesuffix(suffix) for entry in os.scandir(folder) if entry.name.endswith(suffix)}
-
-
-class Batches:
-    """Gathers clips of any trailers until a batch is full, and hands each clip's vector to its trailer."""
-
-    def __init__(self, wanted, size):
-        self.wanted, self.size, self.clips = wanted, size, []
-
-    def add(self, trailer, number, array):
-        self.clips.append((trailer, number, array))
-        return self.flush() if len(self.clips) == self.size else []
-
-    def flush(self):
-        """Run the backbone over what is there; return the trailers that got a vector."""
-        clips, self.clips = self.clips, []
-        if clips:
-            vectors = self.wanted.run(np.stack([array for _, _, array in clips]))  # (N, T, S, S, 3) -> (N, F)
-            for (trailer, number, _), vector in zip(clips, vectors):
-                trailer.vectors[self.wanted.folder][number] = vector
-        return [trailer for trailer, _, _ in clips]
-
-
-@dataclass(eq=False)
-class Trailer:
-    """What has been found out about a trailer so far."""
-
-    mid: str
-    vectors: dict = field(default_factory=lambda: collections.defaultdict(dict))  # {folder: {clip: vector (F)}}
-    rows: list | None = None  # of the clip table, once decoding has ended
-
-    def complete(self, folders):
-        return self.rows is not None and all(len(self.vectors[folder]) == len(self.rows) for folder in folders)
-
-
-# ---- Contact sheets ----
-
-
-def draw_sheet(path, mid, thumbnails, duration):
-    """Draw one frame per shot over a time axis with the cuts, so that a person sees what was found."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
-
-    shown, columns = thumbnails[:MOST_ON_SHEET], 6
-    lines = -(-len(shown) // columns)
-    figure = pyplot.figure(figsize=(13, 1.9 + 1.5 * lines), layout="constrained")
-    rows = figure.add_gridspec(1 + lines, columns, height_ratios=[0.8] + [1] * lines)
-    axis = figure.add_subplot(rows[0, :])
-    starts = [start for start, _ in thumbnails]
-    for number, (start, end) in enumerate(zip(starts, [*starts[1:], duration])):
-        axis.axvspan(start, end, color="0.8" if number % 2 else "0.55", linewidth=0)
-        if end - start > duration / 60:
-            axis.text((start + end) / 2, 0.5, number + 1, ha="center", va="center")
-    more = f", the first {len(shown)} shown" if len(shown) < len(thumbnails) else ""
-    axis.set(xlim=(0, duration), yticks=[], xlabel="time (s)")
-    axis.set_title(f"{mid}: {len(thumbnails)} shots in {duration:.1f} s{more}".replace("$", r"\$"))
-    if 1 < len(starts) <= 25:
-        axis.set_xticks([0, *starts[1:], duration], [f"{t:.1f}" for t in [0, *starts[1:], duration]], rotation=60)
-    for number, (start, picture) in enumerate(shown):
-        axis = figure.add_subplot(rows[1 + number // columns, number % columns])
-        axis.imshow(picture)
-        axis.set_title(f"{number + 1}: {start:.2f} s", fontsize=10)
-        axis.axis("off")
-    with divita.written(path) as temporary:
-        figure.savefig(temporary, dpi=100)
-    pyplot.close(figure)
-
-
-# ---- The job ----
-
-
-class Job:
-    """This process's share of the trailers: which are done, which have failed, and the bar that tells."""
-
-    def __init__(self, arguments, videos, wanted):
-        self.out, self.arguments, self.videos, self.wanted = Path(arguments.out), arguments, videos, wanted
-        self.rank, self.ranks = divita.ranks()
-        self.tables, self.setting = tables_folder(arguments)
-        self.folders = [one.folder for one in wanted]
-        share = sorted(videos)[self.rank :: self.ranks]
-        if arguments.overwrite and self.ranks > 1:
-            raise UserError(f"--overwrite is for one process; remove {', '.join(map(str, self.folders))} instead")
-        done = set() if arguments.overwrite else self.done()
-        self.todo = {mid: videos[mid] for mid in share if mid not in done}
-        self.left = len(videos) - len(done)  # of all ranks
-        self.made, self.clips, self.failed, self.bar, self.counted = 0, 0, {}, None, 0.0
-        self.sheets = set(sorted(videos)[: arguments.sheets]) if arguments.segmentation == "shots" else set()
-
-    def remove(self, mids):
-        """Remove what is to be made again, so that an interruption cannot leave old files among the new ones."""
-        for folder, suffix in [(folder, ".npy") for folder in self.folders] + [(self.tables, ".csv")]:
-            for mid in done_mids(folder, suffix) & set(mids):
-                (folder / f"{mid}{suffix}").unlink(missing_ok=True)
-            (folder / "meta.json").unlink(missing_ok=True)
-
-    def done(self):
-        """Return the trailers of all ranks that have all their files."""
-        done = done_mids(self.tables, ".csv") & set(self.videos)
-        return done.intersection(*(done_mids(folder, ".npy") for folder in self.folders))
-
-    def start(self):
-        """Write the folders' meta.json, which is what makes their files count."""
-        if self.arguments.overwrite:
-            self.remove(self.todo)
-        write_meta(self.tables, self.setting)
-        for one in self.wanted:
-            write_meta(one.folder, one.meta | {"clips": self.tables.name})
-
-    def record(self, outcomes):
-        """Bring failed.csv up to date with {mid: reason, or None for one that has not failed}."""
-        path = self.out / "failed.csv"
-        with divita.locked(self.out):
-            rows = self.failures() | {printable(mid): reason for mid, reason in outcomes.items()}
-            rows = sorted((mid, reason) for mid, reason in rows.items() if reason)
-            if rows:
-                divita.write_csv(path, ["mid", "reason"], rows)
-            else:
-                path.unlink(missing_ok=True)
-
-    def fail(self, mid, reason):
-        self.failed[mid] = reason
-        self.record({mid: reason})
-        self.say(f"{printable(mid)}: failed: {reason}")
-        if self.bar is not None:
-            self.advance()
-
-    def say(self, text):
-        tqdm.write(text, file=sys.stderr)
-
-    def advance(self, now=False):
-        """Move the bar by one trailer or, with several ranks, to what the folders tell of all of them."""
-        if self.ranks == 1:
-            self.bar.update()
-        elif self.bar is not None and self.rank == 0 and (now or time.monotonic() > self.counted + 2):
-            # not each time, as looking into the folders takes a while
-            self.counted = time.monotonic()
-            self.bar.n = self.left - len(self.videos) + len(self.done()) + len(self.failures())
-            self.bar.refresh()
-
-    def failures(self):
-        """Return {mid as printed: reason}, as failed.csv has them."""
-        path = self.out / "failed.csv"
-        present = set(map(printable, self.videos))
-        rows = divita.read_table(path)[1] if path.exists() else []
-        return {mid: reason for _, (mid, reason) in rows if mid in present}
-
-    def save(self, trailer):
-        """Write a trailer's representations and, last, its clip table, with which it counts as done."""
-        table = "clip,shot,start_frame,end_frame,start_s,end_s\n"
-        table += "".join(",".join(map(str, row)) + "\n" for row in trailer.rows)
-        path = self.tables / f"{trailer.mid}.csv"
-        vectors = {folder: np.stack([v[i] for i in range(len(v))]) for folder, v in trailer.vectors.items()}
-        if path.exists() and path.read_text() != table:
-            return self.fail(trailer.mid, f"its clips are not those of {path}; did the video change? use --overwrite")
-        if not all(np.isfinite(clips).all() for clips in vectors.values()):
-            return self.fail(trailer.mid, "a backbone's vectors are not all finite numbers")
-        for folder, clips in vectors.items():
-            with divita.written(folder / f"{trailer.mid}.npy") as temporary:
-                np.save(temporary, clips)  # (clips, F)
-        if not path.exists():
-            divita.write_text(path, table)
-        self.made += 1
-        self.clips += len(trailer.rows)
-        self.advance()
-
-
-def printable(mid):
-    return mid if mid.isprintable() else repr(mid)[1:-1]
-
-
-def refuse_names(job):
-    """Fail the videos whose names cannot name files, before anything else."""
-    for mid in list(job.todo):
-        try:
-            divita.check_mid(mid, job.todo[mid].name)
-            if len(os.fsencode(mid)) > 180:  # of 255; a temporary name is longer
-                raise UserError("too long a name; rename it")
-        except UserError:
-            del job.todo[mid]
-            job.fail(mid, "its name cannot name a trailer's files; rename it")
-
-
-def make_plan(arguments, wanted, videos):
-    """Return the Plan that serves all backbones, each distinct preprocessing once, and each one's input in it."""
-    looks, inputs = {}, {}
-    for one in wanted:
-        backbone = divita.find_backbone(one.meta["backbone"])
-        looks.setdefault(one.look, functools.partial(divita.preprocess, backbone=backbone))
-        inputs.setdefault((list(looks).index(one.look), one.meta["frames"]))
-    places = [list(inputs).index((list(looks).index(one.look), one.meta["frames"])) for one in wanted]
-    clips = arguments.segmentation, arguments.detector, arguments.fps, arguments.frames_per_clip
-    return Plan(*clips, tuple(looks.values()), tuple(inputs), arguments.workers > videos), places
-
-
-def build(job):
-    """Build the backbones, and refuse folders that others were used for."""
-    arguments = job.arguments
-    for one in job.wanted:
-        options = {"precision": arguments.precision, "clips": len(job.videos) * CLIPS_PER_TRAILER}
-        one.run = divita.extractor(
-            one.meta["backbone"], one.weights, one.meta["frames"], arguments.batch_size, **options
-        )
-        names = "features", "digest", "parameters", "macs_per_clip"
-        one.meta |= {name: getattr(one.run, name) for name in names}
-        check_meta(one.folder / "meta.json", one.meta, arguments.overwrite)
-
-
-def prepare(job):
-    """Decode this rank's trailers, run the backbones over their clips and save the trailers as they are complete."""
-    given = job.arguments
-    plan, places = make_plan(given, job.wanted, len(job.todo))
-    messages = decode_all(job.todo, decoding(plan), given.workers, given.patience)
-    messages = in_background(messages, ahead=2 * given.batch_size)
-    with contextlib.closing(messages):
-        where = divita.device() + (f", rank {job.rank} of {job.ranks}" if job.ranks > 1 else "")
-        print(f"{len(job.todo)} of {len(job.videos)} trailers to prepare, {where}", flush=True)
-        build(job)
-        job.start()
-        batches = [Batches(one, given.batch_size) for one in job.wanted]
-        trailers = {}
-        with tqdm(total=job.left, unit="trailer", disable=job.rank > 0, smoothing=0.05) as job.bar:
-            for mid, kind, *content in messages:
-                trailer = trailers.setdefault(mid, Trailer(mid))
-                touched = {trailer}
-                if kind == "failed":
-                    del trailers[mid]
-                    job.fail(mid, *content)
-                elif kind == "clip":
-                    number, arrays = content
-                    touched.update(*(b.add(trailer, number, arrays[p]) for b, p in zip(batches, places)))
-                else:
-                    trailer.rows = content[0]
-                    finish(job, mid, *content[1:])
-                save_complete(job, touched, trailers)
-            save_complete(job, set().union(*(batch.flush() for batch in batches)), trailers)
-            wait_for_ranks(job)
-
-
-def finish(job, mid, thumbnails, duration, remark):
-    if remark:
-        job.say(f"{mid}: {remark}")
-    if mid in job.sheets:
-        draw_sheet(job.out / "contact_sheets" / f"{mid}.png", mid, thumbnails, duration)
-
-
-def save_complete(job, touched, trailers):
-    for trailer in sorted(touched, key=lambda trailer: trailer.mid):
-        if trailers.get(trailer.mid) is trailer and trailer.complete(job.folders):
-            job.save(trailers.pop(trailer.mid))
-
-
-def wait_for_ranks(job):
-    """Wait until all of torchrun's ranks are here: it would end the others if one of them ended with status 1."""
-    if job.ranks == 1 or "TORCHELASTIC_RUN_ID" not in os.environ:
-        return
-    store, *_ = next(torch.distributed.rendezvous("env://"))
-    store.add("prepared", 1)
-    while store.add("prepared", 0) < job.ranks:
-        time.sleep(0.5)
-        job.advance()
-    job.advance(now=True)
-
-
-def main(arguments):
-    """Prepare videos, or fetch what is published; return the exit status."""
-    out = Path(arguments.out)
-    out.mkdir(parents=True, exist_ok=True)
-    if arguments.download:
-        return download(arguments.download, out)
-    weights = chosen_weights(arguments)
-    if arguments.videos is None:
-        if divita.ranks()[1] > 1:
-            raise UserError("the demo is for one process; make it without torchrun, or give --videos")
-        make_demo(out, arguments.workers)
-        arguments.videos, arguments.labels = out / "videos", out / "labels.csv"
-        arguments.image_frames = arguments.image_frames or DEMO_IMAGE_FRAMES
-    videos = find_videos(arguments.videos)
-    wanted = wanted_representations(arguments, weights)
-    for one in wanted:
-        check_meta(one.folder / "meta.json", one.meta, arguments.overwrite)
-    if arguments.labels and divita.ranks()[0] == 0:
-        take_labels(arguments, videos)
-    divita.sweep(out)
-    job = Job(arguments, videos, wanted)
-    job.record(dict.fromkeys(job.todo))
-    refuse_names(job)
-    if job.todo:
-        prepare(job)
-    else:
-        wait_for_ranks(job)
-    return summary(job)
-
-
-def summary(job):
-    """Say where the results lie and what to do next; return the exit status."""
-    if job.rank == 0:
-        done = len(job.done())
-        print(f"{done} of {len(job.videos)} trailers prepared in {job.out}, {job.made} of them now, {job.clips} clips")
-        for one in job.wanted:
-            print(f"  {one.folder}")
-        print(f"  {job.tables}: the clips' times")
-        if job.sheets:
-            print(f"  {job.out / 'contact_sheets'}: some trailers' shots as pictures")
-        if (job.out / "failed.csv").exists():
-            print(f"  {job.out / 'failed.csv'}: what could not be prepared")
-        then = f"03_evaluate.py --predict {job.out} --run NAME"
-        if (job.out / "labels.csv").exists():
-            then = f"02_train.py --data {job.out} --runs runs/{job.out.resolve().name}"
-        print(f"next: python {then}")
-    return 1 if job.failed else 0
 
 
 if __name__ == "__main__":

@@ -1,25 +1,32 @@
 """Trained heads -> metrics, cost, tables and figures; and the genres of new trailers.
 
-    python 03_evaluate.py                                            the demo's runs, into results/demo
-    python 03_evaluate.py --runs runs/mine --data data/mine          your own, into results/mine
-    python 03_evaluate.py --compare RUN RUN                          which two runs to compare, trailer by trailer
-    python 03_evaluate.py --costs                                    parameters and multiply-adds of every backbone
-    python 03_evaluate.py --predict data/new --run RUN               genres of trailers that 01_prepare.py prepared
+    python 03_evaluate.py                                      the demo's runs, into results/demo
+    python 03_evaluate.py --runs runs/mine                     your own, into results/mine
+    python 03_evaluate.py --compare RUN RUN                    which two runs to compare, trailer by trailer
+    python 03_evaluate.py --costs                              parameters and multiply-adds of every backbone
+    python 03_evaluate.py --predict trailer.mp4                genres of a film, of several, or of a folder of films
+    python 03_evaluate.py --predict data/new --run RUN         of trailers that 01_prepare.py has prepared already
 
 Every finished run below --runs is read. All metrics are areas under precision-recall curves of the test trailers, by
-the trapezoid rule, in percent: mean and sample standard deviation over the splits.
+the trapezoid rule, in percent: mean and sample standard deviation over the splits. Where one run is chosen among
+several, it is the one with the best uAP on the validation trailers.
 """
 
 import argparse
-import functools
+import itertools
+import os
+import shlex
 import signal
+import subprocess
+import sys
+import textwrap
 import zipfile
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import cache, cached_property
 from pathlib import Path
 
 RESAMPLES = 1000  # of the bootstrap behind a confidence interval
-DRAWS = 20  # of random probabilities behind the values of chance
-SEED = 0  # of both
+SEED = 0  # of them
 THRESHOLD = 0.5  # a genre is predicted from this probability on
 
 
@@ -28,52 +35,82 @@ def parse_arguments():
     parser.epilog = "Defaults are in parentheses."
     parser.formatter_class = lambda prog: argparse.HelpFormatter(prog, max_help_position=34)
     parser.error = lambda message: parser.exit(2, f"{parser.prog}: error: {message}; see --help\n")
-    tables = parser.add_argument_group("tables and figures")
-    tables.add_argument("--runs", metavar="DIR", type=Path, default=Path("runs/demo"), help="trained (runs/demo)")
-    tables.add_argument("--data", metavar="DIR", type=Path, help="they were trained on (data/<name of --runs>)")
-    tables.add_argument("--out", metavar="DIR", type=Path, help="for results (results/<name of --runs or --predict>)")
-    tables.add_argument(
-        "--compare", metavar="RUN", nargs=2, help="two runs (the best of two inputs and the best of one input)"
-    )
-    tables.add_argument("--costs", action="store_true", help="only count the cost of every backbone")
-    new = parser.add_argument_group("new trailers")
-    new.add_argument("--predict", metavar="DIR", type=Path, help="prepared by 01_prepare.py, with labels or without")
-    new.add_argument("--run", metavar="RUN", help="whose models, one per split, predict their genres")
-    new.add_argument("--videos", metavar="DIR", type=Path, help="for pictures of their shots (DIR/videos)")
+    add = parser.add_argument_group("tables and figures").add_argument
+    add("--runs", metavar="DIR", type=Path, default=Path("runs/demo"), help="trained by 02_train.py (runs/demo)")
+    add("--out", metavar="DIR", type=Path, help="for results (results/<name of --runs, or of the new trailers' data>)")
+    add("--compare", metavar="RUN", nargs=2, help="two runs (the best of two inputs and of one of them)")
+    add("--costs", action="store_true", help="only count the cost of every backbone")
+    add = parser.add_argument_group("new trailers").add_argument
+    add("--predict", metavar="PATH", type=Path, nargs="+", help="films, folders of films, or one prepared folder")
+    add("--run", metavar="RUN", help="whose models, one per split, predict their genres (the best by validation)")
+    add("--data", metavar="DIR", type=Path, help="where films are prepared (data/<name of the film or folder>)")
+    add("--weights", metavar="NAME=FILE", nargs="+", help="checkpoints, where the run's came from files")
     arguments = parser.parse_args()
-    if bool(arguments.predict) != bool(arguments.run):
-        parser.error("--predict and --run go together: which trailers, and whose models")
-    arguments.data = arguments.data or Path("data") / arguments.runs.resolve().name
-    arguments.out = arguments.out or Path("results") / (arguments.predict or arguments.runs).resolve().name
+    if arguments.run and not arguments.predict:
+        parser.error("--run says whose models --predict takes; give --predict too")
     return arguments
 
 
 if __name__ == "__main__":
-    signal.signal(signal.SIGINT, signal.SIG_DFL)  # until divita.run() takes over, there is nothing to lose
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
     ARGUMENTS = parse_arguments()
 
+import cv2
 import matplotlib
 import numpy as np
+import sklearn
 from sklearn.metrics import precision_recall_curve
 from tqdm import tqdm
 
 import divita
-from divita import METRICS
+from divita import METRICS, UserError, say
 
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
+from matplotlib.offsetbox import AnnotationBbox, OffsetImage
 
-PAPER = {  # the paper's transfer table: row -> mean and standard deviation of uAP, mAP, wAP and sAP
-    "ShuffleNet-2D": ((71.69, 0.44), (66.47, 0.73), (70.51, 0.50), (76.60, 0.77)),
-    "ShuffleNet-3D": ((63.43, 1.54), (58.18, 1.50), (63.59, 1.46), (69.49, 1.58)),
-    "ShuffleNet fusion": ((72.11, 0.56), (67.08, 0.37), (71.42, 0.41), (76.66, 0.73)),
-    "ResNet50": ((70.92, 3.49), (66.16, 2.45), (70.23, 2.11), (75.85, 3.05)),
-    "R(2+1)D": ((71.76, 2.72), (66.09, 2.44), (70.81, 2.21), (76.33, 2.02)),
-    "ResNet fusion": ((73.28, 0.66), (68.03, 0.63), (72.14, 0.72), (77.76, 0.44)),
-    "Swin-2D": ((72.96, 4.17), (67.68, 2.63), (71.70, 2.44), (77.77, 4.08)),
-    "Swin-3D": ((75.71, 2.43), (70.44, 2.10), (74.30, 2.11), (80.19, 2.61)),
-}
-PAPER_SHARES = "11.82 % of the parameters, 0.81 % of the multiply-adds"  # of ShuffleNet fusion in Swin-3D's
+
+def main(arguments):
+    if arguments.costs:
+        say(costs_table().markdown())
+    elif arguments.predict:
+        return predict(arguments)
+    else:
+        evaluate(arguments)
+
+
+def evaluate(arguments):
+    """Read the runs, write their tables and figures, then print the tables."""
+    out = writable(arguments.out or Path("results") / arguments.runs.resolve().name)
+    runs = sorted(read_runs(finished_runs(arguments.runs), measured), key=lambda run: -run.uap)
+    for run in runs:
+        other = sorted(set(run.config["genres"]) ^ set(runs[0].config["genres"]))
+        if run.config["genres"] != runs[0].config["genres"]:
+            what = f"{runs[0].name} and {run.name} have other genres ({divita.listed(other or ['in another order'])})"
+            raise UserError(f"{what}; give each its own --runs")
+    by_chance = chance(max(runs, key=lambda run: len(run.tests)))
+    notes = data_notes(runs)
+    tables = [overall_table(runs, by_chance, notes), genres_table(runs, by_chance)]
+    tables += [experiment_table(path, runs) for path in sorted(arguments.runs.glob("*.json"))]
+    tables.append(claims_table(runs, notes))
+    pair, why = compared(runs, arguments.compare)
+    if pair:
+        tables.append(comparison_table(*pair, why))
+    markdown = "\n".join(table.markdown() for table in tables)
+    divita.sweep(out)
+    divita.write_text(out / "table.md", markdown)
+    divita.write_text(out / "table.tex", "\n".join(table.latex() for table in tables))
+    write_table_csv(out / "table.csv", runs)
+    with plt.rc_context(STYLE):
+        for name, figure in figures(runs, by_chance):
+            save(figure, out / f"{name}.png")
+    say(f"\n{markdown}")
+    if not pair:
+        say(why)
+    say(f"tables (table.md, table.csv, table.tex) and figures (*.png): {out}")
+    command = ["python", "03_evaluate.py", "--runs", arguments.runs, "--predict", "FILM", "--run", best(runs).name]
+    say(f"next, the genres of a new trailer: {in_shell(command)}")
+
 
 # ---- Reading runs ----
 
@@ -82,197 +119,135 @@ PAPER_SHARES = "11.82 % of the parameters, 0.81 % of the multiply-adds"  # of Sh
 class Run:
     """A configuration and what training left of it.
 
-    config: the first split's, the others differ in the split alone; tests: split -> test mids, their genres (N, G) and
-    probabilities (N, G); histories: split -> {"epoch": ..., "loss": ..., "val_loss": ...}; scores: (splits, 4 + G),
-    METRICS and each genre's area in percent, NaN for a genre without a positive; parameters and gmacs (billions of
-    multiply-adds per clip) of head and backbones, None where they cannot be counted.
+    splits: split -> folder; config: of all splits, which differ in divita.OF_A_SPLIT alone; trained: mids that a split
+    was trained on; validations, tests: split -> mids (N), their genres (N, G) and probabilities (N, G).
+
+    measured() adds histories, split -> array with fields epoch, loss and val_loss; scores (splits, 4 + G), METRICS and
+    each genre's area in percent, NaN for a genre without a positive; parameters and gmacs (billions of multiply-adds
+    per clip) of head and backbones; unmeasured, the splits whose test trailers have no genre.
     """
 
     name: str
+    splits: dict
     config: dict
-    tests: dict
-    histories: dict
-    scores: np.ndarray
-    parameters: int | None
-    gmacs: float | None
+    trained: set = field(default_factory=set)
+    validations: dict = field(default_factory=dict)
+    tests: dict = field(default_factory=dict)
+    histories: dict = field(default_factory=dict)
+    scores: np.ndarray = None
+    parameters: int = 0
+    gmacs: float = 0.0
+    unmeasured: list = field(default_factory=list)
 
     @property
-    def kind(self):
-        return " and ".join(kind for kind, _, _ in inputs(self.config))
+    def kinds(self):
+        return tuple(kind for kind, _, _ in divita.inputs(self.config))
 
     @property
     def uap(self):
         return self.scores[:, 0].mean()
 
+    @cached_property
+    def validation(self):
+        """The uAP of the validation trailers in percent, the mean over the splits where any has a genre."""
+        some = [(true.ravel(), p.ravel()) for _, true, p in self.validations.values() if true.any()]
+        return np.mean([100 * divita.area_under_curve(*split) for split in some] or [0.0])
 
-def read_runs(folder):
-    """Return the runs that have a finished split, best uAP first; say in one line each what is missing."""
+
+def finished_runs(folder):
+    """Return {run: {split: folder}} of the finished splits; say in one line which are not finished."""
     found, unfinished = {}, []
-    for path in sorted(folder.glob("*/split*")):
+    for path in sorted(folder.glob("*/split*"), key=lambda path: (path.parent.name, len(path.name), path.name)):
         if (path / "config.json").exists():  # which is written last
             found.setdefault(path.parent.name, {})[path.name.removeprefix("split")] = path
         else:
             unfinished.append(f"{path.parent.name}/{path.name}")
     if not found:
-        raise divita.UserError(f"{folder}: no finished run there; train first: python 02_train.py --runs {folder}")
+        train = in_shell(["python", "02_train.py", "--runs", folder])
+        raise UserError(f"{folder}: no finished run there; train first: {train}")
     if unfinished:
-        print(f"not finished, left out: {', '.join(unfinished)}")
-    runs = [read_run(name, splits) for name, splits in tqdm(found.items(), "reading runs", leave=False)]
-    other = next((run for run in runs if run.config["genres"] != runs[0].config["genres"]), None)
-    if other:
-        raise divita.UserError(f"{folder}: {runs[0].name} and {other.name} have other genres; give each its own --runs")
-    warn_about_genres(runs)
-    return sorted(runs, key=lambda run: -run.uap)
+        say(f"not finished, left out: {', '.join(unfinished)}")
+    return found
+
+
+def read_runs(found, read):
+    """Return [read(name, splits)] of {run: splits}; say in one line each which runs are left out because they fail."""
+    runs, reasons = [], []
+    for name, splits in tqdm(found.items(), "reading runs", unit="run", leave=False):
+        try:
+            runs.append(read(name, splits))
+        except UserError as error:
+            reasons.append(f"{name}, left out: {error}")
+        except (OSError, ValueError, TypeError, KeyError, EOFError, zipfile.BadZipFile) as error:
+            reason = divita.one_line(error)
+            reasons.append(f"{name}, left out: one of its files is broken ({reason}); train it again, --overwrite")
+    if not runs:
+        raise UserError(f"no run can be read: {'; '.join(reasons)}")
+    for reason in reasons:
+        say(reason)
+    return runs
 
 
 def read_run(name, splits):
-    """Read the splits of a run, {split: folder}."""
-    configs = {split: read_config(path / "config.json") for split, path in splits.items()}
-    tests = {split: read_predictions(path / "predictions.npz", configs[split]) for split, path in splits.items()}
-    histories = {split: read_history(path / "history.csv") for split, path in splits.items()}
-    scores = []
-    for _, true, probabilities in tests.values():
-        found = divita.metrics(true, probabilities)
-        per_genre = np.where(true.any(0), found["per_genre"], np.nan)
-        scores.append(100 * np.array([*(found[metric] for metric in METRICS), *per_genre]))
-    config = next(iter(configs.values()))
-    return Run(name, config, tests, histories, np.array(scores), *cost(config))
+    """Read the splits of a run, {split: folder}, which must be alike in what identifies the run."""
+    configs = {split: divita.read_json(path / "config.json") for split, path in splits.items()}
+    (first, config), *others = configs.items()
+    for split, other in others:
+        if fields := divita.unlike(config, other):
+            what = f"split {first} and split {split} differ in {', '.join(fields)}"
+            raise UserError(f"{what}; train them alike, with --overwrite, or each in its own --runs")
+    run = Run(name, splits, config)
+    for split, path in splits.items():
+        with np.load(path / "predictions.npz", allow_pickle=False) as file:
+            if list(file["genres"]) != config["genres"]:
+                raise ValueError("predictions.npz has other genres than config.json")
+            run.trained |= set(file["train_mids"].tolist())
+            for part, kept in (("validation", run.validations), ("test", run.tests)):
+                mids, true, p = (file[f"{part}_{key}"] for key in ("mids", "true", "probabilities"))
+                if not (len(mids) == len(true) and true.shape == p.shape and np.isfinite(p).all()):
+                    raise ValueError(f"the {part} part of predictions.npz holds NaN or does not fit together")
+                kept[split] = mids.tolist(), true, p
+    return run
 
 
-def read_config(path):
-    config = divita.read_json(path)
-    absent = {"aggregation", "clips", "fusion", "genres", "image", "snippet_clips", "video"} - config.keys()
-    if absent:
-        raise divita.UserError(f"{path}: does not say {', '.join(sorted(absent))}; train again, --overwrite")
-    return config
+def measured(name, splits):
+    """Read a run and measure it on its test trailers."""
+    run = read_run(name, splits)
+    run.unmeasured = [split for split, (_, true, _) in run.tests.items() if not true.any()]
+    run.tests = {split: test for split, test in run.tests.items() if split not in run.unmeasured}
+    if not run.tests:
+        raise UserError("no test trailer has a genre, so there is nothing to measure; train on splits where some have")
+    for split, path in splits.items():
+        history = np.genfromtxt(path / "history.csv", delimiter=",", names=True, ndmin=1)
+        run.histories[split] = history[["epoch", "loss", "val_loss"]]
+    run.parameters, run.gmacs = cost(run.config)
+    run.scores = np.array([in_percent(divita.metrics(true, p)) for _, true, p in run.tests.values()])
+    return run
 
 
-def read_predictions(path, config):
-    """Return the test part of predictions.npz: mids (N), genres (N, G) of 0 and 1, probabilities (N, G)."""
-    keys = ("genres", "test_mids", "test_true", "test_probabilities")
-    try:
-        with np.load(path, allow_pickle=False) as file:
-            genres, mids, true, probabilities = (file[key] for key in keys)
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
-        raise divita.UserError(f"{path}: cannot be read ({divita.one_line(error)}); train again, --overwrite") from None
-    if list(genres) != config["genres"] or not true.shape == probabilities.shape == (len(mids), len(genres)):
-        raise divita.UserError(f"{path}: does not fit the config.json beside it; train again, --overwrite")
-    if not (np.isfinite(probabilities).all() and np.isin(true, (0, 1)).all() and true.any()):
-        raise divita.UserError(f"{path}: holds NaN, or no genre of a test trailer; train again, --overwrite")
-    return mids.tolist(), true, probabilities
+def find_run(runs, name):
+    found = {run.name: run for run in runs}
+    if name not in found:
+        raise UserError(f"no run is called {name}; there is {', '.join(found)}")
+    return found[name]
 
 
-def read_history(path):
-    header, rows = divita.read_table(path)
-    try:
-        columns = np.array([row for _, row in rows], float).T
-        return {name: columns[header.index(name)] for name in ("epoch", "loss", "val_loss")}
-    except ValueError as error:
-        raise divita.UserError(f"{path}: cannot be read ({divita.one_line(error)}); train again, --overwrite") from None
+def best(runs):
+    return max(runs, key=lambda run: run.validation)
 
 
-def warn_about_genres(runs):
-    """Name once the genres without a positive in the test part of a split."""
-    lacking = {
-        f"{genre} in split {split}"
-        for run in runs
-        for split, (_, true, _) in run.tests.items()
-        for genre, some in zip(run.config["genres"], true.any(0))
-        if not some
-    }
-    if lacking:
-        print(
-            f"no test trailer is of {', '.join(sorted(lacking))}: left out of the genre's own mean, "
-            "counted as an area of 50 % in mAP, as scikit-learn has it"
-        )
+# ---- Metrics: chance, and two runs compared ----
 
 
-# ---- What a run is made of, and what it costs ----
-
-
-def inputs(config):
-    """Return [("image" or "video", representation's name, its meta)] of a run."""
-    kinds = [kind for kind in ("image", "video") if config[kind]]
-    return [(kind, config[kind], config[f"{kind}_meta"] or published_meta(config[kind])) for kind in kinds]
-
-
-def published_meta(name):
-    """Return what is known of how a published representation was made."""
-    setting = {"segmentation": "shots", "fps": 24.0, "frames_per_clip": 24, "frames": 24}
-    return {"backbone": divita.published_backbone(name), "weights": "pretrained", **setting}
-
-
-def is_published(run):
-    return not any(run.config[f"{kind}_meta"] for kind, _, _ in inputs(run.config))
-
-
-def cost(config):
-    """Return (parameters, GMACs per clip) of backbones and head, (None, None) where a backbone cannot be built.
-
-    A head's multiply-adds for one snippet are shared out over the snippet's clips.
-    """
-    features = tuple(config[f"{kind}_features"] for kind, _, _ in inputs(config))
-    head = head_cost(features, len(config["genres"]), config["aggregation"], config["fusion"], config["snippet_clips"])
-    parts = [(head[0], head[1] / config["snippet_clips"])]
-    for _, _, meta in inputs(config):
-        known = (meta["parameters"], meta["macs_per_clip"]) if "parameters" in meta else None
-        parts.append(known or backbone_cost(meta["backbone"], meta["frames"]))
-    return (None, None) if None in parts else (sum(p for p, _ in parts), sum(macs for _, macs in parts) / 1e9)
-
-
-@functools.cache
-def head_cost(features, genres, aggregation="tsfm", fusion=None, clips=30):
-    """Return (parameters, multiply-adds per snippet) of a head on one or two inputs with so many features."""
-    model = divita.divita(dict(zip(("image", "video"), features)), genres, aggregation, fusion or "late")
-    return divita.cost(model, *((1, clips, f) for f in features))
-
-
-@functools.cache
-def backbone_cost(name, frames):
-    """Return (parameters, multiply-adds per clip) of a backbone, None where what it is built with is not installed."""
-    backbone = divita.find_backbone(name)
-    of_images = backbone.input == "image"
-    shape = (backbone.size, backbone.size, 3) if of_images else (frames, backbone.size, backbone.size, 3)
-    try:
-        parameters, macs = divita.cost(backbone.build(shape), (1, *shape))
-    except divita.UserError as error:
-        print(f"the cost of {name} is not counted: {error}")
-        return None
-    return parameters, macs * frames if of_images else macs
-
-
-# ---- Metrics of many resamples at once ----
-
-
-def weighted_areas(true, score, rows, weights):
-    """Return the area of n cells under R weightings: (n,), (n,), each cell's trailer (n,), weights (R, N) -> (R,)."""
-    order = np.argsort(-score, kind="stable")  # once for all weightings, which is what makes a bootstrap quick
-    true, rows = true[order], rows[order]
-    last = np.flatnonzero(np.append(np.diff(score[order]) != 0, True))  # of each run of equal scores
-    found = []
-    for some in np.array_split(weights.astype(float), -(-len(weights) // 8)):  # few at a time stay in the cache
-        counts = some[:, rows]  # (8, n)
-        found.append(divita.areas(np.cumsum(counts * true, 1)[:, last], np.cumsum(counts, 1)[:, last]))
-    return np.concatenate(found)
-
-
-def weighted_metrics(true, probabilities, weights):
-    """Return METRICS and each genre's area in percent: (N, G), (N, G), weights (R, N) of trailers -> (R, 4 + G)."""
-    each = np.arange(len(true))
-    micro = weighted_areas(true.ravel(), probabilities.ravel(), np.repeat(each, true.shape[1]), weights)  # (R,)
-    per_genre = [weighted_areas(t, p, each, weights) for t, p in zip(true.T, probabilities.T)]
-    per_genre = np.column_stack(per_genre)  # (R, G)
-    frequency = weights @ true.astype(float)  # (R, G)
-    by_frequency = (per_genre * frequency).sum(1) / frequency.sum(1)
-    by_trailer = weights @ divita.trailer_areas(true, probabilities) / weights.sum(1)
-    return 100 * np.column_stack([micro, per_genre.mean(1), by_frequency, by_trailer, per_genre])
+def in_percent(metrics):
+    """Return METRICS and each genre's area in percent, (4 + G,), of what divita.metrics() returns."""
+    return 100 * np.array([*(metrics[name] for name in METRICS), *metrics["per_genre"]])
 
 
 def chance(run):
-    """Return what random probabilities get on a run's test trailers, (4 + G,), by drawing them."""
-    generator = np.random.default_rng(SEED)
-    tests = [(true, np.ones((1, len(true)))) for _, true, _ in run.tests.values() for _ in range(DRAWS)]
-    return np.mean([weighted_metrics(true, generator.random(true.shape), weights)[0] for true, weights in tests], 0)
+    """Return what random probabilities get on a run's test trailers, (4 + G,), averaged over the splits."""
+    scores = np.array([in_percent(divita.chance(true)) for _, true, _ in run.tests.values()])
+    return np.array([mean_and_deviation(values)[0] for values in scores.T], float)  # NaN for None
 
 
 def bootstrap(a, b):
@@ -281,101 +256,109 @@ def bootstrap(a, b):
     A resample draws as many trailers as there are, with replacement, from all test trailers that both runs have; a
     trailer drawn counts in each split that tests it. Metrics are averaged over the splits.
     """
-    common = {split: sorted(set(a.tests[split][0]) & set(b.tests[split][0])) for split in a.tests if split in b.tests}
-    mids = sorted(set().union(*common.values()))
-    if not mids or not all(common.values()):
-        raise divita.UserError(f"{a.name} and {b.name} share no split and test trailers; train both on the same --data")
-    column = {mid: i for i, mid in enumerate(mids)}
+    common = common_tests(a, b)
+    mids = np.unique(np.concatenate([shared for shared, *_ in common.values()]))
     draws = np.random.default_rng(SEED).multinomial(len(mids), np.full(len(mids), 1 / len(mids)), RESAMPLES)
     weights = np.vstack([np.ones_like(draws[:1]), draws])  # (1 + R, mids); the first: every trailer once
-    values = np.zeros((2, len(weights), 4))
-    for split, shared in tqdm(common.items(), "bootstrap", leave=False):
-        for i, (tested, true, probabilities) in enumerate((a.tests[split], b.tests[split])):
-            row = {mid: j for j, mid in enumerate(tested)}
-            rows = [row[mid] for mid in shared]
-            drawn = weights[:, [column[mid] for mid in shared]]
-            values[i] += weighted_metrics(true[rows], probabilities[rows], drawn)[:, :4] / len(common)
-    (whole_a, *some_a), (whole_b, *some_b) = values
-    interval = np.percentile(np.subtract(some_a, some_b), (2.5, 97.5), axis=0)
+    values, absent = np.zeros((2, len(weights), 4)), np.zeros(len(weights), bool)
+    bar = tqdm(total=2 * len(common) * len(weights), desc="bootstrap", unit="resample", leave=False)
+    for shared, true, *probabilities in common.values():
+        drawn = weights[:, np.searchsorted(mids, shared)]  # (1 + R, n)
+        absent |= ((drawn @ true == 0) & true.any(0)).any(1)
+        for i, p in enumerate(probabilities):
+            per_trailer = divita.metrics(true, p)["per_trailer"]
+            for r, times in enumerate(drawn):
+                with sklearn.config_context(assume_finite=True, skip_parameter_validation=True):  # a third faster
+                    found = divita.metrics(true, p, times, per_trailer)
+                values[i, r] += in_percent(found)[:4] / len(common)
+                bar.update()
+    bar.close()
+    whole, resampled = values[:, 0], values[:, 1:]
+    interval = np.nanpercentile(resampled[0] - resampled[1], (2.5, 97.5), axis=0)
     note = f"{len(mids):,} test trailers of splits {', '.join(common)}, {RESAMPLES:,} resamples"
-    return np.stack([whole_a, whole_b, whole_a - whole_b, *interval], 1), note
+    if absent.any():
+        note += f"; in {absent.sum():,} of them a genre has no positive and is left out"
+    return np.stack([*whole, whole[0] - whole[1], *interval], 1), note
+
+
+def common_tests(a, b):
+    """Return {split: (mids, genres (n, G), probabilities of a and of b (n, G))} of the test trailers of both runs."""
+    common = {}
+    for split in [split for split in a.tests if split in b.tests]:
+        (mids, true, p), (others, same, q) = a.tests[split], b.tests[split]
+        shared, rows, columns = np.intersect1d(mids, others, return_indices=True)
+        if not (true[rows] == same[columns]).all():
+            raise UserError(f"{a.name} and {b.name} have other genres for a trailer; train both on the same labels")
+        if true[rows].any():
+            common[split] = shared, true[rows], p[rows], q[columns]
+    if not common:
+        raise UserError(f"{a.name} and {b.name} share no split and test trailers; train both on the same --data")
+    return common
 
 
 # ---- Tables ----
 
-LATEX = str.maketrans(
-    {c: f"\\{c}" for c in "%#&_${}"} | {"\\": r"\textbackslash{}", "±": r"$\pm$", "–": "--", "~": r"\textasciitilde{}"}
-)
 
-
-@dataclass
-class Table:
-    """Cells are text; notes are sentences for below; bold holds (row, column); the first `words` columns are words."""
-
-    title: str
-    notes: list
-    header: list
-    rows: list
-    bold: set
-    words: int = 1
-
-    def markdown(self):
-        header, *rows = [[cell.replace("|", r"\|") for cell in row] for row in [self.header, *self.rows]]
-        rows = [[f"**{c}**" if (i, j) in self.bold else c for j, c in enumerate(row)] for i, row in enumerate(rows)]
-        widths = [max(map(len, column)) for column in zip(header, *rows)]
-        rule = ["-" * w if j < self.words else "-" * (w - 1) + ":" for j, w in enumerate(widths)]
-        align = [str.ljust] * self.words + [str.rjust] * len(widths)
-        lines = [" | ".join(f(c, w) for f, c, w in zip(align, row, widths)) for row in (header, rule, *rows)]
-        return "\n".join([f"## {self.title}", "", *(f"| {line} |" for line in lines), "", *self.notes, ""])
-
-    def latex(self):
-        header, *rows = [[cell.translate(LATEX) for cell in row] for row in [self.header, *self.rows]]
-        rows = [
-            [rf"\textbf{{{c}}}" if (i, j) in self.bold else c for j, c in enumerate(row)] for i, row in enumerate(rows)
-        ]
-        columns = "l" * self.words + "r" * (len(header) - self.words)
-        lines = [r"\begin{table}", rf"\caption{{{' '.join([self.title + '.', *self.notes]).translate(LATEX)}}}"]
-        lines += [rf"\begin{{tabular}}{{{columns}}}", r"\hline", " & ".join(header) + r" \\", r"\hline"]
-        lines += [*(" & ".join(row) + r" \\" for row in rows), r"\hline", r"\end{tabular}", r"\end{table}", ""]
-        return "\n".join(lines)
-
-
-def plus_minus(values):
-    """Return mean ± sample standard deviation as text; the mean alone of one value, a dash for none."""
-    values = values[np.isfinite(values)]
-    if len(values) < 2:
-        return f"{values[0]:.2f}" if len(values) else "–"
-    return f"{values.mean():.2f} ± {values.std(ddof=1):.2f}"
-
-
-def cost_cells(run):
-    return ["–", "–"] if run is None or run.parameters is None else [f"{run.parameters:,}", f"{run.gmacs:.3g}"]
-
-
-def best(rows, columns):
-    """Return the cells (row, column) with the largest leading number of each column."""
-    numbers = {(i, j): float(row[j].split()[0]) for i, row in enumerate(rows) for j in columns if row[j] != "–"}
-    return {(i, j) for (i, j), x in numbers.items() if x == max(y for (_, column), y in numbers.items() if column == j)}
-
-
-def overall_tables(runs, notes):
-    """Return the table of all runs and the one of the genres, whose columns are the first one's rows."""
-    by_chance = [f"{value:.2f}" for value in chance(runs[0])]
-    header = ["", "run", *METRICS, "parameters", "GMACs"]
-    rows = [[f"{i}", r.name, *map(plus_minus, r.scores.T[:4]), *cost_cells(r)] for i, r in enumerate(runs, 1)]
+def overall_table(runs, by_chance, notes):
+    """Return the table of all runs."""
+    header = ["", "run", "splits", *METRICS, "parameters", "GMACs"]
+    rows = []
+    for i, run in enumerate(runs, 1):
+        rows.append([f"{i}", run.name, ", ".join(run.tests), *map(plus_minus, run.scores.T[:4]), *cost_cells(run)])
+    bold = largest(rows, range(3, 7))
+    rows.append(["", "chance", "–", *(f"{value:.2f}" for value in by_chance[:4]), "–", "–"])
     what = [
         "Areas under precision-recall curves of the test trailers in percent, mean ± sample standard deviation over "
-        f"splits {', '.join(sorted({split for run in runs for split in run.tests}))}. Chance: random probabilities.",
+        "the splits; highest uAP first. Chance: what random probabilities get on average.",
         "Parameters and multiply-adds (GMACs, per clip) are those of backbones and head; a head's multiply-adds for a "
         "snippet are shared out over its clips.",
     ]
-    chances = ["", "chance", *by_chance[:4], "–", "–"]
-    first = Table("All runs", what + notes, header, [*rows, chances], best(rows, range(2, 6)), words=2)
+    return Table("All runs", what + gaps(runs) + notes, header, rows, bold, words=3)
+
+
+def genres_table(runs, by_chance):
+    """Return the table of the genres, whose columns are the rows of the table of all runs."""
     columns = [[plus_minus(values) for values in run.scores.T[4:]] for run in runs]
-    rows = [list(row) for row in zip(runs[0].config["genres"], *columns, by_chance[4:])]
-    bold = {(j, i + 1) for i, j in best(columns, range(len(rows)))}
+    by_chance = [plus_minus(value) for value in by_chance[4:, None]]
+    rows = [list(row) for row in zip(runs[0].config["genres"], *columns, by_chance)]
+    bold = {(j, i + 1) for i, j in largest(columns, range(len(rows)))}
     numbers = [f"{i}" for i in range(1, len(runs) + 1)]
-    return [first, Table("Genres", ["Runs by their number above."], ["", *numbers, "chance"], rows, bold)]
+    return Table("Genres", ["Runs by their number above."], ["", *numbers, "chance"], rows, bold)
+
+
+def gaps(runs):
+    """Return sentences on what could not be measured: splits, genres and trailers without a positive."""
+    notes, lacking, without = [], set(), set()
+    for run in runs:
+        if run.unmeasured:
+            splits = ", ".join(run.unmeasured)
+            notes.append(f"Left out of {run.name}: split {splits}, no test trailer of which has a genre.")
+        for split, (mids, true, _) in run.tests.items():
+            lacking |= {f"{run.config['genres'][g]} in split {split}" for g in np.flatnonzero(~true.any(0))}
+            without |= {mids[row] for row in np.flatnonzero(~true.any(1))}
+    if lacking:
+        notes.append(f"No test trailer is of {', '.join(sorted(lacking))}: left out of mAP.")
+    if without:
+        notes.append(f"Test trailers without any genre, left out of sAP: {len(without):,}.")
+    return notes
+
+
+def data_notes(runs):
+    """Return sentences on what the numbers are of: the paper's data, another, or made up."""
+    if all(map(is_published, runs)):
+        return ["Trained on the published representations of Trailers12k."]
+    notes = ["Not the paper's data: its values and these cannot be compared."]
+    metas = [meta for run in runs for _, _, meta in divita.inputs(run.config)]
+    if any(meta.get("synthetic") for meta in metas):
+        notes.insert(0, "The trailers are synthetic, made to try the code: nothing here is a finding about films.")
+    untrained = sorted({meta["backbone"] for meta in metas if meta["weights"] == "random"})
+    if untrained:
+        notes.append(f"Random weights, not pretrained: {', '.join(untrained)}.")
+    return notes
+
+
+def is_published(run):
+    return not any(run.config[f"{kind}_meta"] for kind, _, _ in divita.inputs(run.config))
 
 
 def write_table_csv(path, runs):
@@ -386,24 +369,11 @@ def write_table_csv(path, runs):
     rows = []
     for run in runs:
         cells = [run.name, *(run.config[key] or "" for key in header[1:5]), " ".join(run.tests)]
-        for values in run.scores.T[:4]:
-            cells += [f"{values.mean():.4f}", f"{values.std(ddof=1):.4f}" if len(values) > 1 else ""]
-        some = [values[np.isfinite(values)] for values in run.scores.T[4:]]
-        cells += [f"{values.mean():.4f}" if len(values) else "" for values in some]
-        rows.append(cells + ([run.parameters, f"{run.gmacs:.6g}"] if run.gmacs else ["", ""]))
+        found = [mean_and_deviation(values) for values in run.scores.T]
+        values = [value for pair in found[:4] for value in pair] + [mean for mean, _ in found[4:]]
+        cells += ["" if value is None else f"{value:.4f}" for value in values]
+        rows.append([*cells, run.parameters, f"{run.gmacs:.6g}"])
     divita.write_csv(path, header, rows)
-
-
-def data_notes(runs, data):
-    """Return sentences on what the numbers are of: the paper's data, another, or made up."""
-    if all(map(is_published, runs)):
-        return ["Trained on the published representations of Trailers12k."]
-    notes = ["Not the paper's data: its values and these cannot be compared."]
-    if (data / "true_cuts.csv").exists():  # known of trailers that 01_prepare.py made
-        notes = ["The trailers are synthetic, made to try the code: nothing here is a finding about films."] + notes
-    metas = [meta for run in runs for _, _, meta in inputs(run.config)]
-    untrained = sorted({meta["backbone"] for meta in metas if meta["weights"] == "random"})
-    return notes + [f"Random weights, not pretrained: {', '.join(untrained)}."] * bool(untrained)
 
 
 def experiment_table(path, runs):
@@ -412,139 +382,147 @@ def experiment_table(path, runs):
     try:
         title, entries = experiment["experiment"], [(row["label"], runs.get(row["run"])) for row in experiment["rows"]]
     except (KeyError, TypeError):
-        raise divita.UserError(f"{path}: does not list runs; train the experiment again") from None
+        raise UserError(f"{path}: does not list runs; train the experiment again") from None
     beside = any(label in PAPER and run and is_published(run) for label, run in entries)
+    each = ["paper", "difference"] if beside else []
     rows = []
     for label, run in entries:
-        cells = [plus_minus(values) for values in run.scores.T[:4]] if run else ["–"] * 4
-        if beside and label in PAPER:
-            paper = [f"{mean:.2f} ± {deviation:.2f}" for mean, deviation in PAPER[label]]
-            differences = [f"{run.scores[:, i].mean() - PAPER[label][i][0]:+.2f}" if run else "–" for i in range(4)]
-            cells = [cell for three in zip(cells, paper, differences) for cell in three]
-        elif beside:
-            cells = [cell for ours in cells for cell in (ours, "–", "–")]
+        cells = []
+        for i in range(4):
+            mean, deviation = PAPER.get(label, [(None, None)] * 4)[i]
+            cells.append(plus_minus(run.scores[:, i]) if run else "–")
+            if beside:
+                cells.append(f"{mean:.2f} ± {deviation:.2f}" if mean else "–")
+                cells.append(f"{run.scores[:, i].mean() - mean:+.2f}" if run and mean else "–")
         rows.append([label, *cells, *cost_cells(run)])
-    header = ["", *(h for metric in METRICS for h in [metric, "paper", "difference"][: 3 if beside else 1])]
+    header = ["", *(name for metric in METRICS for name in (metric, *each)), "parameters", "GMACs"]
     missing = [label for label, run in entries if run is None]
     notes = [f"Not trained yet: {', '.join(missing)}."] if missing else []
-    bold = best(rows, range(1, len(header), 3 if beside else 1))
-    return Table(f"Experiment: {title}", notes, [*header, "parameters", "GMACs"], rows, bold)
+    return Table(f"Experiment: {title}", notes, header, rows, largest(rows, range(1, len(header) - 2, 1 + len(each))))
 
 
-def comparison_table(runs, names):
-    """Return the comparison of the two runs named, or of the best of two inputs and of one; None if one is lacking."""
-    both = [next((run for run in runs if (run.kind == "image and video") == fused), None) for fused in (True, False)]
-    a, b = [find_run(runs, name) for name in names] if names else both
-    if not (a and b):
-        return None
+def compared(runs, names):
+    """Return two runs to compare, those named or the best on two inputs and the best on one of them, and the reason.
+
+    The latter differ in nothing else; where there are no such runs, None and what is missing.
+    """
+    if names:
+        return [find_run(runs, name) for name in names], "Chosen with --compare."
+    pairs = paired([run for run in runs if run.config["fusion"]], [run for run in runs if not run.config["fusion"]])
+    alike = [(a, b) for a, b, found in pairs if not found]
+    if not alike:
+        return None, f"no comparison of two runs: {obstacle(pairs, MISSING)}; name two with --compare"
+    pair = max(alike, key=lambda pair: (pair[0].validation, pair[1].validation))
+    return pair, "The best run on both inputs and the best on one of them, by validation, alike in all else."
+
+
+def comparison_table(a, b, why):
+    """Return the comparison of two runs, trailer by trailer."""
     values, note = bootstrap(a, b)
-    rows = [
-        [metric, f"{x:.2f}", f"{y:.2f}", f"{difference:+.2f}", f"{low:+.2f} to {high:+.2f}"]
-        for metric, (x, y, difference, low, high) in zip(METRICS, values)
-    ]
-    notes = [f"A: {a.name}. B: {b.name}. Paired bootstrap: {note}."]
+    rows = []
+    for metric, (x, y, difference, low, high) in zip(METRICS, values):
+        rows.append([metric, f"{x:.2f}", f"{y:.2f}", f"{difference:+.2f}", f"{low:+.2f} to {high:+.2f}"])
+    notes = [f"A: {a.name}. B: {b.name}. {why} Paired bootstrap: {note}."]
     return Table("Two runs, trailer by trailer", notes, ["", "A", "B", "A - B", "95 % interval"], rows, set())
-
-
-def find_run(runs, name):
-    found = next((run for run in runs if run.name == name), None)
-    if found is None:
-        raise divita.UserError(f"no finished run is called {name}; there is {', '.join(run.name for run in runs)}")
-    return found
 
 
 # ---- The claims of the paper's abstract ----
 
-
-def facts(run):
-    """Return what two runs must share to be compared, {what: value}."""
-    settings = ("backbone", "segmentation", "fps", "frames_per_clip", "frames")
-    of_inputs = {(kind, key): meta[key] for kind, _, meta in inputs(run.config) for key in settings}
-    return {key: run.config[key] for key in ("aggregation", "clips", "fusion")} | of_inputs
-
-
-def segmentation_pairs(runs, kind):
-    """Return the pairs of runs on one input that differ only in shots and seconds."""
-    found = [(run, facts(run)) for run in runs if run.kind == kind]
-    seconds = (kind, "segmentation"), "seconds"
-    return [(a, b) for a, x in found for b, y in found if x != y and x | dict([seconds]) == y]
-
-
-def fusion_pairs(runs):
-    """Return each run on two inputs with the better one of the two runs on one of them."""
-    pairs = []
-    for run in runs:
-        of_one = [
-            {key: value for key, value in (facts(run) | {"fusion": None}).items() if key[0] != other}
-            for other in ("video", "image")
-        ]
-        single = [other for other in runs if facts(other) in of_one]  # the better one comes first
-        if run.kind == "image and video" and len(single) == 2:
-            pairs.append((run, single[0]))
-    return pairs
-
-
-def gain(pairs, missing):
-    """Return in words the mean difference in uAP of pairs of runs over their common splits, or what is missing."""
-    gains = []
-    for a, b in pairs:
-        both = [{split: row[0] for split, row in zip(run.tests, run.scores)} for run in (a, b)]
-        values = np.array([[x[split] for split in both[0] if split in both[1]] for x in both]).mean(1)  # of a, of b
-        gains.append((values[0] - values[1], 100 * (values[0] / values[1] - 1)))
-    if not gains:
-        return f"missing: {missing}"
-    points, percent = np.mean(gains, 0)
-    what = f"mean of {len(pairs)} pairs" if len(pairs) > 1 else f"{pairs[0][0].name} against {pairs[0][1].name}"
-    return f"{points:+.2f} points ({percent:+.2f} %), {what}"
-
-
-def shares(pair, top):
-    """Return in words the share of one cost (parameters, GMACs) in another."""
-    return f"{100 * pair[0] / top[0]:.2f} % of the parameters, {100 * pair[1] / top[1]:.2f} % of the multiply-adds"
+TRAINING = ("aggregation", "clips", "epochs", "lr", "batch_size", "seed", "labels")
+PREPARATION = ("backbone", "digest", "weights", "segmentation", "detector", "fps", "frames_per_clip", "frames")
+PREPARATION += ("input_size", "precision", "features")
+MISSING = "missing: runs on image, on video and on both, otherwise alike (02_train.py)"
 
 
 def claims_table(runs, notes):
-    """Return the paper's four headline claims beside ours."""
-    light = {}
-    for names in (("shufflenet2d", "shufflenet3d"), ("swin3d",)):
-        made_by = [run for run in runs if tuple(meta["backbone"] for _, _, meta in inputs(run.config)) == names]
-        light["+".join(names)] = made_by[0] if made_by else None
-    absent = [name for name, run in light.items() if run is None]
-    pair, top = light.values()
-    lightweight = gain([] if absent else [(pair, top)], f"{' and '.join(absent)} (02_train.py --experiment transfer)")
-    if not absent and pair.gmacs and top.gmacs:
-        lightweight += "; " + shares((pair.parameters, pair.gmacs), (top.parameters, top.gmacs))
-    apart = "{} on shots and on seconds (02_train.py --experiment segmentation)"
-    rows = [
-        [f"shots instead of seconds, {kind}", paper, gain(segmentation_pairs(runs, kind), apart.format(kind))]
-        for kind, paper in (("image", "+1.83 %"), ("video", "+3.75 %"))
-    ]
-    single = gain(fusion_pairs(runs), "image, video and both, otherwise alike (02_train.py)")
-    rows += [
-        ["fusion instead of its better input", "+2.91 %", single],
-        ["ShuffleNet fusion instead of Swin-3D", f"-3.46 %; {PAPER_SHARES}", lightweight],
-    ]
+    """Return the paper's headline claims beside ours, each from two runs that differ in what the claim is about."""
+    rows = []
+    for kind, paper in (("image", "+1.83 %"), ("video", "+3.75 %")):
+        cuts = [[run for run in runs if run.kinds == (kind,) and cut(run) == way] for way in ("shots", "seconds")]
+        missing = f"missing: {kind} on shots and on seconds (02_train.py --experiment segmentation)"
+        ours = gain(paired(*cuts, about=("segmentation", "detector")), missing)
+        rows.append([f"shots instead of seconds, {kind}", paper, ours])
+    ways = sorted({(run.config["fusion"], cut(run)) for run in runs if run.config["fusion"]}, reverse=True)
+    for way in ways or [("late", "shots")]:
+        fused = [run for run in runs if (run.config["fusion"], cut(run)) == way]
+        ours = gain([pair for run in fused for pair in better_input(run, runs)], MISSING)
+        rows.append([f"{way[0]} fusion instead of its better input, {way[1]}", "+2.91 %", ours])
+    made_by = [[meta["backbone"] for _, _, meta in divita.inputs(run.config)] for run in runs]
+    light = [run for run, names in zip(runs, made_by) if names == ["shufflenet2d", "shufflenet3d"]]
+    top = [run for run, names in zip(runs, made_by) if names == ["swin3d"]]
+    pairs = paired(light, top, about=("backbone", "digest", "input_size", "features"), across=True)
+    ours = gain(pairs, "missing: shufflenet2d+shufflenet3d or swin3d (02_train.py --experiment transfer)", shares=True)
+    rows.append(["ShuffleNet fusion instead of Swin-3D", f"-3.46 %; {PAPER_SHARES}", ours])
     notes = ["Ours: uAP in points and relative; the paper does not say which of the two its percentages are.", *notes]
     return Table("The paper's claims", notes, ["", "paper", "ours"], rows, set(), words=3)
 
 
-def costs_table():
-    """Return the cost of every backbone for a clip of 24 frames, and what the paper says of two of them."""
-    rows, costs = [], {}
-    for name, backbone in tqdm(divita.BACKBONES.items(), "backbones", leave=False):
-        costs[name] = backbone_cost(name, 24)
-        parameters, macs = costs[name] or (None, None)
-        counted = [f"{parameters:,}", f"{macs / 1e9:.4g}", f"{macs / 24e9:.3g}"] if costs[name] else ["–"] * 3
-        rows.append([name, backbone.input, *counted])
-    notes = ["Without classification layers."]
-    names = ("shufflenet2d", "shufflenet3d", "swin3d")
-    if all(costs[name] for name in names):
-        features = tuple(divita.BACKBONES[name].features for name in names)
-        heads = np.array([head_cost(features[:2], 10), head_cost(features[2:], 10)]) / (1, 30)  # a clip's share
-        pair, top = np.add(costs[names[0]], costs[names[1]]) + heads[0], np.array(costs[names[2]]) + heads[1]
-        notes.append(f"ShuffleNet fusion in Swin-3D, heads included: {shares(pair, top)}.")
-        notes.append(f"The paper: {PAPER_SHARES}, for a number of frames that it does not say.")
-    return Table("Backbones", notes, ["", "input", "parameters", "GMACs of 24 frames", "of one"], rows, set(), words=2)
+def cut(run):
+    """Return how a run's clips were cut, "shots" or "seconds"."""
+    return divita.inputs(run.config)[0][2]["segmentation"]
+
+
+def better_input(fused, runs):
+    """Return the pair of a run and the better of its inputs alone, or those on the input that no run alike is on."""
+    better = []
+    for kind in fused.kinds:
+        pairs = paired([fused], [run for run in runs if run.kinds == (kind,)])
+        alike = [(a, b, found) for a, b, found in pairs if not found]
+        if not alike:
+            return pairs
+        better += alike
+    return [max(better, key=lambda pair: pair[1].validation)]
+
+
+def gain(pairs, missing, shares=False):
+    """Return in words what the first of two runs gains on the second, and perhaps its shares of the cost.
+
+    Of the pairs that differ in nothing but what the claim is about, it is that with the best first run.
+    """
+    alike = [(a, b) for a, b, found in pairs if not found]
+    if not alike:
+        return obstacle(pairs, missing)
+    a, b = max(alike, key=lambda pair: pair[0].validation)
+    common = [split for split in a.tests if split in b.tests]
+    of_a, of_b = (np.mean([run.scores[list(run.tests).index(split), 0] for split in common]) for run in (a, b))
+    words = f"{of_a - of_b:+.2f} points ({100 * (of_a / of_b - 1):+.2f} %), {a.name} against {b.name}"
+    if shares:
+        words += f"; {100 * a.parameters / b.parameters:.2f} % of the parameters"
+        words += f", {100 * a.gmacs / b.gmacs:.2f} % of the multiply-adds"
+    return words if len(alike) == 1 else f"{words}; best by validation of {len(alike)} pairs"
+
+
+def obstacle(pairs, missing):
+    """Return in words what the two runs that are nearest to a comparison differ in, or what is missing."""
+    if not pairs:
+        return missing
+    a, b, found = min(pairs, key=lambda pair: len(pair[2]))
+    return f"no number: {a.name} and {b.name} differ in {', '.join(found)} too"
+
+
+def paired(firsts, seconds, about=(), across=False):
+    """Return [(a, b, what they differ in apart from what the comparison is about)] of runs, as far as both say it.
+
+    Image inputs are compared with image inputs and video with video, `across` each with each.
+    """
+    pairs = []
+    for a, b in itertools.product(firsts, seconds):
+        found = differing(a.config, b.config, TRAINING)
+        for (kind, _, x), (other, _, y) in itertools.product(divita.inputs(a.config), divita.inputs(b.config)):
+            if kind == other or across:
+                found += [f"{key} of {kind}" for key in differing(x, y, PREPARATION) if key not in about]
+        common = [split for split in a.tests if split in b.tests]
+        if not common or any(sorted(a.tests[split][0]) != sorted(b.tests[split][0]) for split in common):
+            found.append("splits" if not common else "test trailers")
+        pairs.append((a, b, list(dict.fromkeys(found))))
+    return pairs
+
+
+def differing(x, y, keys):
+    """Return the keys whose values differ in two dictionaries, as far as both know them."""
+    found = [key for key in keys if None not in (x.get(key), y.get(key)) and x[key] != y[key]]
+    same_weights = x.get("digest") and x["digest"] == y.get("digest")  # whatever way they came
+    return [key for key in found if not (key == "weights" and same_weights)]
 
 
 # ---- Figures: for half a page, in colour or without ----
@@ -564,6 +542,18 @@ STYLE = {
 }
 
 
+def figures(runs, by_chance):
+    """Yield (name, figure) of each figure of the runs."""
+    of_kinds = [[run for run in runs if run.kinds == kinds] for kinds in (("image", "video"), ("image",), ("video",))]
+    chosen = [best(alike) for alike in of_kinds if alike]  # the best of both inputs, of images and of video
+    yield "precision_recall", draw_precision_recall(chosen, by_chance)
+    yield "genres", draw_genres(chosen, by_chance)
+    yield "cooccurrence", draw_cooccurrence(chosen[0])
+    yield "cost", draw_cost(runs)
+    for page, first in enumerate(range(0, len(runs), 6), 1):
+        yield f"training_{page}" if len(runs) > 6 else "training", draw_training(runs[first : first + 6])
+
+
 def save(figure, path):
     with divita.written(path) as temporary:
         figure.savefig(temporary, format="png")
@@ -580,47 +570,123 @@ def short(run, separator=" + "):
     return run.name.replace("_fps24_fpc24", "").replace("_shots", "").replace("+", separator)
 
 
-def champions(runs):
-    """Return the best run on both inputs, on images and on video, those that there are."""
-    first = [next((run for run in runs if run.kind == kind), None) for kind in ("image and video", "image", "video")]
-    return [run for run in first if run]
+def legend(figure, handles, title=None):
+    """Put a legend above the axes, in as many columns as there is room for."""
+    longest = max(len(handle.get_label()) for handle in handles)
+    columns = max(1, min(len(handles), 96 // (longest + 10)))
+    figure.legend(handles=handles, loc="outside upper center", ncols=columns, title=title)
 
 
-def draw_precision_recall(runs, path):
-    """Draw for each genre the curves of the best run of each kind, averaged over the splits."""
-    runs, genres = champions(runs), runs[0].config["genres"]
+def draw_precision_recall(runs, by_chance):
+    """Draw for each genre the curves of the runs, averaged over the splits, and the area of chance as a height."""
+    genres = runs[0].config["genres"]
     columns = min(5, len(genres))
     rows = -(-len(genres) // columns)
     figure, axes = plt.subplots(rows, columns, figsize=(7, 1 + 1.6 * rows), sharex=True, sharey=True, squeeze=False)
     recall = np.linspace(0, 1, 200, endpoint=False)
     for g, (genre, axis) in enumerate(zip(genres, axes.flat)):
-        tests = [test for test in runs[0].tests.values() if test[1][:, g].any()]
-        axis.axhline(np.mean([true[:, g].mean() for _, true, _ in tests] or [0]), color="0.6", linewidth=0.8)
+        axis.axhline(by_chance[4 + g] / 100, color="0.6", linewidth=0.8)
         for run, line in zip(runs, LINES):
-            curves = [
-                precision_recall_curve(true[:, g], p[:, g]) for _, true, p in run.tests.values() if true[:, g].any()
-            ]
+            tests = [(true[:, g], p[:, g]) for _, true, p in run.tests.values() if true[:, g].any()]
+            curves = [precision_recall_curve(*test) for test in tests]
             if curves:
                 precision = np.mean([np.interp(recall, r[::-1], p[::-1]) for p, r, _ in curves], 0)
                 axis.plot(recall, precision, line, color=colour(genre, genres), linewidth=1.3)
         axis.set_xticks((0, 0.5, 1), ("0", "0.5", "1"))
         axis.set_yticks((0, 0.5, 1), ("0", "0.5", "1"))
-        axis.set(title=genre, xlim=(0, 1), ylim=(0, 1.02))
+        axis.set(title=textwrap.fill(genre, 17), xlim=(0, 1), ylim=(0, 1.02))
     for axis in axes.flat[len(genres) :]:
         axis.axis("off")
     handles = [plt.Line2D([], [], color="black", linestyle=line, label=short(run)) for run, line in zip(runs, LINES)]
-    handles.append(plt.Line2D([], [], color="0.6", linewidth=0.8, label="chance"))
-    figure.legend(handles=handles, loc="outside upper center", ncols=2)
+    legend(figure, [*handles, plt.Line2D([], [], color="0.6", linewidth=0.8, label="area of chance")])
     figure.supxlabel("recall", size=8)
     figure.supylabel("precision (mean over splits)", size=8)
-    save(figure, path)
+    return figure
 
 
-def draw_training(runs, path):
-    """Draw the losses of six runs' splits over the epochs, with the epoch kept."""
-    figure, axes = plt.subplots(
-        -(-len(runs) // 3), min(3, len(runs)), figsize=(7, 1 + 1.9 * -(-len(runs) // 3)), sharey=True, squeeze=False
-    )
+def draw_genres(runs, by_chance):
+    """Draw each genre's area, a bar per run, with standard deviations and a tick at chance."""
+    genres = runs[0].config["genres"]
+    colours = [colour(genre, genres) for genre in genres]
+    figure, axis = plt.subplots(figsize=(7, 1.1 + (0.08 + 0.09 * len(runs)) * len(genres)))
+    places, width, handles = np.arange(len(genres)), 0.8 / len(runs), []
+    for i, (run, hatch) in enumerate(zip(runs, HATCHES)):
+        found = [mean_and_deviation(values) for values in run.scores.T[4:]]
+        lengths, deviations = np.nan_to_num(np.array(found, float)).T  # 0 for None
+        within = np.clip(deviations, 0, [lengths, np.maximum(100 - lengths, 0)])  # no area is below 0 or above 100
+        bars = {"color": "white" if i else colours, "edgecolor": colours, "hatch": hatch, "height": 0.9 * width}
+        lines = {"linewidth": 0.8, "clip_on": False}
+        middle = places + (i - (len(runs) - 1) / 2) * width
+        axis.barh(middle, lengths, xerr=within, capsize=1.5, error_kw=lines, **bars)
+        look = {"facecolor": "white" if i else "0.3", "edgecolor": "0.3", "hatch": hatch}
+        handles.append(plt.Rectangle((0, 0), 1, 1, label=short(run), **look))
+    axis.vlines(by_chance[4:], places - 0.45, places + 0.45, color="black", linestyle=":", linewidth=1)
+    handles.append(plt.Line2D([], [], color="black", linestyle=":", linewidth=1, label="chance"))
+    axis.set_yticks(places, genres)
+    axis.set(xlim=(0, 100), ylim=(len(genres) - 0.5, -0.5), xlabel="area under the precision-recall curve (%)")
+    axis.tick_params(left=False)
+    legend(figure, handles)
+    return figure
+
+
+def draw_cooccurrence(run):
+    """Draw what share of the test trailers of a genre is of each other genre, in truth and as predicted."""
+    genres, count = run.config["genres"], len(run.config["genres"])
+    true = np.concatenate([true for _, true, _ in run.tests.values()])
+    predicted = np.concatenate([p >= THRESHOLD for _, _, p in run.tests.values()])
+    rows, columns = (2, 1) if count > 12 else (1, 2)
+    cell, names = min(0.25, 3.3 / count), 0.5 + 0.05 * max(map(len, genres))  # inches
+    size = max(4.5, names + 0.5 + columns * (cell * count + 0.5)), names + 1 + rows * (cell * count + 0.3)
+    figure, axes = plt.subplots(rows, columns, figsize=size, sharex=True, squeeze=False)
+    for axis, title, y in zip(axes.flat, ("truth", "predicted"), (true, predicted)):
+        together = y.T.astype(float) @ y  # (G, G)
+        trailers = together.diagonal()
+        share = 100 * together / np.maximum(trailers, 1)[:, None]
+        share[np.eye(count, dtype=bool) | (trailers == 0)[:, None]] = np.nan
+        picture = axis.imshow(share, cmap="Greys", vmin=0, vmax=100)
+        for i, j in zip(*np.nonzero(np.isfinite(share))):
+            if cell > 0.16:  # nobody could read it in a smaller one
+                shade = "white" if share[i, j] > 55 else "black"
+                axis.text(j, i, f"{share[i, j]:.0f}", ha="center", va="center", color=shade, size=6)
+        named = axis in axes[:, 0]  # those at the left
+        labels = [f"{genre} {n:.0f}" if named else f"{n:.0f}" for genre, n in zip(genres, trailers)]
+        axis.set_yticks(range(count), labels, size=min(8, 56 * cell))
+        axis.set_xticks(range(count), genres, rotation=90, size=min(8, 56 * cell))
+        axis.set_title(title)
+        axis.spines[:].set_visible(False)
+    figure.suptitle(short(run), size=8)
+    figure.colorbar(picture, ax=axes, location="bottom", aspect=40, shrink=0.7)
+    what = "% of the row's trailers (their number, all splits, beside it)\nthat are of the column's genre too"
+    figure.supxlabel(what, size=8)
+    return figure
+
+
+def draw_cost(runs):
+    """Draw uAP against multiply-adds, parameters as the circles' areas; labels stand evenly at the right."""
+    figure, axis = plt.subplots(figsize=(7, max(3, 0.8 + 0.25 * len(runs))))
+    sizes = np.array([run.parameters for run in runs])
+    gmacs, uaps = [run.gmacs for run in runs], [run.uap for run in runs]
+    axis.scatter(gmacs, uaps, 900 * sizes / sizes.max(), alpha=0.8, facecolor="0.9", edgecolor="black")
+    axis.set(xlabel="billions of multiply-adds per clip", ylabel="uAP (%)", xscale="log")
+    axis.xaxis.set_major_locator(matplotlib.ticker.LogLocator(subs=(1, 2, 3, 5)))
+    axis.xaxis.set_major_formatter("{x:g}")
+    axis.minorticks_off()
+    axis.margins(0.15, 0.2)
+    axis.set_yticks([value for value in axis.get_yticks() if 0 <= value <= 100])
+    for run, place in zip(runs, np.linspace(1, 0, 2 * len(runs) + 1)[1::2]):  # best first, from the top down
+        line = {"arrowstyle": "-", "color": "0.5", "linewidth": 0.5, "shrinkA": 1, "shrinkB": 0, "relpos": (0, 0.5)}
+        text = f"{short(run)}: {run.parameters / 1e6:.3g} M"
+        place = {"xytext": (1.06, place), "textcoords": "axes fraction", "va": "center"}
+        axis.annotate(text, (run.gmacs, run.uap), size=7, arrowprops=line, **place)
+    axis.set_title("area: parameters of backbones and head (M: millions)")
+    return figure
+
+
+def draw_training(runs):
+    """Draw the losses of at most six runs' splits over the epochs, with the epoch kept."""
+    rows = -(-len(runs) // 3)
+    columns = -(-len(runs) // rows)
+    figure, axes = plt.subplots(rows, columns, figsize=(7, 1 + 1.9 * rows), sharey=True, squeeze=False)
     for run, axis in zip(runs, axes.flat):
         for history in run.histories.values():
             epoch, kept = history["epoch"], np.argmin(history["val_loss"])
@@ -631,175 +697,140 @@ def draw_training(runs, path):
         axis.xaxis.get_major_locator().set_params(integer=True)
     for axis in axes.flat[len(runs) :]:
         axis.axis("off")
-    handles = axes[0, 0].get_lines()[:3]
-    figure.legend(handles=handles, loc="outside upper center", ncols=3, title="one line per split")
+    legend(figure, axes[0, 0].get_lines()[:3], title="one line per split")
     figure.supxlabel("epoch", size=8)
     figure.supylabel("binary cross-entropy (nats per label)", size=8)
-    save(figure, path)
-
-
-def draw_cost(runs, path):
-    """Draw uAP against multiply-adds, parameters as the circles' areas; labels stand evenly at the right."""
-    runs = [run for run in runs if run.gmacs][:16]
-    if not runs:
-        return
-    figure, axis = plt.subplots(figsize=(7, max(3, 0.8 + 0.25 * len(runs))))
-    largest = max(run.parameters for run in runs)
-    handles = []
-    for kind, hatch in zip(("image and video", "image", "video"), HATCHES):
-        look = {"facecolor": "0.9", "edgecolor": "black", "hatch": hatch}
-        handles.append(plt.scatter([], [], 60, label=kind, **look))
-        for run in runs:
-            if run.kind == kind:
-                axis.scatter(run.gmacs, run.uap, 900 * run.parameters / largest, alpha=0.8, **look)
-    axis.set(xlabel="billions of multiply-adds per clip", ylabel="uAP (%)", xscale="log")
-    axis.xaxis.set_major_locator(matplotlib.ticker.LogLocator(subs=(1, 2, 3, 5)))
-    axis.xaxis.set_major_formatter("{x:g}")
-    axis.minorticks_off()
-    axis.margins(0.15, 0.2)
-    for run, place in zip(runs, np.linspace(1, 0, 2 * len(runs) + 1)[1::2]):  # best first, from the top down
-        line = {"arrowstyle": "-", "color": "0.5", "linewidth": 0.5, "shrinkA": 1, "shrinkB": 0, "relpos": (0, 0.5)}
-        text = f"{short(run)}: {run.parameters / 1e6:.3g} M"
-        place = {"xytext": (1.06, place), "textcoords": "axes fraction", "va": "center"}
-        axis.annotate(text, (run.gmacs, run.uap), size=7, arrowprops=line, **place)
-    title = "area: parameters of backbones and head (M: millions)"
-    figure.legend(handles=handles, loc="outside upper center", ncols=3, title=title)
-    save(figure, path)
-
-
-def draw_genres(runs, path):
-    """Draw each genre's area, the best run of each kind side by side, with standard deviations."""
-    runs, genres = champions(runs), runs[0].config["genres"]
-    colours = [colour(genre, genres) for genre in genres]
-    figure, axis = plt.subplots(figsize=(7, 3.2))
-    width, handles = 0.8 / len(runs), []
-    for i, (run, hatch) in enumerate(zip(runs, HATCHES)):
-        values = [column[np.isfinite(column)] for column in run.scores.T[4:]]
-        heights = [column.mean() if len(column) else 0 for column in values]
-        deviations = [column.std(ddof=1) if len(column) > 1 else 0 for column in values]
-        places = np.arange(len(genres)) + (i - (len(runs) - 1) / 2) * width
-        bars = {"color": "white" if i else colours, "edgecolor": colours, "hatch": hatch, "width": 0.9 * width}
-        axis.bar(places, heights, yerr=deviations, capsize=1.5, error_kw={"linewidth": 0.8}, **bars)
-        look = {"facecolor": "white" if i else "0.3", "edgecolor": "0.3", "hatch": hatch}
-        handles.append(plt.Rectangle((0, 0), 1, 1, label=short(run), **look))
-    axis.set_xticks(range(len(genres)), genres, rotation=30, ha="right", rotation_mode="anchor")
-    axis.set(yticks=range(0, 101, 20), ylim=(0, None), ylabel="area under the precision-recall curve (%)")
-    figure.legend(handles=handles, loc="outside upper center", ncols=2)
-    save(figure, path)
-
-
-def draw_cooccurrence(run, path):
-    """Draw what share of the test trailers of a genre is of each other genre, in truth and as predicted."""
-    genres = run.config["genres"]
-    true = np.concatenate([true for _, true, _ in run.tests.values()])
-    predicted = np.concatenate([probabilities >= THRESHOLD for _, _, probabilities in run.tests.values()])
-    figure, axes = plt.subplots(1, 2, figsize=(7, 1.5 + 0.24 * len(genres)))
-    for axis, title, y in zip(axes, ("truth", "predicted by " + short(run, "\n+ ")), (true, predicted)):
-        together = y.T.astype(float) @ y  # (G, G)
-        count = together.diagonal()
-        share = 100 * together / np.maximum(count, 1)[:, None]
-        share[np.eye(len(genres), dtype=bool) | (count == 0)[:, None]] = np.nan
-        picture = axis.imshow(share, cmap="Greys", vmin=0, vmax=100)
-        for i, j in zip(*np.nonzero(np.isfinite(share))):
-            shade = "white" if share[i, j] > 55 else "black"
-            axis.text(j, i, f"{share[i, j]:.0f}", ha="center", va="center", color=shade, size=6)
-        axis.set_xticks(range(len(genres)), genres, rotation=90)
-        axis.set_yticks(range(len(genres)), [f"{genre} ({n:.0f})" for genre, n in zip(genres, count)])
-        axis.set_title(title)
-        axis.spines[:].set_visible(False)
-    label = "% of the row's trailers (their number, all splits, in brackets)\nthat are of the column's genre too"
-    figure.colorbar(picture, ax=axes, location="bottom", label=label, aspect=40, shrink=0.5)
-    save(figure, path)
-
-
-def draw_figures(runs, out):
-    with plt.rc_context(STYLE):
-        draw_precision_recall(runs, out / "precision_recall.png")
-        for page, first in enumerate(range(0, len(runs), 6), 1):
-            draw_training(runs[first : first + 6], out / f"training{f'_{page}' if len(runs) > 6 else ''}.png")
-        draw_cost(runs, out / "cost.png")
-        draw_genres(runs, out / "genres.png")
-        draw_cooccurrence(champions(runs)[0], out / "cooccurrence.png")
+    return figure
 
 
 # ---- New trailers ----
 
 
 def predict(arguments):
-    """Print the genres of the trailers in a prepared folder, draw them over time, and write predictions.csv."""
-    config, models = read_models(arguments.runs, arguments.run)
-    genres, length = config["genres"], config["snippet_clips"]
-    representations = [matching(arguments.predict, config, *of_input) for of_input in inputs(config)]
-    everyone = sorted(set().union(*(x.rows for x in representations)))
-    usable, left_out = divita.usable(divita.Labels(everyone, [], None, None), representations)
-    print(f"{divita.device()}; {len(usable)} trailers, {len(models)} models{left_out and '; ' + left_out or ''}")
-    divita.sweep(arguments.out)
-    videos, rows = find_videos(arguments), []
-    for mid in tqdm([everyone[row] for row in usable], "trailers", leave=False):
+    """Print the genres of new trailers, draw them over time, add them to predictions.csv; return the exit status."""
+    run, status = chosen_run(arguments.runs, arguments.run), 0
+    films, data = films_and_data(arguments)
+    out = writable(arguments.out or Path("results") / data.resolve().name)
+    folder, config = arguments.runs / run.name, run.config
+    if films:
+        status = prepare(folder, arguments.predict, data, arguments.weights)
+        if not any((path / f"{mid}.npy").exists() for mid in films for path in divita.representations(data)):
+            return status  # each film has failed and was named
+    representations = [matching(data, folder, name, meta) for _, name, meta in divita.inputs(config)]
+    everyone = sorted(films or set().union(*(x.rows for x in representations)))
+    rows, left_out = divita.usable(divita.Labels(everyone, [], None, None), representations)
+    mids = [everyone[row] for row in rows]
+    if not mids:
+        raise UserError(f"{data}: no trailer there can be predicted; {left_out}")
+    if left_out and not status:
+        say(left_out)
+    films = films or prepared_from(data, representations[0].meta or {})
+    models = [divita.load_model(path / "model.keras") for path in run.splits.values()]
+    say(f"{divita.device()}; trailers: {len(mids)}, models: {len(models)}")
+    say_what_is_odd(run, mids)
+    divita.sweep(out)
+    called, genres, found = f"{arguments.runs.resolve().name}/{run.name}", config["genres"], {}
+    for mid in tqdm(mids, "trailers", unit="trailer", leave=False):
         clips = [x[mid] for x in representations]  # [(C, F), ...]
-        p = np.mean([divita.predict(model, [clips], length)[0] for model in models], 0)  # (G,)
-        rows.append([mid, *(f"{value:.4f}" for value in p)])
-        tqdm.write(f"{mid}: {in_words(p, genres)}")
-        snippets = [overlapping(x, length) for x in clips]  # [(windows, S, F), ...]
-        over_time = np.mean([divita.snippet_probabilities(model, snippets) for model in models], 0)  # (windows, G)
-        times = clip_times(arguments.predict, representations[0], mid)
+        p, over_time = probabilities(models, clips, config["snippet_clips"])
+        found[mid] = p
+        times = clip_times(data, representations[0], mid)
+        pictures = shot_pictures(films[mid], times) if mid in films else []
         with plt.rc_context(STYLE):
-            figure = draw_trailer(mid, p, over_time, genres, times, videos.get(mid))
-            save(figure, arguments.out / f"genres_of_{mid}.png")
-    divita.write_csv(arguments.out / "predictions.csv", ["mid", *genres], rows)
-    print(f"probabilities (predictions.csv) and figures (genres_of_*.png): {arguments.out}")
+            figure = draw_trailer(f"{mid}, by {called}", p, over_time, genres, times, pictures)
+            save(figure, out / f"genres_of_{mid}_{called.replace('/', '-')}.png")
+    write_predictions(out / "predictions.csv", called, genres, found)
+    for mid, p in found.items():
+        say(f"{mid}: {in_words(p, genres)}")
+    say(f"probabilities (predictions.csv) and figures (genres_of_*.png): {out}")
+    return status
 
 
-def read_models(runs, name):
-    """Return a run's configuration and its models, one per split."""
-    folders = sorted(path.parent for path in (runs / name).glob("split*/config.json"))
-    if not folders:
-        there = sorted({path.parts[-3] for path in runs.glob("*/split*/config.json")})
-        raise divita.UserError(f"{runs}: no trained run {name}; there is {', '.join(there) or 'none'}")
-    return read_config(folders[0] / "config.json"), [divita.load_model(folder / "model.keras") for folder in folders]
+def chosen_run(folder, name):
+    """Return the run that is named, or the best by validation, which is said in a line."""
+    found = finished_runs(folder)
+    if name and name not in found:
+        raise UserError(f"{folder}: no trained run {name}; there is {', '.join(found)}")
+    run = best(read_runs({name: found[name]} if name else found, read_run))
+    if not name:
+        say(f"{run.name}: {'the only run' if len(found) == 1 else f'the best of {len(found)} runs by validation'}")
+    return run
 
 
-def matching(folder, config, kind, name, expected):
-    """Open the representation in `folder` that was made as a run's was; a UserError says what differs."""
-    there = [path for path in divita.representations(folder) if divita.backbone_of(path) == expected["backbone"]]
+def films_and_data(arguments):
+    """Return {mid: film} and the folder to prepare them in, or None and a folder that 01_prepare.py has prepared."""
+    paths = arguments.predict
+    prepared = [path for path in paths if path.is_dir() and divita.representations(path)]
+    if prepared and len(paths) > 1:
+        raise UserError(f"--predict: {prepared[0]} is a folder that 01_prepare.py made; give it alone")
+    if prepared:
+        return None, paths[0]
+    films = divita.find_videos(paths)
+    if arguments.data:
+        return films, arguments.data
+    if len(paths) > 1:
+        name = Path(os.path.commonpath([os.path.abspath(film.parent) for film in films.values()])).name
+    else:
+        name = paths[0].resolve().name if paths[0].is_dir() else next(iter(films))
+    return films, Path("data") / (name or "films")
+
+
+def prepare(run, paths, data, weights):
+    """Have 01_prepare.py prepare films as a run's were, with its bar; return 1 where some failed, 0 else."""
+    command = [sys.executable, Path(__file__).with_name("01_prepare.py"), "--like", run, "--videos", *paths]
+    command += ["--out", data]
+    if weights:
+        command += ["--weights", *weights]
+    status = subprocess.run([str(word) for word in command], stdout=subprocess.DEVNULL).returncode
+    if status not in (0, 1):
+        sys.exit(status if status > 0 else 128 - status)  # it has said why, or a signal has ended it
+    return status
+
+
+def matching(data, run, name, expected):
+    """Open the representation in `data` that was made as an input of a run; a UserError says what differs."""
+    there = {path: divita.meta_of(path) for path in divita.representations(data)}
+    there = {path: meta for path, meta in there.items() if meta["backbone"] == expected["backbone"]}
+    videos = next((meta["videos"] for meta in there.values() if meta.get("videos")), "DIR")
+    new = data.with_name(f"{data.resolve().name}_like_{run.name}")
+    again = in_shell(["python", "01_prepare.py", "--like", run, "--videos", videos, "--out", new])
     if not there:
-        make = preparation(folder, kind, expected)
-        raise divita.UserError(f"{folder}: no representation by {expected['backbone']} there; make it with: {make}")
-    keys = ("digest" if "digest" in expected else "weights", "segmentation", "detector", "fps", "frames_per_clip")
-    keys = [key for key in (*keys, "frames", "input_size") if key in expected]
-    differing = []
-    for path in there:
-        meta = divita.meta_of(path) or published_meta(path.name)
-        differing.append(
-            [f"{key} {meta.get(key)}, not {expected[key]}" for key in keys if meta.get(key) != expected[key]]
-        )
-    path, fewest = min(zip(there, differing), key=lambda pair: len(pair[1]))
-    if fewest:
-        raise divita.UserError(f"{path}: not made as the run's {name}: {'; '.join(fewest)}; prepare the trailers alike")
-    representation = divita.open_representation(folder, path.name)
-    if representation.features != config[f"{kind}_features"]:
-        features = f"{representation.features} features, not {config[f'{kind}_features']}"
-        raise divita.UserError(f"{path}: {features} as the run's {name}; prepare the trailers alike")
-    return representation
+        raise UserError(f"{data}: no representation by {expected['backbone']} there; make it with: {again}")
+    path = min(there, key=lambda path: len(differing(there[path], expected, PREPARATION)))
+    meta = there[path]
+    other = [f"{key} {meta[key]}, not {expected[key]}" for key in differing(meta, expected, PREPARATION)]
+    if other:
+        raise UserError(f"{path}: not made as the run's {name}: {'; '.join(other)}; make it alike with: {again}")
+    return divita.open_representation(data, path.name)
 
 
-def preparation(folder, kind, meta):
-    """Return the command that prepares new trailers in `folder` as an input of a run was prepared."""
-    command = f"python 01_prepare.py --videos DIR --out {folder} --{kind} {meta['backbone']}"
-    command += f" --{'video' if kind == 'image' else 'image'} none"
-    weights = f"{meta['backbone']}=FILE" if meta["weights"] == "file" else meta["weights"]
-    options = {"weights": (weights, "pretrained"), "segmentation": (meta["segmentation"], "shots")}
-    options |= {"detector": (meta.get("detector") or "adaptive", "adaptive"), "fps": (f"{meta['fps']:g}", "24")}
-    options |= {"frames-per-clip": (meta["frames_per_clip"], 24)}
-    options |= {"image-frames": (meta["frames"], meta["frames_per_clip"])} if kind == "image" else {}
-    return command + "".join(f" --{name} {value}" for name, (value, usual) in options.items() if value != usual)
+def prepared_from(data, meta):
+    """Return {mid: film} of the videos that a prepared folder was made from, as far as they are still there."""
+    folder = Path(meta.get("videos") or data / "videos")
+    try:
+        return divita.find_videos([folder])
+    except UserError as error:
+        say(f"no pictures of the shots: {error}")
+        return {}
 
 
-def in_words(p, genres):
-    """Return the genres from THRESHOLD on, or the likeliest one, with their probabilities."""
-    order = np.argsort(-p)
-    text = ", ".join(f"{genres[g]} {p[g]:.2f}" for g in order if p[g] >= THRESHOLD)
-    return text or f"no genre from {THRESHOLD} on; likeliest {genres[order[0]]} {p[order[0]]:.2f}"
+def say_what_is_odd(run, mids):
+    """Say in a line each what makes predictions mean less than they seem to."""
+    if any(meta.get("synthetic") for _, _, meta in divita.inputs(run.config)):
+        say(f"{run.name} was trained on synthetic trailers: the genres that it finds in films mean nothing")
+    known = [mid for mid in mids if mid in run.trained]
+    if known:
+        say(f"{run.name} was trained on {len(known)} of these trailers ({divita.listed(known)}), which flatters it")
+
+
+def probabilities(models, clips, length):
+    """Return a trailer's genre probabilities (G,) and those of overlapping snippets (windows, G), means over models.
+
+    clips: those of each input, [(C, F), ...]; length: S, the clips in a snippet.
+    """
+    snippets = [overlapping(x, length) for x in clips]  # [(windows, S, F), ...]
+    p = np.mean([divita.predict(model, [clips], length)[0] for model in models], 0)  # (G,)
+    return p, np.mean([divita.snippet_probabilities(model, snippets) for model in models], 0)  # (windows, G)
 
 
 def overlapping(clips, length):
@@ -814,37 +845,48 @@ def overlapping(clips, length):
     return np.pad(cut, ((0, 0), (0, zeros), (0, 0)))
 
 
-def clip_times(folder, representation, mid):
+def in_words(p, genres):
+    """Return the genres from THRESHOLD on, or the likeliest one, with their probabilities."""
+    order = np.argsort(-p)
+    text = ", ".join(f"{genres[g]} {p[g]:.2f}" for g in order if p[g] >= THRESHOLD)
+    return text or f"no genre from {THRESHOLD} on; likeliest {genres[order[0]]} {p[order[0]]:.2f}"
+
+
+def write_predictions(path, called, genres, found):
+    """Put {mid: probabilities (G,)} by a run into a table that keeps the rows of other runs and trailers."""
+    rows = []
+    if path.exists():
+        header, lines = divita.read_table(path)
+        rows = [dict(zip(header, cells)) for _, cells in lines]
+        rows = [row for row in rows if not (row.get("run") == called and row.get("mid") in found)]
+    for mid, p in found.items():
+        rows.append({"mid": mid, "run": called, **{genre: f"{value:.4f}" for genre, value in zip(genres, p)}})
+    header = dict.fromkeys(["mid", "run", *(name for row in rows for name in row)])
+    divita.write_csv(path, header, [[row.get(name, "") for name in header] for row in rows])
+
+
+def clip_times(data, representation, mid):
     """Return the clips' shot, start_s and end_s, each (C,); a published representation's clips last a second each."""
     count = len(representation[mid])
     if not representation.meta:
         return {"shot": np.zeros(count), "start_s": np.arange(count), "end_s": np.arange(count) + 1.0}
-    path = folder / representation.meta["clips"] / f"{mid}.csv"
+    path = data / representation.meta["clips"] / f"{mid}.csv"
     header, rows = divita.read_table(path)
     if len(rows) != count:
-        raise divita.UserError(f"{path}: {len(rows)} clips, but {representation.name} has {count}; prepare {mid} again")
-    return {
-        name: np.array([row[header.index(name)] for _, row in rows], float) for name in ("shot", "start_s", "end_s")
-    }
+        raise UserError(f"{path}: {len(rows)} clips, but {representation.name} has {count}; prepare {mid} again")
+    columns = dict(zip(header, zip(*(cells for _, cells in rows))))
+    return {name: np.array(columns[name], float) for name in ("shot", "start_s", "end_s")}
 
 
-def find_videos(arguments):
-    """Return {mid: path} of the videos that the trailers were prepared from, as far as they are still there."""
-    folder = arguments.videos or arguments.predict / "videos"
-    if not folder.is_dir():
-        print(f"{folder}: no such folder, so no pictures of the shots; say with --videos where the videos are")
-        return {}
-    return {path.stem: path for path in sorted(folder.iterdir()) if path.suffix.lower() in divita.SUFFIXES}
-
-
-def draw_trailer(mid, p, over_time, genres, times, video):
+def draw_trailer(title, p, over_time, genres, times, pictures):
     """Draw a band per genre, likeliest first, with its probability over the trailer's time; below, its shots."""
     width, end = len(times["shot"]) - len(over_time) + 1, times["end_s"][-1]
     middle = (times["start_s"][: len(over_time)] + times["end_s"][width - 1 :]) / 2  # of each snippet
     cuts = times["start_s"][1:][np.diff(times["shot"]) > 0]
-    pictures = shot_pictures(video, times) if video else []
-    heights = [1] * len(genres) + [1.3] * bool(pictures)
-    size = (7, 0.7 + 0.27 * sum(heights))
+    heights = [1] * len(genres)
+    if pictures:
+        heights.append(1.4)
+    size = (7, 0.8 + 0.27 * sum(heights))
     figure, axes = plt.subplots(len(heights), figsize=size, height_ratios=heights, sharex=True, squeeze=False)
     axes = axes[:, 0]
     for axis, g in zip(axes, np.argsort(-p)):
@@ -853,74 +895,181 @@ def draw_trailer(mid, p, over_time, genres, times, video):
         axis.plot(x, y, color=colour(genres[g], genres), linewidth=1)
         axis.axhline(THRESHOLD, color="0.5", linewidth=0.5, linestyle=":")
         axis.vlines(cuts, 0, 1, color="0.85", linewidth=0.5, zorder=0)
-        axis.set(xlim=(0, end), ylim=(0, 1), yticks=())
         weight = "bold" if p[g] >= THRESHOLD else "normal"
         axis.set_ylabel(f"{genres[g]} {p[g]:.2f}", rotation=0, ha="right", va="center", weight=weight)
-        axis.tick_params(bottom=False)
-    for left, right, picture in pictures:
-        axes[-1].imshow(picture, extent=(left, right, 0, 1), aspect="auto")
-    if pictures:
-        axes[-1].set(xlim=(0, end), ylim=(0, 1), yticks=())
+    for place, picture in pictures:
+        image = OffsetImage(picture, zoom=0.22)  # 90 pixels are 0.275 inches
+        axes[-1].add_artist(AnnotationBbox(image, (place, 0.5), frameon=False, pad=0))
         axes[-1].set_ylabel("shots", rotation=0, ha="right", va="center")
-    axes[-1].tick_params(bottom=True)
+    for axis in axes:
+        axis.set(xlim=(0, end), ylim=(0, 1), yticks=())
+        axis.tick_params(bottom=axis is axes[-1])
     axes[-1].set_xlabel("time (s); grey lines: cuts")
-    figure.suptitle(f"{mid}: probability (0 to 1, dots at {THRESHOLD}) in snippets of {width} clips", size=8)
+    snippets = f"snippets of {width} clip{'s' if width > 1 else ''}"
+    title = f"{title}\nprobability (0 to 1, dots at {THRESHOLD}) in {snippets}"
+    figure.suptitle(title, size=8)
     return figure
 
 
 def shot_pictures(video, times, most=10):
-    """Return [(left, right, picture)] in seconds: the middle frames of as many shots as there is room for."""
-    import cv2
-
-    pictures, end, free = [], times["end_s"][-1], 0
-    capture, width = cv2.VideoCapture(str(video)), end / most
+    """Return [(time in seconds, picture)]: the middle frames of as many shots as there is room for, 90 pixels high."""
+    end, apart, pictures, last = times["end_s"][-1], times["end_s"][-1] / most, [], -np.inf
+    capture = cv2.VideoCapture(str(video))
+    pixel = capture.get(cv2.CAP_PROP_SAR_NUM), capture.get(cv2.CAP_PROP_SAR_DEN)  # its width and height
+    stretch = pixel[0] / pixel[1] if min(pixel) > 0 else 1  # of an anamorphic film
     for shot in np.unique(times["shot"]):
         clips = times["shot"] == shot
         middle = (times["start_s"][clips][0] + times["end_s"][clips][-1]) / 2
-        right = np.clip(middle + width / 2, width, end)
-        left = max(right - width, free)
-        if right - left < 0.6 * width:
+        place = np.clip(middle, apart / 2, end - apart / 2)
+        if place - last < apart:
             continue
         capture.set(cv2.CAP_PROP_POS_MSEC, 1000 * middle)
         decoded, frame = capture.read()
         if decoded:
-            aspect = 16 / 9 * (right - left) / width  # of the room; the frame's centre is cut out to fit
-            height = min(frame.shape[0], int(frame.shape[1] / aspect))
-            x, y = (frame.shape[1] - int(height * aspect)) // 2, (frame.shape[0] - height) // 2
-            frame = frame[y : y + height, x : x + int(height * aspect), ::-1]  # BGR to RGB
-            picture = cv2.resize(frame, (int(90 * aspect), 90), interpolation=cv2.INTER_AREA)
-            pictures.append((left, right - 0.03 * width, picture))
-            free = right
+            width = round(90 * frame.shape[1] / frame.shape[0] * stretch)
+            frame = cv2.resize(frame, (width, 90), interpolation=cv2.INTER_AREA)
+            beyond = max(0, width - 160) // 2  # 16:9, at both sides
+            pictures.append((place, frame[:, beyond : width - beyond, ::-1]))  # BGR to RGB
+            last = place
     capture.release()
     return pictures
 
 
-# ---- The command ----
+# ---- Cost ----
 
 
-def main(arguments):
-    if arguments.predict:
-        return predict(arguments)
-    if arguments.costs:
-        return print(costs_table().markdown())
-    runs = read_runs(arguments.runs)
-    divita.sweep(arguments.out)
-    notes = data_notes(runs, arguments.data)
-    tables = overall_tables(runs, notes)
-    tables += [experiment_table(path, runs) for path in sorted(arguments.runs.glob("*.json"))]
-    tables += [claims_table(runs, notes), comparison_table(runs, arguments.compare)]
-    tables = [table for table in tables if table]
-    markdown = "\n".join(table.markdown() for table in tables)
-    print(f"\n{markdown}")
-    divita.write_text(arguments.out / "table.md", markdown)
-    divita.write_text(arguments.out / "table.tex", "\n".join(table.latex() for table in tables))
-    write_table_csv(arguments.out / "table.csv", runs)
-    draw_figures(runs, arguments.out)
-    print(f"tables (table.md, table.csv, table.tex) and figures (*.png): {arguments.out}")
-    print("next, genres of new trailers:")
-    for kind, _, meta in inputs(runs[0].config):
-        print(preparation("data/new", kind, meta))
-    print(f"python 03_evaluate.py --runs {arguments.runs} --predict data/new --run {runs[0].name} --videos DIR")
+def cost(config):
+    """Return (parameters, GMACs per clip) of a run's backbones and head.
+
+    A head's multiply-adds for one snippet are shared out over the snippet's clips.
+    """
+    inputs, length = divita.inputs(config), config["snippet_clips"]
+    features = {kind: config[f"{kind}_features"] for kind, _, _ in inputs}
+    head = divita.divita(features, len(config["genres"]), config["aggregation"], config["fusion"] or "late")
+    parameters, macs = divita.cost(head, *((1, length, count) for count in features.values()))
+    macs /= length
+    for _, _, meta in inputs:
+        known = (meta["parameters"], meta["macs_per_clip"]) if "parameters" in meta else None
+        parts = known or backbone_cost(meta["backbone"], meta["frames"])
+        parameters, macs = parameters + parts[0], macs + parts[1]
+    return parameters, macs / 1e9
+
+
+@cache
+def backbone_cost(name, frames):
+    """Return (parameters, multiply-adds per clip of so many frames) of a backbone."""
+    backbone = divita.find_backbone(name)
+    of_images = backbone.input == "image"
+    shape = (backbone.size, backbone.size, 3) if of_images else (frames, backbone.size, backbone.size, 3)
+    parameters, macs = divita.cost(backbone.build(shape), (1, *shape))
+    return parameters, macs * frames if of_images else macs
+
+
+def costs_table():
+    """Return the cost of every backbone for a clip of 24 frames."""
+    rows = []
+    for name, backbone in tqdm(divita.BACKBONES.items(), "backbones", unit="backbone", leave=False):
+        try:
+            parameters, macs = backbone_cost(name, 24)
+            counted = [f"{parameters:,}", f"{macs / 1e9:.4g}", f"{macs / 24e9:.3g}"]
+        except UserError as error:
+            say(f"the cost of {name} is not counted: {error}")
+            counted = ["–"] * 3
+        rows.append([name, backbone.input, *counted])
+    notes = ["Without classification layers."]
+    return Table("Backbones", notes, ["", "input", "parameters", "GMACs of 24 frames", "of one"], rows, set(), words=2)
+
+
+# ---- What tables are written with ----
+
+PAPER = {  # the paper's transfer table: row -> mean and standard deviation of uAP, mAP, wAP and sAP
+    "ShuffleNet-2D": ((71.69, 0.44), (66.47, 0.73), (70.51, 0.50), (76.60, 0.77)),
+    "ShuffleNet-3D": ((63.43, 1.54), (58.18, 1.50), (63.59, 1.46), (69.49, 1.58)),
+    "ShuffleNet fusion": ((72.11, 0.56), (67.08, 0.37), (71.42, 0.41), (76.66, 0.73)),
+    "ResNet50": ((70.92, 3.49), (66.16, 2.45), (70.23, 2.11), (75.85, 3.05)),
+    "R(2+1)D": ((71.76, 2.72), (66.09, 2.44), (70.81, 2.21), (76.33, 2.02)),
+    "ResNet fusion": ((73.28, 0.66), (68.03, 0.63), (72.14, 0.72), (77.76, 0.44)),
+    "Swin-2D": ((72.96, 4.17), (67.68, 2.63), (71.70, 2.44), (77.77, 4.08)),
+    "Swin-3D": ((75.71, 2.43), (70.44, 2.10), (74.30, 2.11), (80.19, 2.61)),
+}
+PAPER_SHARES = "11.82 % of the parameters, 0.81 % of the multiply-adds"  # of ShuffleNet fusion in Swin-3D's
+LATEX = str.maketrans(
+    {c: f"\\{c}" for c in "%#&_${}"} | {"\\": r"\textbackslash{}", "±": r"$\pm$", "–": "--", "~": r"\textasciitilde{}"}
+)
+
+
+@dataclass
+class Table:
+    """Cells are text; notes are sentences for below; bold holds (row, column); the first `words` columns are words."""
+
+    title: str
+    notes: list
+    header: list
+    rows: list
+    bold: set
+    words: int = 1
+
+    def cells(self, escape, bold):
+        """Return the header and the rows, each cell escaped, the bold ones within the pattern `bold`."""
+        rows = [[escape(cell) for cell in row] for row in self.rows]
+        for i, j in self.bold:
+            rows[i][j] = bold.format(rows[i][j])
+        return [escape(cell) for cell in self.header], rows
+
+    def markdown(self):
+        header, rows = self.cells(lambda cell: cell.replace("|", r"\|"), "**{}**")
+        widths = [max(map(len, column)) for column in zip(header, *rows)]
+        rule = ["-" * w if j < self.words else "-" * (w - 1) + ":" for j, w in enumerate(widths)]
+        align = [str.ljust] * self.words + [str.rjust] * len(widths)
+        lines = [" | ".join(f(c, w) for f, c, w in zip(align, row, widths)) for row in (header, rule, *rows)]
+        return "\n".join([f"## {self.title}", "", *(f"| {line} |" for line in lines), "", *self.notes, ""])
+
+    def latex(self):
+        header, rows = self.cells(lambda cell: cell.translate(LATEX), r"\textbf{{{}}}")
+        caption = " ".join([f"{self.title}.", *self.notes]).translate(LATEX)
+        columns = "l" * self.words + "r" * (len(header) - self.words)
+        lines = [r"\begin{table}", rf"\caption{{{caption}}}", rf"\begin{{tabular}}{{{columns}}}", r"\hline"]
+        lines += [" & ".join(header) + r" \\", r"\hline", *(" & ".join(row) + r" \\" for row in rows)]
+        return "\n".join([*lines, r"\hline", r"\end{tabular}", r"\end{table}", ""])
+
+
+def mean_and_deviation(values):
+    """Return mean and sample standard deviation of the values that are known, None where there are too few."""
+    known = values[np.isfinite(values)]
+    return known.mean() if len(known) else None, known.std(ddof=1) if len(known) > 1 else None
+
+
+def plus_minus(values):
+    """Return mean ± sample standard deviation as text; the mean alone of one value, a dash for none."""
+    mean, deviation = mean_and_deviation(values)
+    if mean is None:
+        return "–"
+    return f"{mean:.2f}" if deviation is None else f"{mean:.2f} ± {deviation:.2f}"
+
+
+def cost_cells(run):
+    return [f"{run.parameters:,}", f"{run.gmacs:.3g}"] if run else ["–", "–"]
+
+
+def largest(rows, columns):
+    """Return the cells (row, column) with the largest leading number of each column."""
+    found = set()
+    for j in columns:
+        numbers = {i: float(row[j].split()[0]) for i, row in enumerate(rows) if row[j] != "–"}
+        found |= {(i, j) for i, number in numbers.items() if number == max(numbers.values())}
+    return found
+
+
+def in_shell(command):
+    return shlex.join(str(word) for word in command)
+
+
+def writable(folder):
+    """Return a folder, to be made when it is written to; a UserError says before the work that it cannot be."""
+    there = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+    if not there.is_dir() or not os.access(there, os.W_OK):
+        raise UserError(f"{folder}: cannot be written to; choose another folder with --out")
+    return folder
 
 
 if __name__ == "__main__":

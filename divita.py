@@ -18,6 +18,7 @@ import functools
 import hashlib
 import importlib.util
 import io
+import itertools
 import json
 import math
 import operator
@@ -25,20 +26,22 @@ import os
 import re
 import shlex
 import shutil
-import signal
 import socket
 import sys
-import threading
 import time
 import unicodedata
 import warnings
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from multiprocessing import active_children
 from pathlib import Path
 
 os.environ["KERAS_BACKEND"] = "torch"  # read once, when Keras is imported
+if "TORCHELASTIC_RUN_ID" in os.environ and os.environ.get("OMP_NUM_THREADS") == "1":
+    # torchrun sets this for its ranks where the user gave no number; one thread would give other last digits than many
+    environment = Path(f"/proc/{os.getppid()}/environ")  # as torchrun was started
+    if not environment.exists() or b"OMP_NUM_THREADS=1" not in environment.read_bytes().split(b"\0"):
+        del os.environ["OMP_NUM_THREADS"]
 
 import keras
 import numpy as np
@@ -49,148 +52,6 @@ if keras.config.backend() != "torch":
 
 SUFFIXES = ".3gp .avi .flv .m2ts .m4v .mkv .mov .mp4 .mpeg .mpg .mts .mxf .ogv .ts .vob .webm .wmv".split()  # of videos
 FORMAT = 1  # of meta.json and config.json; raised when a file of an earlier version can no longer be read
-
-# ---- Errors, files, processes ----
-
-
-class UserError(Exception):
-    """What the person at the keyboard can mend; its text is one line that says what is wrong and what to do."""
-
-
-TEMPORARIES = set()  # the temporary files that this process is writing now
-
-
-@contextlib.contextmanager
-def written(path):
-    """Write a file whole or not at all: yields a temporary path in the same folder, renamed to `path` at the end.
-
-    The temporary name keeps the suffix, because libraries choose a format by it, and holds the machine and the process,
-    so that sweep() can tell an abandoned file from one being written.
-    """
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".tmp-{socket.gethostname()}-{os.getpid()}-{path.name}")
-    TEMPORARIES.add(temporary)
-    try:
-        yield temporary
-        os.replace(temporary, path)
-    except Exception as error:
-        if not isinstance(error, UserError) and shutil.disk_usage(path.parent).free < 2**20:
-            raise UserError(f"{path}: the disk is full; make room and run the same command again") from error
-        raise
-    finally:
-        temporary.unlink(missing_ok=True)
-        TEMPORARIES.discard(temporary)
-
-
-def write_text(path, text):
-    with written(path) as temporary:
-        temporary.write_text(text, encoding="utf-8", newline="")
-
-
-def write_csv(path, header, rows):
-    with written(path) as temporary, open(temporary, "w", newline="", encoding="utf-8") as file:
-        csv.writer(file, lineterminator="\n").writerows([header, *rows])
-
-
-def read_json(path):
-    """Return the dictionary in a JSON file that one of the scripts wrote; a UserError names a file that is not one."""
-    try:
-        content = json.loads(Path(path).read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise UserError(f"{path}: cannot be read as JSON ({one_line(error)}); remove it and make it again") from None
-    if not isinstance(content, dict) or content.get("format") != FORMAT:
-        raise UserError(f"{path}: not of format {FORMAT}, the one this version reads; make it again with this version")
-    return content
-
-
-def sweep(folder):
-    """Remove the temporary files below `folder` that no living process writes (a killed one left them)."""
-    for path in Path(folder).rglob(".tmp-*"):
-        with contextlib.suppress(FileNotFoundError):  # another process has just renamed it
-            if abandoned(path):
-                path.unlink()
-
-
-def abandoned(path):
-    """Tell whether the process that wrote a temporary file is gone; one of another machine is given a day."""
-    host = socket.gethostname()
-    if not path.name.startswith(f".tmp-{host}-"):
-        return time.time() - path.stat().st_mtime > 24 * 3600
-    process = path.name.removeprefix(f".tmp-{host}-").partition("-")[0]
-    return path not in TEMPORARIES and not (process != str(os.getpid()) and Path(f"/proc/{process}").exists())
-
-
-def one_line(error):
-    return " ".join(str(error).split()) or type(error).__name__
-
-
-def run(main, arguments):
-    """Call main(arguments) and exit: 2 and one line for what the user can mend, 130 and one line when interrupted."""
-    name = Path(sys.argv[0]).name
-    warnings.filterwarnings("ignore", message="Glyph .* missing")  # Matplotlib's, whose font does not have all scripts
-    try:
-        with interruptible(name):
-            status = main(arguments)
-    except UserError as error:
-        status = f"{name}: error: {one_line(error)}"
-    except OSError as error:
-        hint = "make room and run the same command again" if error.errno in (errno.ENOSPC, errno.EDQUOT) else ""
-        status = f"{name}: error: {one_line(error)}{'; ' + hint if hint else ''}"
-    if isinstance(status, str):
-        print(status, file=sys.stderr)
-        status = 2
-    sys.exit(status or 0)
-
-
-@contextlib.contextmanager
-def interruptible(name):
-    """End the process within a moment of SIGINT, whatever it is in the middle of.
-
-    Python runs signal handlers between two of its own instructions, which a large batch can keep waiting for a minute.
-    A thread that reads the wake-up file descriptor does not wait.
-    """
-    read, write = os.pipe()
-    os.set_blocking(write, False)
-    before = signal.signal(signal.SIGINT, lambda *_: None)
-    signal.set_wakeup_fd(write, warn_on_full_buffer=False)
-
-    def watch():
-        while (received := os.read(read, 1)) != b"\0":
-            if received[0] == signal.SIGINT:
-                for process in active_children():
-                    process.kill()
-                for temporary in list(TEMPORARIES):
-                    temporary.unlink(missing_ok=True)
-                again = shlex.join(["python", *sys.argv])
-                print(f"\n{name}: interrupted; what is finished is kept, go on with: {again}", file=sys.stderr)
-                os._exit(128 + signal.SIGINT)
-
-    thread = threading.Thread(target=watch, daemon=True)
-    thread.start()
-    try:
-        yield
-    finally:
-        signal.set_wakeup_fd(-1)
-        signal.signal(signal.SIGINT, before)
-        os.write(write, b"\0")  # ends the thread; to close the pipe would not, while a forked process has it too
-        thread.join()
-        os.close(write)
-        os.close(read)
-
-
-def ranks():
-    """Return (rank, number of ranks) as torchrun sets them in the environment; (0, 1) without it."""
-    return int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
-
-
-def device():
-    """Choose this process's accelerator, if there is one, and return what to call it."""
-    if torch.cuda.is_available():
-        torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", 0)) % torch.cuda.device_count())
-        return torch.cuda.get_device_name()
-    return f"CPU, {torch.get_num_threads()} threads"
-
 
 # ---- Labels ----
 
@@ -727,7 +588,7 @@ class Backbone:
     antialias: bool = True
     checkpoint: str | None = None  # https://..., the file's path in an installed package, or kerascv:PRESET
     classifier: str | None = None  # the checkpoint's classification layer, not part of the backbone
-    names: Callable | None = None  # model -> {tensor's name in the checkpoint: variable}
+    names: Callable | None = None  # model -> {tensor's name in the checkpoint: variable}; None: as the layers' names
 
 
 BACKBONES = {}  # name -> Backbone
@@ -736,7 +597,7 @@ IMAGENET = {"mean": (123.675, 116.28, 103.53), "std": (58.395, 57.12, 57.375)}
 
 
 def add_backbone(name, *arguments, **keywords):
-    BACKBONES[name] = Backbone(name, *arguments, **{"names": named_as_in_torch, **keywords})
+    BACKBONES[name] = Backbone(name, *arguments, **keywords)
 
 
 def find_backbone(name):
@@ -747,32 +608,6 @@ def find_backbone(name):
     if name not in BACKBONES:
         raise UserError(f"no backbone is called {name!r}; there is {', '.join(BACKBONES)} and kerascv:PRESET")
     return BACKBONES[name]
-
-
-# Before the network: a frame to the network's size
-
-
-def preprocess(frame, backbone):
-    """Resize a frame, uint8 (H, W, 3) of any size, and cut out its centre: uint8 (S, S, 3).
-
-    Within a grey level of torchvision's transforms. Normalisation follows on the accelerator, see Extractor.
-    """
-    height, width, _ = frame.shape
-    size = backbone.resize
-    if isinstance(size, int):  # the short side; the long side is rounded down, as torchvision does
-        short = min(height, width)
-        size = (size * height // short, size * width // short)
-    frame = np.require(frame, requirements=["C", "W"]).reshape(1, height, width, 3)
-    pixels = torch.from_numpy(frame.transpose(0, 3, 1, 2))  # (1, 3, H, W), channels last in memory
-    if backbone.interpolation == "bicubic":  # overshoots, and between two passes over bytes that would be cut off
-        pixels = pixels.float()
-    for shape in ((size[0], width), size):  # rows first: at once, torch begins with columns, which takes longer
-        pixels = torch.nn.functional.interpolate(
-            pixels, shape, mode=backbone.interpolation, antialias=backbone.antialias, align_corners=False
-        )
-    pixels = pixels.clamp(0, 255).round().to(torch.uint8) if pixels.is_floating_point() else pixels
-    top, left = (round((side - backbone.size) / 2) for side in size)
-    return pixels.numpy()[0, :, top : top + backbone.size, left : left + backbone.size].transpose(1, 2, 0)
 
 
 # The networks. Their layers carry the checkpoint's names, with '-' for the dots that a Keras name may not have.
@@ -920,36 +755,29 @@ def resnet50(shape):
 
 
 def kerascv_preset(preset, shape):
-    handle, models = kerascv_handle(preset), kerascv().models
-    with kerascv_files(preset, "config.json"):
-        network = models.Backbone.from_preset(handle, load_weights=False, input_shape=shape, include_rescaling=True)
+    network = from_kerascv(preset, load_weights=False, input_shape=shape, include_rescaling=True)
     return keras.Model(network.input, mean_over_space(network.output))
 
 
-def kerascv_handle(preset):
-    """Return where KerasCV keeps a preset, kaggle://... or gs://..."""
-    models = kerascv().models
-    classes = [c for c in vars(models).values() if isinstance(c, type) and issubclass(c, models.Backbone)]
-    handles = {name: about.get("kaggle_handle") for c in classes for name, about in c.presets.items()}
-    if not handles.get(preset):
-        known = ", ".join(name for name in handles if handles[name] and name.endswith("_imagenet"))
+def from_kerascv(preset, **options):
+    """Return the network of a KerasCV preset; a UserError says which ones there are, or what to fetch by hand."""
+    models, places = kerascv().models, {}
+    for backbone in vars(models).values():
+        if isinstance(backbone, type) and issubclass(backbone, models.Backbone):
+            places |= {name: about.get("kaggle_handle") for name, about in backbone.presets.items()}
+    if not places.get(preset):
+        known = ", ".join(name for name in places if places[name] and name.endswith("_imagenet"))
         raise UserError(f"KerasCV cannot load a preset called {preset!r}; ImageNet weights come with {known}")
-    return handles[preset]
-
-
-@contextlib.contextmanager
-def kerascv_files(preset, file):
-    """Turn whatever a download by KerasCV ends in into a line that says what to fetch."""
     try:
         with connections_time_out():
-            yield
-    except Exception as error:
-        place = kerascv_handle(preset).replace("kaggle://", "https://www.kaggle.com/models/")
+            return models.Backbone.from_preset(places[preset], **options)
+    except Exception as error:  # whatever a network, a cache and what lies in it may bring up
+        place = places[preset].replace("kaggle://", "https://www.kaggle.com/models/")
         place = place.replace("gs://", "https://storage.googleapis.com/")
-        advice = f"fetch {file} from {place} and give it with --weights NAME=FILE"
-        if file == "config.json":
-            advice = f"fetch {place} where there is a network and copy the cache of kagglehub or Keras from there"
-        raise UserError(f"{preset}: {file} cannot be downloaded ({one_line(error)[:200]}); {advice}") from None
+        raise UserError(
+            f"{preset}: cannot be downloaded ({one_line(error)[:200]}); fetch {place} where there is a network and "
+            "copy the cache of kagglehub or Keras from there, or give its model.weights.h5 with --weights NAME=FILE"
+        ) from None
 
 
 def swin(shape):
@@ -958,8 +786,11 @@ def swin(shape):
     x = inputs if len(shape) == 4 else keras.ops.expand_dims(inputs, 1)  # (N, T, S, S, 3)
     patch, window = ((2, 4, 4), (8, 7, 7)) if len(shape) == 4 else ((1, 4, 4), (1, 7, 7))
     network = kerascv().models.VideoSwinBackbone(input_shape=x.shape[1:], patch_size=patch, window_size=window)
-    for stage in network.layers:  # numbers in place of KerasCV's tensors, which are asked for their value at every call
-        for layer in [*getattr(stage, "blocks", []), *filter(None, [getattr(stage, "downsample", None)])]:
+    for stage in network.layers[3:-1]:  # NumPy's in place of KerasCV's tensors, which belong to the device of now
+        stage.attn_mask = keras.ops.convert_to_numpy(stage.attn_mask)
+        for block in stage.blocks:
+            block.attn.relative_position_index = keras.ops.convert_to_numpy(block.attn.relative_position_index)
+        for layer in [*stage.blocks, stage.downsample] if stage.downsampling_layer else stage.blocks:
             layer.pads = [[int(pad) for pad in pads] for pads in layer.pads]
     return keras.Model(inputs, mean_over_space(network(x)))
 
@@ -1007,13 +838,16 @@ def load_backbone(name, weights="pretrained", seed=0, frames=24, size=None):
     backbone = find_backbone(name)
     height, width = size or (backbone.size, backbone.size)
     model = backbone.build((height, width, 3) if backbone.input == "image" else (frames, height, width, 3))
+    of_kerascv = (backbone.checkpoint or "").startswith("kerascv:")
     if weights == "random":
         randomise(model, seed)
-    elif backbone.names:
-        tensors, path = read_checkpoint(backbone, weights)
-        assign(backbone, model, tensors, path)
-    else:
+    elif of_kerascv and weights == "pretrained":
+        network = from_kerascv(backbone.checkpoint.removeprefix("kerascv:"), load_weights=True)
+        model.set_weights(network.get_weights())
+    elif of_kerascv:
         read_keras_weights(backbone, model, weights)
+    else:
+        assign(backbone, model, *read_checkpoint(backbone, weights))
     return model
 
 
@@ -1037,7 +871,7 @@ def randomise(model, seed):
 def read_checkpoint(backbone, weights):
     """Return a torch checkpoint's tensors by name and the file they came from. Nothing in the file is executed."""
     options = {"map_location": "cpu", "weights_only": True}
-    url, path = "", Path(weights)
+    url, path = None, Path(weights)
     if weights == "pretrained":
         if not backbone.checkpoint:
             raise UserError(f"{backbone.name} has no published weights; use random ones or {backbone.name}=FILE")
@@ -1096,18 +930,18 @@ def named_tensors(content, path):
 
 def assign(backbone, model, tensors, path):
     """Give every variable of the model the checkpoint's tensor of its name; refuse one that does not fit exactly."""
-    variables = backbone.names(model)
+    variables = (backbone.names or named_as_in_torch)(model)
     if sorted(map(id, variables.values())) != sorted(map(id, model.weights)):
         raise ValueError(f"{backbone.name}: its names do not name each of its {len(model.weights)} variables once")
-    tensors = {n: tensor for n, tensor in tensors.items() if n.rpartition(".")[0] != backbone.classifier}
-    values = {n: in_keras_layout(n, tensors[n], variables[n].shape) for n in variables if n in tensors}
+    tensors = {name: t for name, t in tensors.items() if name.rpartition(".")[0] != backbone.classifier}
+    values = {n: in_keras_layout(n, tensors[n], v.shape) for n, v in variables.items() if n in tensors}
     problems = {
         "missing": [n for n in variables if n not in tensors],
         "left over": [n for n in tensors if n not in variables],
-        "wrong shape": [f"{n} {tuple(tensors[n].shape)}" for n in values if values[n].shape != variables[n].shape],
+        "wrong shape": [f"{n} {tuple(tensors[n].shape)}" for n, v in values.items() if v.shape != variables[n].shape],
     }
-    if any(problems.values()):
-        told = [f"{what} {', '.join(n[:3])}{', ...' * (len(n) > 3)} ({len(n)})" for what, n in problems.items() if n]
+    told = [f"{what} {listed(names)} ({len(names)})" for what, names in problems.items() if names]
+    if told:
         raise UserError(f"{path}: does not fit {backbone.name}: {'; '.join(told)}")
     for name, variable in variables.items():
         variable.assign(values[name])
@@ -1128,34 +962,25 @@ def in_keras_layout(name, tensor, shape):
     return tensor
 
 
-def read_keras_weights(backbone, model, weights):
-    """Load a file in Keras's own format, a KerasCV preset's or one given; refuse one that does not fit exactly."""
+def read_keras_weights(backbone, model, path):
+    """Load a file in Keras's own format; refuse one that does not fit exactly."""
     import h5py
 
-    path = weights
-    if weights == "pretrained":
-        from keras_cv.src.utils.preset_utils import get_file
-
-        preset = backbone.checkpoint.removeprefix("kerascv:")
-        with kerascv_files(preset, "model.weights.h5"):
-            path = get_file(kerascv_handle(preset), "model.weights.h5")
-    for variable in model.weights:
-        variable.assign(np.full(variable.shape, np.nan, np.float32))  # so that one left out is seen
     tensors = []
     try:
         with h5py.File(path) as file:
             file.visititems(lambda name, item: tensors.append(name) if isinstance(item, h5py.Dataset) else None)
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of parts that are missing, which are seen below
+            warnings.simplefilter("ignore")  # of each part that is missing; the first one ends it
             model.load_weights(path)
     except (OSError, ValueError, KeyError) as error:
         reason = one_line(error)[:200]
         raise UserError(f"{path}: no Keras weights (*.weights.h5) that fit {backbone.name} ({reason})") from None
-    unset = [v.path for v in model.weights if not np.isfinite(keras.ops.convert_to_numpy(v)).all()]
-    if unset:
-        raise UserError(f"{path}: does not fit {backbone.name}: missing or not a number {', '.join(unset[:3])}")
     if len(tensors) != len(model.variables):
         raise UserError(f"{path}: holds {len(tensors)} tensors, {backbone.name} has {len(model.variables)}")
+    for variable in model.weights:
+        if not np.isfinite(keras.ops.convert_to_numpy(variable)).all():
+            raise UserError(f"{path}: {variable.path} holds values that are not numbers; the file is damaged")
 
 
 def digest(model):
@@ -1167,7 +992,31 @@ def digest(model):
     return f"sha256:{sha.hexdigest()}"
 
 
-# The network, run over clips
+# Before the network: a frame to the network's size
+
+
+def preprocess(frame, backbone):
+    """Resize a frame, uint8 (H, W, 3) of any size, and cut out its centre: uint8 (S, S, 3).
+
+    Within a grey level of torchvision's transforms. Normalisation follows on the accelerator, see Extractor.
+    """
+    height, width, _ = frame.shape
+    size = backbone.resize
+    if isinstance(size, int):  # the short side; the long side is rounded down, as torchvision does
+        short = min(height, width)
+        size = (size * height // short, size * width // short)
+    frame = np.require(frame, requirements=["C", "W"]).reshape(1, height, width, 3)
+    pixels = torch.from_numpy(frame.transpose(0, 3, 1, 2))  # (1, 3, H, W), channels last in memory
+    if backbone.interpolation == "bicubic":  # overshoots, and between two passes over bytes that would be cut off
+        pixels = pixels.float()
+    for shape in ((size[0], width), size):  # rows first: at once, torch begins with columns, which takes longer
+        pixels = torch.nn.functional.interpolate(
+            pixels, shape, mode=backbone.interpolation, antialias=backbone.antialias, align_corners=False
+        )
+    pixels = pixels.clamp(0, 255).round().to(torch.uint8) if pixels.is_floating_point() else pixels
+    top, left = (round((side - backbone.size) / 2) for side in size)
+    return pixels.numpy()[0, :, top : top + backbone.size, left : left + backbone.size].transpose(1, 2, 0)
+
 
 AT_ONCE = {"cpu": (4, 2**35), "cuda": (256, 2**41)}  # frames or clips, and multiply-adds, at most in one pass: more
 # than 4 leave a processor's caches; so few of the heavy ones, because their attention takes a gigabyte
@@ -1215,30 +1064,12 @@ class Normalised(torch.nn.Module):
     def __init__(self, backbone, model):
         super().__init__()
         self.model = model
-        self.register_buffer("mean", torch.tensor(backbone.mean))
-        self.register_buffer("std", torch.tensor(backbone.std) if set(backbone.std) != {1.0} else None)
+        width = model.input.shape[-2]
+        self.register_buffer("mean", torch.tensor(backbone.mean).repeat(width, 1))  # (S, 3): going by rows
+        self.register_buffer("std", torch.tensor(backbone.std).repeat(width, 1))  # takes half the time
 
     def forward(self, pixels):  # uint8 (P, S, S, 3) or (P, T, S, S, 3) -> (P, F)
-        pixels = pixels.float() - self.mean
-        return self.model(pixels if self.std is None else pixels / self.std)
-
-
-def keep_freed_memory():
-    """Let the C library keep the memory that is freed: a network wants the same large blocks in every pass, and to get
-    fresh ones each time takes a quarter of it. Where there is another library than glibc, nothing happens."""
-    with contextlib.suppress(AttributeError, OSError, TypeError):
-        mallopt = ctypes.CDLL(None).mallopt
-        mallopt(-4, 0)  # M_MMAP_MAX: blocks of any size come from the heap ...
-        mallopt(-1, 2**31 - 1)  # M_TRIM_THRESHOLD: ... whose free end stays
-        mallopt(-8, 1)  # M_ARENA_MAX: one heap for all threads
-
-
-def start_passes(cores):
-    """Be a thread that runs passes on so many cores, and let decoding go first: it brings the next clips, and what it
-    leaves of the cores is used without a pause."""
-    torch.set_num_threads(cores)
-    if sys.platform == "linux":  # elsewhere the whole process would give way, not the thread alone
-        os.nice(PASSES_GIVE_WAY)
+        return self.model(pixels.float().sub_(self.mean).div_(self.std))
 
 
 def extractor(name, weights="pretrained", frames=24, batch_size=32, precision="float32", clips=None, seed=0):
@@ -1250,20 +1081,16 @@ def extractor(name, weights="pretrained", frames=24, batch_size=32, precision="f
     backbone = find_backbone(name)
     model = load_backbone(name, weights, seed, frames)
     shape, device = model.input.shape[1:], model.weights[0].value.device
-    if device.type == "cpu":
-        keep_freed_memory()
     parameters, macs = cost(model, (1, *shape))
     images = backbone.input == "image"
-    batch = batch_size * frames if images else batch_size
-    most, most_macs = AT_ONCE.get(device.type, AT_ONCE["cpu"])
-    per_pass = math.ceil(batch / math.ceil(max(batch / most, batch * macs / most_macs)))  # passes of one size
+    per_pass = pass_size(batch_size * frames if images else batch_size, macs, device.type)
     network, run_passes = Normalised(backbone, model).to(device), map
+    if device.type == "cpu":
+        keep_freed_memory()
     if clips is not None and clips >= FREEZE_FROM:
         network = frozen(network, torch.zeros((per_pass, *shape), dtype=torch.uint8, device=device))
         if device.type == "cpu":
-            threads = min(SIDE_BY_SIDE, torch.get_num_threads())
-            cores = torch.get_num_threads() // threads
-            run_passes = ThreadPoolExecutor(threads, initializer=start_passes, initargs=(cores,)).map
+            run_passes = passes_side_by_side()
     return Extractor(
         backbone=backbone,
         features=model.output.shape[-1],
@@ -1279,155 +1106,153 @@ def extractor(name, weights="pretrained", frames=24, batch_size=32, precision="f
     )
 
 
+def pass_size(inputs, macs, device):
+    """Return how many frames or clips go into one pass where a batch has so many and each takes so many multiply-adds,
+    so that the passes are few, of one size and within AT_ONCE."""
+    most, most_macs = AT_ONCE.get(device, AT_ONCE["cpu"])
+    passes = math.ceil(max(inputs / most, inputs * macs / most_macs))
+    return math.ceil(inputs / passes)
+
+
+def passes_side_by_side():
+    """Return a map() that runs SIDE_BY_SIDE passes at a time on shares of the cores, and lets decoding go first: it
+    brings the next clips, and what it leaves of the cores is used without a pause."""
+    threads = min(SIDE_BY_SIDE, torch.get_num_threads())
+    cores = torch.get_num_threads() // threads
+
+    def start():
+        torch.set_num_threads(cores)
+        if sys.platform == "linux":  # elsewhere the whole process would give way, not the thread alone
+            os.nice(PASSES_GIVE_WAY)
+
+    return ThreadPoolExecutor(threads, initializer=start).map
+
+
+def keep_freed_memory():
+    """Let the C library keep the memory that is freed: a network wants the same large blocks in every pass, and to get
+    fresh ones each time takes a quarter of it. Where there is another library than glibc, nothing happens."""
+    with contextlib.suppress(AttributeError, OSError, TypeError):
+        mallopt = ctypes.CDLL(None).mallopt
+        mallopt(-4, 0)  # M_MMAP_MAX: blocks of any size come from the heap ...
+        mallopt(-1, 2**31 - 1)  # M_TRIM_THRESHOLD: ... whose free end stays
+        mallopt(-8, 1)  # M_ARENA_MAX: one heap for all threads
+
+
 # Keras's layers run one by one on torch cost more than their arithmetic: they copy pictures from one memory layout to
 # another and back, compute batch normalisation in four passes over them, and ask everything's type each time. A frozen
 # network is the same torch operations recorded once, less those that are not needed. It takes no compiler.
 
 ATEN = torch.ops.aten
-IDLE = (ATEN.contiguous.default, ATEN.alias.default, ATEN.to.dtype, ATEN.to.dtype_layout)
-PLUS = (ATEN.add.Tensor, ATEN.add_.Tensor)
-MINUS = (ATEN.sub.Tensor, ATEN.sub_.Tensor, ATEN.subtract.Tensor)
-TIMES = (ATEN.mul.Tensor, ATEN.mul_.Tensor)
-IN_PLACE = {ATEN.relu.default: ATEN.relu_.default, ATEN.relu6.default: ATEN.relu6_.default}
-IN_PLACE |= {ATEN.add.Tensor: ATEN.add_.Tensor, ATEN.sub.Tensor: ATEN.sub_.Tensor, ATEN.div.Tensor: ATEN.div_.Tensor}
-CONVOLUTIONS = (ATEN.conv2d.default, ATEN.conv3d.default)
+IDLE = (ATEN.contiguous.default, ATEN.alias.default, ATEN.to.dtype, ATEN.to.dtype_layout, ATEN.to.device)
+CONVOLUTIONS = {ATEN.conv2d.default: torch.channels_last, ATEN.conv3d.default: torch.channels_last_3d}
 POOLINGS = (ATEN.max_pool2d.default, ATEN.max_pool3d.default)
+NORMALISATION = [ATEN.permute.default, ATEN.subtract.Tensor, ATEN.mul_.Tensor, ATEN.add_.Tensor]  # of a batch, by Keras
+IN_PLACE = {ATEN.relu.default: ATEN.relu_.default, ATEN.relu6.default: ATEN.relu6_.default}
 
 
 @torch.no_grad()
 def frozen(network, example):
     """Return a network for inputs of the example's shape only, with the same numbers and constant weights, faster."""
-    from torch.fx.experimental.proxy_tensor import make_fx  # torch.export needs four times its time
-
-    module = make_fx(network, tracing_mode="fake", pre_dispatch=True, _allow_non_fake_inputs=True)(example)
-    graph, values = module.graph, {}
-    for node in list(graph.nodes):
-        evaluate(module, node, values)
-    for node in list(graph.nodes):
-        if node.target in (*CONVOLUTIONS, ATEN.matmul.default) and node.args[1] in values:
-            merge(module, node, values)
-        elif node.target in POOLINGS and follows_relu(node):  # zeros are no maximum there, nor is the pooling's padding
-            with graph.inserting_before(node):
-                x, padding = without_zeros(graph, node.args[0], [0] * len(node.args[1]))
-            node.args = (x, *node.args[1:3], padding)
-    for node in [node for node in values if any(user not in values for user in node.users)]:
-        if isinstance(values[node], torch.Tensor):
-            with graph.inserting_before(node):
-                node.replace_all_uses_with(constant(module, values[node]), lambda user: user not in values)
-    for node in reversed(graph.nodes):
-        if node.op in ("call_function", "get_attr") and not node.users:
-            graph.erase_node(node)
+    module = torch.export.export(network, (example,)).module(check_guards=False)
+    graph = module.graph
     for node in graph.nodes:
-        overwrite(node)
+        if node.target in IDLE and kind(node) == kind(node.args[0]):
+            node.replace_all_uses_with(node.args[0])
+    fold_constants(module)
+    for node in graph.nodes:
+        if node.target in CONVOLUTIONS:
+            merge_normalisation(module, node)
+        if node.target in (*CONVOLUTIONS, *POOLINGS):
+            merge_padding(node)
+    for node in graph.nodes:
+        if node.target in IN_PLACE and is_new(node.args[0]):
+            node.target = IN_PLACE[node.target]
+    remove_unused(graph)
     module.recompile()
     return module
 
 
-def evaluate(module, node, values):
-    """Drop an operation that changes nothing; compute one that depends on weights alone."""
-    if node.op == "get_attr":
-        values[node] = operator.attrgetter(node.target)(module)
-    elif node.op == "call_function":
-        inputs = node.all_input_nodes
-        if does_nothing(node):
-            node.replace_all_uses_with(inputs[0])
-            module.graph.erase_node(node)
-        elif inputs and all(i in values for i in inputs):
-            args, keywords = torch.fx.node.map_arg((node.args, node.kwargs), values.get)
-            values[node] = node.target(*args, **keywords)
+def kind(node):
+    return node.meta["val"].dtype, node.meta["val"].device
 
 
-def does_nothing(node):
-    if node.target == ATEN.pad.default:
-        return not any(node.args[1])
-    return node.target in IDLE and node.meta["val"].dtype == node.args[0].meta["val"].dtype
+def fold_constants(module):
+    """Compute once what depends on weights alone."""
+    graph, values = module.graph, {}
+    remove_unused(graph)
+    for node in graph.nodes:
+        if node.op == "get_attr":
+            values[node] = operator.attrgetter(node.target)(module)
+        elif node.op == "call_function" and all(i in values for i in node.all_input_nodes):
+            arguments, keywords = torch.fx.node.map_arg((node.args, node.kwargs), values.get)
+            values[node] = node.target(*arguments, **keywords)
+    with graph.inserting_before(next(iter(graph.nodes))):
+        for number, (node, value) in enumerate(values.items()):
+            if any(user not in values for user in node.users):
+                module.register_buffer(f"constant{number}", value)
+                new = graph.get_attr(f"constant{number}")
+                node.replace_all_uses_with(new, lambda user: user not in values)
+    remove_unused(graph)
 
 
-def merge(module, node, values):
-    """Put what follows a convolution or a dense layer channel by channel, such as batch normalisation, into its
-    weights, and the zeros around a convolution's input into its padding."""
-    graph, convolves = module.graph, node.target in CONVOLUTIONS
-    weight = values[node.args[1]] if convolves else values[node.args[1]].T  # (out, in, ...)
-    x, _, bias, stride, padding, dilation, groups = (*node.args, *[None] * (7 - len(node.args)))
-    bias = values[bias] if bias else weight.new_zeros(len(weight))
-    last, permutation, weight, bias = scale_and_shift(node, values, weight, bias)
-    with graph.inserting_before(node):
-        if convolves:
-            rank = weight.ndim - 2
-            x, padding = without_zeros(graph, x, padding or [0] * rank)
-            layout = torch.channels_last if rank == 2 else torch.channels_last_3d
-            weight = constant(module, weight.contiguous(memory_format=layout))
-            rest = stride or [1] * rank, padding, dilation or [1] * rank, groups or 1
-            new = graph.call_function(node.target, (x, weight, constant(module, bias), *rest))
-        else:
-            weight = constant(module, weight.contiguous())
-            new = graph.call_function(ATEN.linear.default, (x, weight, constant(module, bias)))
-        if permutation:
-            new = graph.call_function(ATEN.permute.default, (new, permutation))
-    last.replace_all_uses_with(new)
+def remove_unused(graph):
+    graph.eliminate_dead_code(lambda node: node.op in ("placeholder", "output"))
 
 
-def scale_and_shift(node, values, weight, bias):
-    """Follow a node's only reader while it adds or multiplies a constant per channel; apply that to weight and bias.
-
-    Returns the last such node, the permutation to channels last if there was one on the way, weight and bias.
-    """
-    permutation, channels_last = None, [0, *range(2, weight.ndim), 1]
-    while len(node.users) == 1:
-        user = next(iter(node.users))
-        if user.target == ATEN.permute.default and weight.ndim > 2 and list(user.args[1]) == channels_last:
-            node, permutation = user, channels_last
-            continue
-        value = values.get(user.args[1]) if user.target in PLUS + MINUS + TIMES and user.args[0] is node else None
-        if value is None or not value.numel() == value.shape[-1] == len(bias):
-            break
-        node, value = user, value.flatten()
-        if user.target in TIMES:
-            weight, bias = weight * value.reshape(-1, *[1] * (weight.ndim - 1)), bias * value
-        else:
-            bias = bias + value if user.target in PLUS else bias - value
-    return node, permutation, weight, bias
-
-
-def without_zeros(graph, x, padding):
-    """Where x has as many zeros on both sides, return it without them, and the padding that does the same."""
-    padded = x.args[0] if x.target == ATEN.permute.default else x
-    if padded.target == ATEN.pad.default and len(padded.args) == 2 and not any(padding):
-        zeros = [*padded.args[1], *[0] * (2 * len(padding) + 2 - len(padded.args[1]))]  # from the last axis backwards
-        if zeros[::2] == zeros[1::2] and zeros[0] == 0:
-            return graph.call_function(ATEN.permute.default, (padded.args[0], x.args[1])), zeros[:1:-2]
-    return x, padding
+def merge_normalisation(module, convolution):
+    """Put the batch normalisation of a convolution's result into its kernel and bias."""
+    rank = convolution.meta["val"].ndim - 2
+    defaults = None, [1] * rank, [0] * rank, [1] * rank, 1  # of bias, strides, padding, dilation and groups
+    x, kernel, bias, *rest = convolution.args + defaults[len(convolution.args) - 2 :]
+    if kernel.op != "get_attr" or len(kernel.users) > 1:
+        return
+    weight = getattr(module, kernel.target)  # (F, C, ...)
+    permuted, *steps = followers(convolution, NORMALISATION)
+    constants = [i for step in steps for i in step.all_input_nodes if i.op == "get_attr" and len(i.users) == 1]
+    tensors = [getattr(module, node.target) for node in constants]
+    if bias is None and [t.shape[-1] for t in tensors] == [len(weight)] * 3:
+        mean, scale, offset = (t.flatten() for t in tensors)
+        weight = weight * scale.reshape(-1, *[1] * (rank + 1))
+        bias = constants[2]
+        setattr(module, bias.target, offset - mean * scale)
+        steps[-1].replace_all_uses_with(permuted)
+        for step in reversed(steps):
+            module.graph.erase_node(step)
+    setattr(module, kernel.target, weight.contiguous(memory_format=CONVOLUTIONS[convolution.target]))
+    convolution.args = (x, kernel, bias, *rest)
 
 
-def follows_relu(pooling):
-    """Tell whether what is pooled is a ReLU's result with zeros around it."""
-    padded = pooling.args[0].args[0] if pooling.args[0].target == ATEN.permute.default else pooling.args[0]
-    return padded.target == ATEN.pad.default and padded.args[0].target in (ATEN.relu.default, ATEN.relu6.default)
+def followers(node, targets):
+    """Return the nodes of these targets of which each is all that reads the one before; [None] where they are not."""
+    nodes = [node]
+    for target in targets:
+        if [user.target for user in nodes[-1].users] != [target]:
+            return [None]
+        nodes.extend(nodes[-1].users)
+    return nodes[1:]
 
 
-def constant(module, value):
-    name = f"constant{len(list(module.named_buffers(recurse=False, remove_duplicate=False)))}"
-    module.register_buffer(name, value)
-    return module.graph.get_attr(name)
+def merge_padding(node):
+    """Let a convolution or a pooling add the zeros around its input itself. A pooling adds what is below all values,
+    which after a ReLU is the same."""
+    permuted, rank = node.args[0], node.meta["val"].ndim - 2
+    if permuted.target != ATEN.permute.default or permuted.args[0].target != ATEN.pad.default:
+        return
+    x, zeros, *value = permuted.args[0].args
+    zeros = (zeros + [0, 0] * rank)[: 2 * rank + 2]  # before and after, from the last axis, the channels, backwards
+    place = 4 if node.target in CONVOLUTIONS else 3  # of the argument
+    own = [side for padding in node.args[place : place + 1] for side in padding]
+    same = node.target in CONVOLUTIONS or x.target in IN_PLACE
+    if same and not value and not any(own + zeros[:2]) and zeros[::2] == zeros[1::2]:
+        permuted.args = (x, permuted.args[1])
+        node.args = (*node.args[:place], zeros[:1:-2], *node.args[place + 1 :])
 
 
-def overwrite(node):
-    """Let an activation or a sum put its result where one of its inputs lies that nobody else reads."""
-    if node.target in IN_PLACE:
-        for i, source in enumerate(node.args[: 2 if node.target in PLUS else 1]):  # x + y is y + x
-            if isinstance(source, torch.fx.Node) and owned(source):
-                node.args = (source, *node.args[:i], *node.args[i + 1 :])
-                node.target = IN_PLACE[node.target]
-                return
-
-
-def owned(node):
-    """Tell whether the one reader of a node's result may overwrite it: it is no view of what others read."""
-    if len(node.users) > 1:
-        return False
-    if node.target == ATEN.permute.default:
-        return owned(node.args[0])
-    return node.target in (*CONVOLUTIONS, *IN_PLACE, *IN_PLACE.values(), ATEN.to.dtype)
+def is_new(node):
+    """Tell whether nobody but a node's one reader sees its memory, which may then be overwritten."""
+    while node.target == ATEN.permute.default and len(node.users) == 1:
+        node = node.args[0]
+    return len(node.users) == 1 and node.target in (*CONVOLUTIONS, ATEN.add.Tensor)
 
 
 # The table
@@ -1439,7 +1264,7 @@ add_backbone(
 )  # fmt: skip
 add_backbone(
     "resnet50", "image", resnet50, 2048, 224, 256, std=(255.0, 255.0, 255.0),
-    checkpoint="kerascv:resnet50_imagenet", names=None,
+    checkpoint="kerascv:resnet50_imagenet",
 )  # fmt: skip
 add_backbone(
     "swin2d", "image", swin, 768, 224, 232, **IMAGENET, interpolation="bicubic",
@@ -1601,54 +1426,82 @@ def without_tensorflow():
 METRICS = ("uAP", "mAP", "wAP", "sAP")
 
 
-def area_under_curve(y_true, y_prob):
-    """Area under the precision-recall curve by the trapezoid rule, which is not the average precision."""
-    from sklearn.metrics import auc, precision_recall_curve
+def area_under_curve(y_true, y_prob, weights=None):
+    """Area under the precision-recall curve by the trapezoid rule, which is not the average precision.
 
-    precision, recall, _ = precision_recall_curve(y_true, y_prob)
-    return auc(recall, precision)
-
-
-def areas(hits, selected):
-    """Return the areas under R precision-recall curves by the trapezoid rule, as scikit-learn has them: (R,).
-
-    hits, selected (R, T): how many positives and how many cells have a score from each of T falling thresholds on. A
-    curve starts at recall 0 and precision 1; where nothing is positive, its area is 0.5.
+    y_true (n,) of 0 and 1, with a 1 at least; y_prob (n,); weights (n,), how often each counts. All metrics come from
+    here.
     """
-    precision = hits / np.maximum(selected, 1)
-    precision[selected == 0] = 1
-    first = hits[:, 0] * (1 + precision[:, 0])
-    others = np.einsum("rt,rt->r", np.diff(hits, axis=1), precision[:, 1:] + precision[:, :-1])
-    return np.divide((first + others) / 2, hits[:, -1], out=np.full(len(hits), 0.5), where=hits[:, -1] > 0)
+    from sklearn.metrics import precision_recall_curve
+
+    precision, recall, _ = precision_recall_curve(y_true, y_prob, sample_weight=weights)
+    return -np.trapezoid(precision, recall)  # recall falls from 1 to 0; scikit-learn's auc() gives the same
 
 
-def trailer_areas(true, score):
-    """Return each trailer's area over its genres: (N, G), (N, G) -> (N,)."""
-    order = np.argsort(-score, axis=1, kind="stable")
-    hits = np.cumsum(np.take_along_axis(true, order, 1), axis=1, dtype=float)
-    places = np.arange(true.shape[1])
-    ends = np.diff(np.take_along_axis(score, order, 1), axis=1, append=np.inf) != 0  # of runs of equal scores
-    last = np.minimum.accumulate(np.where(ends, places, places[-1])[:, ::-1], axis=1)[:, ::-1]
-    return areas(np.take_along_axis(hits, last, 1), last + 1.0)
-
-
-def metrics(y_true, y_prob):
+def metrics(y_true, y_prob, weights=None, per_trailer=None):
     """Return the paper's metrics, as fractions, of labels and probabilities (N, G).
 
     uAP is the area over all cells, mAP the mean over genres, wAP their mean weighted by frequency, sAP the mean over
-    trailers; per_genre lists the genres' areas. A genre or trailer without a positive counts as scikit-learn has it.
+    trailers; per_genre (G,) and per_trailer (N,) are the areas that were averaged. A genre or a trailer without a
+    positive has no curve: its area is NaN and left out of the means.
+
+    weights (N,) tell how often each trailer counts, so that a resample is a weighting. per_trailer does not depend on
+    them: with that of an earlier call it is not computed again.
     """
     y_true, y_prob = np.asarray(y_true, int), np.asarray(y_prob)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # scikit-learn's, on a row or a column without a positive
-        per_genre = [area_under_curve(t, p) for t, p in zip(y_true.T, y_prob.T)]
-        return {
-            "uAP": area_under_curve(y_true.ravel(), y_prob.ravel()),
-            "mAP": np.mean(per_genre),
-            "wAP": np.average(per_genre, weights=y_true.sum(0) if y_true.any() else None),
-            "sAP": trailer_areas(y_true, y_prob).mean(),
-            "per_genre": per_genre,
-        }
+    weights = np.ones(len(y_true)) if weights is None else np.asarray(weights, float)
+
+    def area(true, prob, weights=None):
+        return area_under_curve(true, prob, weights) if true.any() else np.nan
+
+    if per_trailer is None:
+        per_trailer = np.array([area(true, prob) for true, prob in zip(y_true, y_prob)])  # (N,)
+    drawn = weights > 0  # the others change nothing
+    true, prob, repeats = y_true[drawn], y_prob[drawn], weights[drawn]
+    over_cells = area(true.ravel(), prob.ravel(), np.repeat(repeats, true.shape[1]))
+    per_genre = np.array([area(t, p, repeats) for t, p in zip(true.T, prob.T)])  # (G,)
+    return averages(y_true, weights, over_cells, per_genre, per_trailer)
+
+
+def chance(y_true):
+    """Return what metrics() gives on average for random probabilities, as the same dictionary; y_true (N, G)."""
+    y_true = np.asarray(y_true, int)
+    count, genres = y_true.shape
+    per_genre = np.array([area_of_chance(count, positives) for positives in y_true.sum(0)])
+    per_trailer = np.array([area_of_chance(genres, positives) for positives in y_true.sum(1)])
+    return averages(y_true, np.ones(count), area_of_chance(y_true.size, y_true.sum()), per_genre, per_trailer)
+
+
+def area_of_chance(count, positives):
+    """Return the expected area_under_curve of `count` random scores, of which `positives` are of a 1; NaN for none.
+
+    The curve advances where a positive comes in the order of the scores, at each rank n with equal probability. Among
+    the n - 1 before it, a share q is positive, so that the precision is (1 + (n - 1) q) / n there and was q before it;
+    a curve starts at precision 1.
+    """
+    if not positives:
+        return np.nan
+    q = (positives - 1) / max(count - 1, 1)
+    rank = np.arange(1, count + 1)
+    before = np.where(rank == 1, 1, q)
+    return np.mean(((1 + (rank - 1) * q) / rank + before) / 2)
+
+
+def averages(y_true, weights, over_cells, per_genre, per_trailer):
+    """Return the dictionary of metrics() from areas: over all cells, of genres (G,) and of trailers (N,)."""
+
+    def mean(values, weights):
+        known = np.isfinite(values) & (weights > 0)
+        return np.average(values[known], weights=weights[known]) if known.any() else np.nan
+
+    return {
+        "uAP": over_cells,
+        "mAP": mean(per_genre, np.ones(len(per_genre))),
+        "wAP": mean(per_genre, weights @ y_true),
+        "sAP": mean(per_trailer, weights),
+        "per_genre": per_genre,
+        "per_trailer": per_trailer,
+    }
 
 
 # ---- Cost ----
@@ -1656,16 +1509,148 @@ def metrics(y_true, y_prob):
 
 def cost(model, *shapes):
     """Return (trainable parameters, multiply-adds) of a model for one input of each shape, batch included."""
-    from torch._subclasses.fake_tensor import FakeTensorMode  # operations of tensors that have a shape only
     from torch.utils.flop_counter import FlopCounterMode
 
-    with torch.no_grad(), FakeTensorMode(allow_non_fake_inputs=True), FlopCounterMode(display=False) as counter:
+    with torch.no_grad(), keras.device("meta"), FlopCounterMode(display=False) as counter:  # shapes without values
         inputs = [keras.ops.zeros(shape) for shape in shapes]
         model(inputs if len(inputs) > 1 else inputs[0], training=False)
     return sum(math.prod(v.shape) for v in model.trainable_variables), counter.get_total_flops() // 2
 
 
-# ---- Shared, by the lead ----
+# ---- Errors, files, processes ----
+
+
+class UserError(Exception):
+    """What the person at the keyboard can mend; its text is one line that says what is wrong and what to do."""
+
+
+def run(main, arguments):
+    """Call main(arguments) and exit with its status, or with 2 and one line for what the user can mend."""
+    while (descriptor := os.open(os.devnull, os.O_RDWR)) <= 2:  # one of the standard streams was closed
+        pass
+    os.close(descriptor)
+    for stream in ("stdout", "stderr"):
+        if getattr(sys, stream) is None:
+            setattr(sys, stream, open(os.devnull, "w"))
+        elif hasattr(getattr(sys, stream), "reconfigure"):
+            getattr(sys, stream).reconfigure(errors="backslashreplace")  # for names that a terminal cannot show
+    warnings.filterwarnings("ignore", message="Glyph .* missing")  # Matplotlib's, whose font does not have all scripts
+    try:
+        status = main(arguments) or 0
+    except (UserError, OSError) as error:
+        full = getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT)
+        hint = "; make room and run the same command again" if full else ""
+        print(f"{Path(sys.argv[0]).name}: error: {one_line(error)}{hint}", file=sys.stderr)
+        status = 2
+    sys.exit(status)
+
+
+def say(text=""):
+    """Print a line; where nobody reads any more (| head), the work goes on all the same."""
+    try:
+        print(text, flush=True)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def one_line(error):
+    return " ".join(str(error).split()) or type(error).__name__
+
+
+def listed(names, most=3):
+    """Return names as text, only the first few of many."""
+    return ", ".join(names[:most]) + (", ..." if len(names) > most else "")
+
+
+def find_videos(paths):
+    """Return {mid: path} of films and of the films in folders, sorted; two films with one mid are a UserError.
+
+    A mid is a name without suffix, in Unicode's composed form, so that names that look alike are alike.
+    """
+    found, others = [], []
+    for path in map(Path, paths):
+        if path.is_dir():
+            for file in path.iterdir():
+                if file.suffix.lower() in SUFFIXES and not file.name.startswith("."):
+                    found.append(file)
+                elif not file.name.startswith("."):
+                    others.append(file.name)
+        elif path.exists():
+            found.append(path)
+        else:
+            raise UserError(f"{path}: no such film or folder of films")
+    videos = {}
+    for path in sorted(found):
+        mid = unicodedata.normalize("NFC", path.stem)
+        if mid in videos:
+            raise UserError(f"{path}: {videos[mid].name} has the same mid; rename or remove one of the two")
+        videos[mid] = path.absolute()
+    if not videos:
+        raise UserError(f"{listed([*map(str, paths)])}: no videos there; a name ends in one of {' '.join(SUFFIXES)}")
+    if others and ranks()[0] == 0:
+        say(f"{len(others)} files left out that are no videos by their suffix ({listed(sorted(others))})")
+    return dict(sorted(videos.items()))
+
+
+@contextlib.contextmanager
+def written(path):
+    """Write a file whole or not at all: yields a temporary path in the same folder, renamed to `path` at the end.
+
+    The temporary name keeps the suffix, because libraries choose a format by it, and holds the process and the machine,
+    so that sweep() can tell an abandoned file from one being written.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f"{TEMPORARY}{os.getpid()}@{socket.gethostname()}@{next(COUNT)}{path.suffix}")
+    try:
+        yield temporary
+        os.replace(temporary, path)
+    except Exception as error:
+        if not isinstance(error, UserError) and shutil.disk_usage(path.parent).free < 2**20:
+            raise UserError(f"{path}: the disk is full; make room and run the same command again") from error
+        raise
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+TEMPORARY, COUNT = ".divita-tmp-", itertools.count()
+
+
+def sweep(folder):
+    """Remove the temporary files below `folder` that no living process writes (a killed one left them).
+
+    Those of other machines, whose processes cannot be seen from here, are given a day.
+    """
+    for path in Path(folder).rglob(f"{TEMPORARY}*@*@*"):
+        process, host, _ = path.name.removeprefix(TEMPORARY).split("@", 2)
+        with contextlib.suppress(OSError):  # another process has just renamed it
+            if host == socket.gethostname():
+                abandoned = not Path(f"/proc/{process}").exists()
+            else:
+                abandoned = time.time() - path.stat().st_mtime > 24 * 3600
+            if abandoned and path.is_file():
+                path.unlink()
+
+
+def write_text(path, text):
+    with written(path) as temporary:
+        temporary.write_text(text, encoding="utf-8", newline="")
+
+
+def write_csv(path, header, rows):
+    with written(path) as temporary, open(temporary, "w", newline="", encoding="utf-8") as file:
+        csv.writer(file, lineterminator="\n").writerows([header, *rows])
+
+
+def read_json(path):
+    """Return the dictionary in a JSON file that one of the scripts wrote; a UserError names a file that is not one."""
+    try:
+        content = json.loads(Path(path).read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path}: cannot be read as JSON ({one_line(error)}); remove it and make it again") from None
+    if not isinstance(content, dict) or content.get("format") != FORMAT:
+        raise UserError(f"{path}: not of format {FORMAT}, the one this version reads; make it again with this version")
+    return content
 
 
 def read_table(path):
@@ -1703,14 +1688,22 @@ def locked(folder):
         os.close(descriptor)
 
 
-def say(text=""):
-    """Print a line and flush; where nobody reads any more (`| head -1`) go on silently."""
-    with contextlib.suppress(BrokenPipeError):
-        print(text, flush=True)
+def ranks():
+    """Return (rank, number of ranks) as torchrun or a batch scheduler sets them; (0, 1) without them."""
+    rank, count = os.environ.get("RANK"), os.environ.get("WORLD_SIZE")
+    if rank is None and count is None:
+        return 0, 1
+    if not (rank and count and rank.isdecimal() and count.isdecimal() and int(rank) < int(count)):
+        raise UserError(f"RANK={rank} and WORLD_SIZE={count}: give both, with RANK from 0 to WORLD_SIZE - 1, or none")
+    return int(rank), int(count)
 
 
-def listed(names, most=3):
-    return ", ".join(names[:most]) + (", ..." if len(names) > most else "")
+def device():
+    """Choose this process's accelerator, if there is one, and return what to call it."""
+    if torch.cuda.is_available():
+        torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", 0)) % torch.cuda.device_count())
+        return torch.cuda.get_device_name()
+    return f"CPU, {torch.get_num_threads()} threads"
 
 
 @contextlib.contextmanager

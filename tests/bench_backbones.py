@@ -1,12 +1,19 @@
 """Measure the backbones against plain PyTorch, by hand: python tests/bench_backbones.py [NAME ...] [--threads 2]
 
 Each backbone runs frozen, as 01_prepare.py runs it, in turn with the reference on the same batch: torchvision's model
-or, for what it lacks, the same network in plain PyTorch, in channels-last layout and inference mode. Printed are
-frames or clips per second, the ratio (the median over the turns), the seconds that freezing takes, and how much faster
-that is than the Keras model as it is.
+or, for what it lacks, the same network in plain PyTorch, in channels-last layout and inference mode; with --compile,
+which needs a C++ compiler or, on a GPU, Triton, torch.compile of the reference takes its turns too. Printed are frames
+or clips per second, the ratios (medians over the turns), the seconds that freezing takes, and how much faster that is
+than the Keras model as it is.
+
+With --write-references nothing is measured: torchvision's numbers are written into tests/data/torchvision.npz.
+torchvision is needed for either, and for nothing else: pip install --no-deps torchvision==0.28.0 pillow
 """
 
 import argparse
+import functools
+import importlib.util
+import re
 import sys
 import time
 from pathlib import Path
@@ -16,9 +23,65 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 import numpy as np
 import torch
 from torch import nn
-from torchvision_models import torchvision_model
 
 import divita
+
+
+@functools.cache
+def import_torchvision():
+    """Import torchvision, even one whose compiled operators, which its models do not need, were made for another build
+    of torch."""
+    folder = Path(importlib.util.find_spec("torchvision").origin).parent
+    try:
+        torch.ops.load_library(folder / "_C.so")
+    except OSError:
+        global LIBRARY  # declared for as long as the process lives
+        LIBRARY = torch.library.Library("torchvision", "FRAGMENT")
+        asked_for = (folder / "_meta_registrations.py").read_text()
+        for name in set(re.findall(r'register_(?:fake|meta)\("(?:torchvision::)?(\w+)"\)', asked_for)):
+            LIBRARY.define(f"{name}(Tensor x) -> Tensor")
+    import torchvision
+
+    return torchvision
+
+
+def torchvision_model(name):
+    """Return torchvision's model of one of our names, without its classification layer, and its preprocessing."""
+    models = import_torchvision().models
+    model, layer, weights = {
+        "shufflenet2d": (models.shufflenet_v2_x1_0, "fc", models.ShuffleNet_V2_X1_0_Weights.IMAGENET1K_V1),
+        "resnet50": (models.resnet50, "fc", models.ResNet50_Weights.IMAGENET1K_V1),
+        "swin2d": (models.swin_t, "head", models.Swin_T_Weights.IMAGENET1K_V1),
+        "r2plus1d": (models.video.r2plus1d_18, "fc", models.video.R2Plus1D_18_Weights.KINETICS400_V1),
+        "swin3d": (models.video.swin3d_t, "head", models.video.Swin3D_T_Weights.KINETICS400_V1),
+    }[name]
+    model = model(weights=None).eval()
+    setattr(model, layer, torch.nn.Identity())
+    return model, weights.transforms()
+
+
+def write_references():
+    """Write torchvision's features and preprocessed pixels of the inputs that tests/test_backbones.py makes."""
+    from test_backbones import CHECKPOINTS, FRAMES, INPUTS, made_checkpoint, made_frames, sample
+
+    numbers = {}
+    for name, size in INPUTS:
+        model, _ = torchvision_model(name)
+        missing = model.load_state_dict(made_checkpoint(name), strict=False).missing_keys
+        assert all(key.endswith(("relative_position_index", "num_batches_tracked")) for key in missing), missing
+        x = torch.from_numpy(np.random.default_rng(0).standard_normal((1, *size, 3), np.float32)).movedim(-1, 1)
+        with torch.no_grad():
+            numbers[f"features of {name} {size}"] = model(x).numpy()
+    for name in CHECKPOINTS:
+        backbone, (_, transforms) = divita.find_backbone(name), torchvision_model(name)
+        for size in FRAMES:
+            for kind, frame in made_frames(size).items():
+                pixels = torch.from_numpy(frame).permute(2, 0, 1)
+                pixels = transforms(pixels[None] if backbone.input == "video" else pixels)
+                pixels = pixels.reshape(3, backbone.size, backbone.size).permute(1, 2, 0).numpy()
+                levels = sample(pixels) * np.float32(backbone.std) + np.float32(backbone.mean)
+                numbers[f"pixels of {name} {size} {kind}"] = levels.round(3)
+    np.savez_compressed(Path(__file__).parent / "data" / "torchvision.npz", **numbers)
 
 
 def steps(*layers, rank):
@@ -119,18 +182,21 @@ def measure(name, arguments):
     freezing = time.perf_counter() - start
     half = {"device_type": extract.device.type, "dtype": torch.bfloat16, "enabled": arguments.precision == "bfloat16"}
     reference, y = reference_and_input(name, pixels, extract.device)
+    ways = [lambda: frozen(x), lambda: reference(y)]
+    if arguments.compile:
+        torch.compiler.reset()
+        compiled = torch.compile(reference, dynamic=False)
+        ways.append(lambda: compiled(y))
     with torch.autocast(**half):
         eager = seconds(lambda: extract.network(x))
-        ours, theirs = [], []
-        for _ in range(arguments.turns + 1):  # the first turn is not counted
-            ours.append(seconds(lambda: frozen(x)))
-            theirs.append(seconds(lambda: reference(y)))
-    ours, theirs = np.array(ours[1:]), np.array(theirs[1:])
+        turns = [[seconds(way) for way in ways] for _ in range(arguments.turns + 1)]
+    ours, theirs, *rest = np.array(turns[1:]).T  # the first turn, in which there is compiling, is not counted
     unit = "frames" if extract.backbone.input == "image" else "clips"
     speeds = f"{per_pass / np.median(ours):8.1f} {per_pass / np.median(theirs):9.1f} {unit:6}"
     print(
         f"{name:20} {per_pass:5} {speeds} {np.median(theirs / ours):6.2f} {theirs.min() / ours.min():8.2f}"
         f" {freezing:7.1f} s {eager / np.median(ours):6.1f} x",
+        *[f"{per_pass / np.median(times):9.1f} {np.median(times / ours):6.2f}" for times in rest],
         flush=True,
     )
 
@@ -143,11 +209,16 @@ def main():
     parser.add_argument("--frames", type=int, default=24)
     parser.add_argument("--batch-size", type=int, default=32)
     parser.add_argument("--precision", choices=["float32", "bfloat16"], default="float32")
+    parser.add_argument("--compile", action="store_true")
+    parser.add_argument("--write-references", action="store_true")
     arguments = parser.parse_args()
+    if arguments.write_references:
+        return write_references()
     torch.set_num_threads(arguments.threads)
     print(f"{divita.device()}, {arguments.precision}; per second; ratio above 1: ours is faster")
     columns = f"{'backbone':20} {'batch':>5} {'ours':>8} {'reference':>9} {'':6}"
-    print(f"{columns} {'ratio':>6} {'of best':>8} {'freezing':>9} {'vs eager':>8}")
+    columns += f" {'ratio':>6} {'of best':>8} {'freezing':>9} {'vs eager':>8}"
+    print(columns + (f" {'compiled':>9} {'ratio':>6}" if arguments.compile else ""))
     for name in arguments.names:
         measure(name, arguments)
 

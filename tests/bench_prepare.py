@@ -18,6 +18,8 @@ import cv2
 import numpy as np
 from films import TINY, film, load_prepare
 
+import divita
+
 prepare = load_prepare()
 
 
@@ -40,17 +42,14 @@ def run(extractor, batch, batches):
         extractor(batch)
 
 
-def arguments(videos, out, *options):
-    sys.argv = ["01_prepare.py", "--videos", str(videos), "--out", str(out), "--sheets", "0", *map(str, options)]
-    return prepare.parse_arguments()
-
-
 def prepared(folder, *options):
-    """Return the seconds that prepare() takes for a folder without building the backbones, and the clips."""
+    """Return the seconds that prepare() takes for a folder without building the backbones, and the job."""
     out = Path(tempfile.mkdtemp(dir=folder.parent))
-    given = arguments(folder, out, *options)
-    wanted = prepare.wanted_representations(given, prepare.chosen_weights(given))
-    job = prepare.Job(given, prepare.find_videos(folder), wanted)
+    sys.argv = ["01_prepare.py", "--videos", str(folder), "--out", str(out), "--sheets", "0", *map(str, options)]
+    given = prepare.parse_arguments()
+    prepare.fill_in(given)
+    wanted = prepare.wanted_representations(given, prepare.chosen_weights(given, {}), {})
+    job = prepare.make_job(given, out, divita.find_videos([folder]), wanted)
     prepare.build(job)
     prepare.build, build = lambda job: None, prepare.build
     took = seconds(prepare.prepare, job)
@@ -100,7 +99,7 @@ def peak_memory(path):
     """Return the MB that decoding a film needs at most, measured in a process of its own."""
     read, write = os.pipe()
     if os.fork() == 0:
-        plan = prepare.Plan("shots", "adaptive", 24.0, 24, (prepare.thumbnail,), ((0, 24),), ahead=True)
+        plan = prepare.Plan("shots", "adaptive", 24.0, 24, (prepare.thumbnail,), ((0, 24),))
         before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
         for _ in prepare.read_clips(path, plan, lambda: None):
             pass

@@ -20,6 +20,15 @@ if workers := os.environ.get("PYTEST_XDIST_WORKER_COUNT"):  # they share out the
 
 import divita
 
+
+def pytest_configure(config):
+    for message in (
+        "__array__ implementation doesn't accept a copy keyword",  # thousands of them, Keras's own
+        "This process .* is multi-threaded, use of fork",  # the tests' process is, where a script's is not yet
+    ):
+        config.addinivalue_line("filterwarnings", f"ignore:{message}")
+
+
 REFERENCES = Path(os.environ.get("REFERENCE_DIR", ROOT / "tests" / "data"))
 
 

@@ -102,6 +102,10 @@ def job(name, arguments, environment, folder):
     sys.argv = [name, *map(str, arguments)]
     for descriptor, stream in ((1, "out"), (2, "err")):
         os.dup2(os.open(folder / f"{stream}.txt", os.O_WRONLY | os.O_CREAT | os.O_TRUNC), descriptor)
+        setattr(sys, f"std{stream}", open(descriptor, "w", closefd=False))
+    if "CLOSED" in environment:  # as by 2>&- in a shell
+        os.close(int(environment["CLOSED"]))
+        setattr(sys, {"1": "stdout", "2": "stderr"}[environment["CLOSED"]], None)
     runpy.run_path(str(ROOT / name), run_name="__main__")
 
 
@@ -116,8 +120,9 @@ class Job:
         context = multiprocessing.get_context("forkserver")
         context.set_forkserver_preload(["films", "scenedetect"])  # which looks for ffmpeg in a child process
         self.process = context.Process(target=job, args=(name, arguments, environment, self.folder))
-        for stream in ("out", "err"):
-            (self.folder / f"{stream}.txt").write_text("")
+        for path in (self.folder / "out.txt", self.folder / "err.txt"):
+            if not path.is_fifo():
+                path.write_text("")
         self.process.start()
 
     def end(self):
@@ -130,7 +135,7 @@ class Job:
         return "".join((self.folder / f"{stream}.txt").read_text() for stream in ("out", "err"))
 
     def starters(self):
-        """Wait until there is the process that starts the decoding processes; return its id in a list."""
+        """Wait until there are processes that look after decoding processes; return their ids."""
         while not (found := children(self.process.pid)):
             assert self.process.is_alive(), self.text()
             time.sleep(0.005)

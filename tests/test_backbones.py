@@ -1,9 +1,11 @@
-"""Backbones: the same numbers as torchvision, the same preprocessing, and what is refused of checkpoints."""
+"""Backbones: the same numbers as torchvision, the same preprocessing, and what is refused of checkpoints.
+
+torchvision's numbers lie in tests/data/torchvision.npz, see the README.md there.
+"""
 
 import dataclasses
 import json
 import pickle
-import shutil
 import socket
 import subprocess
 import sys
@@ -16,19 +18,49 @@ import numpy as np
 import pytest
 import torch
 from conftest import ROOT, made_tensor, make_data
-from torchvision_models import import_torchvision, torchvision_model
 
 import divita
 
-needs_torchvision = pytest.mark.skipif(not import_torchvision(), reason="torchvision, the reference, is not installed")
+CHECKPOINTS = {  # the references' names of them
+    "shufflenet2d": "shufflenet_v2_x1_0",
+    "swin2d": "swin_t",
+    "r2plus1d": "r2plus1d_18",
+    "swin3d": "swin3d_t",
+}
+INPUTS = [  # of the networks: frames, height, width
+    ("shufflenet2d", (224, 224)),
+    ("shufflenet2d", (160, 192)),
+    ("swin2d", (224, 224)),
+    ("swin2d", (256, 320)),
+    ("r2plus1d", (24, 112, 112)),
+    ("swin3d", (24, 224, 224)),
+    ("swin3d", (5, 224, 224)),  # shorter than a window in time, and odd
+]
+FRAMES = [(720, 1280), (333, 517), (607, 1080), (97, 64), (256, 256)]  # to be preprocessed: height, width
 
 
-def made_checkpoint(model):
-    """Return a state dict of the model's names and shapes by the references' rule; integers stay what they are."""
-    return {
-        name: torch.from_numpy(made_tensor(name, tuple(t.shape))) if t.is_floating_point() else t
-        for name, t in model.state_dict().items()
-    }
+def made_checkpoint(name):
+    """Return the state dict of a backbone's checkpoint by the references' rule."""
+    tensors = json.loads((ROOT / f"tests/data/backbone_{CHECKPOINTS[name]}.json").read_text())["tensors"]
+    return {name: torch.from_numpy(made_tensor(name, tuple(shape))) for name, shape in tensors}
+
+
+def made_frames(size):
+    """Return two frames, one of noise and one that becomes brighter downwards and to the right."""
+    noise = np.random.default_rng(0).integers(0, 256, (*size, 3), dtype=np.uint8)
+    ramp = np.stack(np.broadcast_arrays(*np.ogrid[0 : 255 : size[0] * 1j, 0 : 255 : size[1] * 1j], 99.0), -1)
+    return {"noise": noise, "ramp": ramp.astype(np.uint8)}
+
+
+def sample(pixels):
+    """Return 100 of a preprocessed frame's pixels, (S, S, 3) -> (100, 3)."""
+    rows, columns = np.random.default_rng(1).integers(0, len(pixels), (2, 100))
+    return pixels[rows, columns]
+
+
+@pytest.fixture(scope="module")
+def torchvision():
+    return np.load(ROOT / "tests/data/torchvision.npz")
 
 
 def features_of(model, x):
@@ -44,30 +76,12 @@ def difference(ours, theirs):
 # ---- Sameness ----
 
 
-@needs_torchvision
-@pytest.mark.parametrize(
-    ("name", "frames", "size"),
-    [
-        ("shufflenet2d", None, (224, 224)),
-        ("shufflenet2d", None, (160, 192)),
-        ("swin2d", None, (224, 224)),
-        ("swin2d", None, (256, 320)),
-        ("r2plus1d", 24, (112, 112)),
-        ("swin3d", 24, (224, 224)),
-        ("swin3d", 5, (224, 224)),  # shorter than a window in time, and odd
-    ],
-)
-def test_same_features_as_torchvision(name, frames, size, tmp_path):
-    reference, _ = torchvision_model(name)
-    checkpoint = made_checkpoint(reference)
-    reference.load_state_dict(checkpoint)
-    torch.save(checkpoint, tmp_path / "checkpoint.pth")
-    model = divita.load_backbone(name, tmp_path / "checkpoint.pth", frames=frames, size=size)
-    shape = (1, *([frames] if frames else []), *size, 3)
-    x = torch.from_numpy(np.random.default_rng(0).standard_normal(shape, np.float32))
-    with torch.no_grad():
-        theirs = reference(x.movedim(-1, 1)).numpy()
-    assert difference(features_of(model, x), theirs) < 1e-5
+@pytest.mark.parametrize(("name", "size"), INPUTS)
+def test_same_features_as_torchvision(name, size, torchvision, tmp_path):
+    torch.save(made_checkpoint(name), tmp_path / "checkpoint.pth")
+    model = divita.load_backbone(name, tmp_path / "checkpoint.pth", frames=size[0], size=size[-2:])
+    x = torch.from_numpy(np.random.default_rng(0).standard_normal((1, *size, 3), np.float32))
+    assert difference(features_of(model, x), torchvision[f"features of {name} {size}"]) < 1e-5
 
 
 @pytest.mark.parametrize(
@@ -92,19 +106,19 @@ def test_size_and_cost(name, features, parameters, gmacs):
     assert float(f"{macs / 1e9:.3g}") == gmacs
 
 
-@needs_torchvision
-@pytest.mark.parametrize("name", ["shufflenet2d", "swin2d", "r2plus1d", "swin3d"])
-@pytest.mark.parametrize("size", [(720, 1280), (333, 517), (607, 1080), (97, 64), (256, 256)])
-def test_same_preprocessing_as_torchvision(name, size):
-    backbone, (_, transforms) = divita.find_backbone(name), torchvision_model(name)
-    noise = np.random.default_rng(0).integers(0, 256, (*size, 3), dtype=np.uint8)
-    ramp = np.stack(np.broadcast_arrays(*np.ogrid[0 : 255 : size[0] * 1j, 0 : 255 : size[1] * 1j], 99.0), -1)
-    for frame in (noise, ramp.astype(np.uint8)):
-        pixels = torch.from_numpy(frame).permute(2, 0, 1)
-        theirs = transforms(pixels[None] if backbone.input == "video" else pixels)
-        theirs = theirs.reshape(3, backbone.size, backbone.size).permute(1, 2, 0).numpy()
-        ours = (divita.preprocess(frame, backbone) - np.array(backbone.mean)) / backbone.std
-        assert (np.abs(ours - theirs) * backbone.std).max() < 1.01  # grey levels
+def test_cost_of_a_transformer_has_its_attention():
+    model = divita.divita({"video": 8}, 10)
+    projections = 8 * 128 + 4 * 128 * 128 + 2 * 128 * 768  # of a clip
+    attention = 2 * 30 * 128  # of a clip to each of the 30, all heads: the scores, and the sum that they weight
+    assert divita.cost(model, (1, 30, 8))[1] == 30 * (projections + attention) + 128 * 10
+
+
+@pytest.mark.parametrize("name", CHECKPOINTS)
+@pytest.mark.parametrize("size", FRAMES)
+def test_same_preprocessing_as_torchvision(name, size, torchvision):
+    for kind, frame in made_frames(size).items():
+        ours = sample(divita.preprocess(frame, divita.find_backbone(name)))
+        assert np.abs(ours - torchvision[f"pixels of {name} {size} {kind}"]).max() < 1.01  # grey levels
 
 
 @pytest.mark.parametrize("name", divita.BACKBONES)
@@ -158,6 +172,84 @@ def test_frozen_network_has_the_same_numbers(name):
     assert difference(features, expected) < 1e-5
     assert (alone == features[[1, 1]]).all(), "a clip's numbers depend on its batch"
     assert 1e-2 < features.std() < 1e4
+    assert_lean(frozen, model)
+
+
+def assert_lean(frozen, model):
+    """Assert that kernels lie channels last, and that normalisations, activations and padding are no steps of their own
+    any more."""
+    targets = [str(node.target) for node in frozen.graph.nodes]
+    for node in frozen.graph.nodes:
+        if node.target in divita.CONVOLUTIONS:
+            assert frozen.get_buffer(node.args[1].target).is_contiguous(memory_format=divita.CONVOLUTIONS[node.target])
+    if "VideoSwin" not in str([type(layer) for layer in model.layers]):
+        assert not [t for t in targets if t in ("aten.subtract.Tensor", "aten.mul_.Tensor", "aten.relu.default")]
+        asymmetric = [node for node in frozen.graph.nodes if node.target == torch.ops.aten.pad.default]
+        assert all(node.args[1][::2] != node.args[1][1::2] for node in asymmetric)
+
+
+def test_only_what_is_the_same_is_merged():
+    """Batch normalisation and padding that cannot be put into a convolution stay what they are."""
+    layers = keras.layers
+
+    def network(shape):
+        inputs = keras.Input(shape)
+        x = layers.Conv2D(8, 3, use_bias=True, bias_initializer="ones")(layers.ZeroPadding2D(((0, 1), (2, 0)))(inputs))
+        both = layers.BatchNormalization(epsilon=0.1)(x)  # two read the convolution
+        x = layers.Add()([both, x])
+        x = layers.Conv2D(8, 3, padding="same")(layers.ZeroPadding2D(1)(x))  # padded twice
+        x = layers.BatchNormalization(axis=1)(x)  # over rows
+        x = layers.MaxPooling2D(3, 2)(layers.ZeroPadding2D(1)(x - 9.0))  # zeros are its maximum
+        shared = layers.Conv2D(4, 1, use_bias=False)
+        y, z = shared(x), layers.BatchNormalization(epsilon=0.5)(shared(x))
+        return keras.Model(inputs, divita.mean_over_space(layers.Add()([layers.ReLU()(y), y, z])))
+
+    backbone = divita.Backbone("odd", "image", network, 4, 32, 32)
+    model = network((32, 32, 3))
+    plain = divita.Normalised(backbone, model).to(model.weights[0].value.device)
+    pixels = torch.from_numpy(np.random.default_rng(0).integers(0, 256, (2, 32, 32, 3), dtype=np.uint8))
+    pixels = pixels.to(plain.mean.device)
+    with torch.inference_mode():
+        expected = plain(pixels).cpu().numpy()
+    frozen = divita.frozen(plain, pixels)
+    with torch.inference_mode():
+        assert difference(frozen(pixels).cpu().numpy(), expected) < 1e-5
+
+
+# What only a machine with a GPU does, as far as a processor can tell
+
+
+@pytest.mark.parametrize("name", ["efficientnetlite_b0", "shufflenet3d"])
+def test_frozen_network_stays_on_its_device(name):
+    """Tensors of the device "meta" have a shape and no values; operations of one with a processor's tensor fail."""
+    with keras.device("meta"):
+        model = divita.load_backbone(name, "random", frames=4)
+        network = divita.Normalised(divita.find_backbone(name), model).to("meta")
+        pixels = torch.zeros((2, *model.input.shape[1:]), dtype=torch.uint8, device="meta")
+        frozen = divita.frozen(network, pixels)
+    with torch.inference_mode():
+        features = frozen(pixels)
+    assert features.shape == (2, model.output.shape[-1]) and features.device.type == "meta"
+    used = [node.target for node in frozen.graph.nodes if node.op == "get_attr"]
+    assert used and all(frozen.get_buffer(name).device.type == "meta" for name in used)
+
+
+@pytest.mark.parametrize(
+    ("inputs", "gmacs", "device", "expected"),
+    [
+        (768, 0.144, "cpu", 4),
+        (768, 0.144, "cuda", 256),
+        (768, 0.144, "mps", 4),  # whatever is not known is given little
+        (32, 60.8, "cpu", 1),
+        (32, 60.8, "cuda", 32),
+        (32, 75.9, "cuda", 16),  # two passes of one size
+        (3, 0.286, "cpu", 3),
+        (10, 0.286, "cpu", 4),
+        (1, 10_000, "cuda", 1),  # never nothing
+    ],
+)
+def test_size_of_a_pass(inputs, gmacs, device, expected):
+    assert divita.pass_size(inputs, int(gmacs * 1e9), device) == expected
 
 
 def test_image_backbones_average_over_the_clip():
@@ -193,9 +285,7 @@ def test_random_weights_are_the_seeds():
 
 @pytest.fixture(scope="module")
 def checkpoint():
-    """A checkpoint of shufflenet2d in the references' names."""
-    tensors = json.loads((ROOT / "tests/data/backbone_shufflenet_v2_x1_0.json").read_text())["tensors"]
-    return {name: torch.from_numpy(made_tensor(name, tuple(shape))) for name, shape in tensors}
+    return made_checkpoint("shufflenet2d")
 
 
 def refusal(path, name="shufflenet2d"):
@@ -369,10 +459,13 @@ def test_checkpoint_in_the_cache_needs_no_network(offline, checkpoint):
 # ---- KerasCV's own weights ----
 
 
-def cached_preset(offline, folder, write):
-    """Put files where KerasCV's downloads go; folder is owner/model/framework/variation."""
+def cache_preset(offline, folder, network):
+    """Put a network where KerasCV's downloads go; folder is owner/model/framework/variation."""
     there = offline / "KAGGLEHUB_CACHE/models" / folder
-    write(there / "2")
+    (there / "2").mkdir(parents=True, exist_ok=True)
+    config = {**keras.saving.serialize_keras_object(network), "weights": "model.weights.h5"}
+    (there / "2/config.json").write_text(json.dumps(config))
+    network.save_weights(there / "2/model.weights.h5")
     for file in ("config.json", "model.weights.h5"):
         marker = there / ".complete" / "2" / f"{file}.complete"
         marker.parent.mkdir(parents=True, exist_ok=True)
@@ -380,17 +473,19 @@ def cached_preset(offline, folder, write):
 
 
 def test_resnet50_from_keras_weights(offline):
-    with pytest.raises(divita.UserError, match="fetch model.weights.h5 from https://www.kaggle.com/models/.*NAME=FILE"):
+    with pytest.raises(divita.UserError, match="fetch https://www.kaggle.com/models/.* model.weights.h5 .*NAME=FILE"):
         divita.load_backbone("resnet50", "pretrained")
     model = divita.load_backbone("resnet50", "random", seed=3)
     model.save_weights(offline / "model.weights.h5")
     assert divita.digest(divita.load_backbone("resnet50", offline / "model.weights.h5")) == divita.digest(model)
-
-    def write(folder):
-        folder.mkdir(parents=True, exist_ok=True)
-        shutil.copy(offline / "model.weights.h5", folder)
-
-    cached_preset(offline, "keras/resnetv1/keras/resnet50_imagenet", write)
+    network = divita.kerascv().models.ResNetBackbone(
+        stackwise_filters=[64, 128, 256, 512],
+        stackwise_blocks=[3, 4, 6, 3],
+        stackwise_strides=[1, 2, 2, 2],
+        include_rescaling=True,
+    )
+    network.set_weights(model.get_weights())
+    cache_preset(offline, "keras/resnetv1/keras/resnet50_imagenet", network)
     assert divita.digest(divita.load_backbone("resnet50", "pretrained")) == divita.digest(model)
 
 
@@ -408,12 +503,10 @@ def test_keras_weights_that_do_not_fit(tmp_path):
 
 
 def test_any_kerascv_preset(offline):
-    with pytest.raises(divita.UserError, match="resnet18: config.json cannot be downloaded"):
+    with pytest.raises(divita.UserError, match="resnet18: cannot be downloaded"):
         divita.load_backbone("kerascv:resnet18", "random")
     with pytest.raises(divita.UserError, match="cannot load a preset called 'resnet19'; .*resnet50_imagenet"):
         divita.load_backbone("kerascv:resnet19", "random")
-    from keras_cv.src.utils.preset_utils import save_to_preset
-
     network = divita.kerascv().models.ResNetBackbone(
         stackwise_filters=[64, 128, 256, 512],
         stackwise_blocks=[2, 2, 2, 2],
@@ -421,7 +514,7 @@ def test_any_kerascv_preset(offline):
         include_rescaling=True,
         block_type="basic_block",
     )
-    cached_preset(offline, "keras/resnetv1/keras/resnet18", lambda folder: save_to_preset(network, str(folder)))
+    cache_preset(offline, "keras/resnetv1/keras/resnet18", network)
     extract = divita.extractor("kerascv:resnet18", "pretrained", frames=1, batch_size=2)
     assert (extract.backbone.input, extract.features, extract.parameters) == ("image", 512, 11_176_512)
     assert extract.digest == divita.digest(network)

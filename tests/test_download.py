@@ -41,7 +41,7 @@ class Server(http.server.ThreadingHTTPServer):
 
     def __init__(self):
         super().__init__(("127.0.0.1", 0), Handler)
-        self.files, self.cut, self.ranges, self.asked = {}, set(), True, []
+        self.files, self.cut, self.ranges, self.asked, self.status = {}, set(), True, [], None
         threading.Thread(target=self.serve_forever, daemon=True).start()
 
 
@@ -50,10 +50,12 @@ class Handler(http.server.BaseHTTPRequestHandler):
         server, path = self.server, self.path.partition("?")[0].strip("/")
         start = self.headers.get("Range")
         server.asked.append((path, start))
-        if path not in server.files:
-            return self.send_error(404)
+        if path not in server.files or server.status:
+            return self.send_error(server.status or 404)
         first = int(start[6:-1]) if start and server.ranges else 0
         content = server.files[path][first:]
+        if first and not content:
+            return self.send_error(416)
         self.send_response(206 if first else 200)
         self.send_header("Content-Length", str(len(content)))
         self.end_headers()
@@ -145,6 +147,29 @@ def test_not_found_and_no_server(fetch, server, tmp_path, monkeypatch):
     assert failed(fetch(), "refused")
 
 
+@pytest.mark.parametrize("status", [503, 429, 403])
+def test_a_server_that_is_busy_costs_nothing(fetch, server, tmp_path, status):
+    server.cut = {f"{NAME}.zarr.tar.gz"}
+    assert failed(fetch(), "the connection was cut", "goes on")
+    part = tmp_path / "out" / f"{NAME}.zarr.tar.gz.part"
+    have, server.status = part.read_bytes(), status
+    assert failed(fetch(), str(status)) and part.read_bytes() == have
+    server.status = None
+    assert fetch().code == 0 and whole(tmp_path / "out")
+    assert server.asked[-1][1] == f"bytes={len(have)}-"
+
+
+@pytest.mark.parametrize("more", [b"", b"x"])
+def test_a_part_that_is_complete_or_too_long(fetch, server, tmp_path, more):
+    (tmp_path / "out").mkdir()
+    part = tmp_path / "out" / f"{NAME}.zarr.tar.gz.part"
+    part.write_bytes(server.files[f"{NAME}.zarr.tar.gz"] + more)
+    if more:
+        assert failed(fetch(), "416") and not part.exists()
+    assert fetch().code == 0 and whole(tmp_path / "out")
+    assert sum(path.endswith(".gz") for path, _ in server.asked) == (2 if more else 0)
+
+
 @pytest.mark.parametrize("member", [("../outside", b"x"), ("/tmp/outside-of-divita", b"x"), ("link", "/etc/passwd"),
                                     (f"{NAME}.zarr/link", "../../../outside")])  # fmt: skip
 def test_an_archive_that_reaches_outside(fetch, server, tmp_path, monkeypatch, member):
@@ -169,7 +194,7 @@ def test_full_disk(fetch, server, tmp_path, monkeypatch):
         pytest.skip("needs the right to mount a small disk")
     try:
         noise = np.random.default_rng(0).bytes(2 * 10**5)
-        serve(server, monkeypatch, archive_of(tmp_path / "source", (f"{NAME}.zarr/noise", noise)))
+        serve(server, monkeypatch, archive_of(tmp_path / "source", (f"{NAME}.zarr/tt1/9.9", noise)))
         assert failed(fetch(small), "run the same command again")
         subprocess.run(["mount", "-o", "remount,size=10m", small], check=True)
         assert fetch(small).code == 0 and whole(small)

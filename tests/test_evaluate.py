@@ -4,15 +4,22 @@ import csv
 import json
 import re
 import runpy
+import shlex
 import shutil
+import struct
+import subprocess
+import sys
 import warnings
+from pathlib import Path
+from types import SimpleNamespace
 
 import cv2
 import keras
+import matplotlib
 import numpy as np
 import pytest
 from conftest import ROOT, make_data, write_representation
-from sklearn.metrics import auc, precision_recall_curve
+from sklearn.metrics import auc, average_precision_score, precision_recall_curve
 
 import divita
 
@@ -28,30 +35,43 @@ def evaluate():
 
 def made_by(backbone, kind="image", **changes):
     """Return the meta.json of a representation that was never made."""
-    setting = {"segmentation": "shots", "fps": 24.0, "frames_per_clip": 24, "frames": 24} | changes
+    setting = {"segmentation": "shots", "fps": 24.0, "frames_per_clip": 24, "frames": 24, "precision": "float32"}
+    setting |= {"detector": "adaptive", "weights": "pretrained", "digest": f"sha256:{backbone}"} | changes
+    if setting["segmentation"] == "seconds":
+        setting["detector"] = None
     name = divita.representation_name(backbone, setting["segmentation"], setting["fps"], setting["frames_per_clip"])
     cost = {"parameters": 1_000_000, "macs_per_clip": 2_000_000_000}
-    return {"representation": name, "input": kind, "backbone": backbone, "weights": "pretrained"} | cost | setting
+    return {"format": 1, "representation": name, "input": kind, "backbone": backbone} | cost | setting
 
 
 def make_run(runs, name, image=None, video=None, signal=0.5, splits=(0, 1, 2), genres=GENRES, trailers=30, **changes):
-    """Write a finished run with probabilities of noise and `signal` times the truth; image, video: a meta or a name."""
+    """Write a finished run with probabilities of noise and `signal` times the truth; image, video: a meta or a name.
+
+    changes: what config.json says otherwise; mids, true or probabilities of the test part; or the signal of the
+    validation part.
+    """
+    validation = changes.pop("validation", signal)
+    given = {key: changes.pop(key) for key in ("mids", "true", "probabilities") if key in changes}
     for split in splits:
-        y = np.random.default_rng(split).random((trailers, len(genres))) < 0.4
-        y[:2] = 1
-        noise = np.random.default_rng(sum(map(ord, name)) + split).random(y.shape)
+        predictions = {"genres": genres, "train_mids": [f"train{split}{i:03d}" for i in range(trailers)]}
+        for part, strength in (("validation", validation), ("test", signal)):
+            y = np.random.default_rng(split).random((trailers, len(genres))) < 0.4
+            y[:2] = 1
+            noise = np.random.default_rng(sum(map(ord, name)) + split).random(y.shape)
+            found = {"mids": [f"{part[:2]}{split}{i:03d}" for i in range(trailers)], "true": y.astype(np.uint8)}
+            found["probabilities"] = np.float32((noise + strength * y) / (1 + strength))
+            found |= given if part == "test" else {}
+            predictions |= {f"{part}_{key}": values for key, values in found.items()}
         config = {"format": 1, "run": name, "aggregation": "tsfm", "fusion": "late" if image and video else None}
-        config |= {"clips": 30, "snippet_clips": 30, "split": split, "genres": genres}
+        config |= {"clips": 30, "snippet_clips": 30, "split": split, "genres": genres, "epochs": 7, "lr": 1e-4}
+        config |= {"batch_size": 32, "seed": 0, "labels": "0", "subsets": f"{split}"}
         for kind, made in (("image", image), ("video", video)):
             config[kind] = made["representation"] if isinstance(made, dict) else made
             if made:
                 config |= {f"{kind}_features": 8, f"{kind}_meta": made if isinstance(made, dict) else None}
         folder = runs / name / f"split{split}"
         folder.mkdir(parents=True)
-        predictions = {"true": y.astype(np.uint8), "probabilities": np.float32((noise + signal * y) / (1 + signal))}
-        predictions |= {"mids": [f"tt{split}{i:03d}" for i in range(trailers)]}
-        predictions |= {key: changes.pop(key) for key in list(predictions) if key in changes}
-        np.savez(folder / "predictions.npz", genres=genres, **{f"test_{key}": x for key, x in predictions.items()})
+        np.savez(folder / "predictions.npz", **predictions)
         losses = [f"{epoch},{1 / epoch:.3f},{0.5 + 0.05 * abs(epoch - 4):.3f},0.0001" for epoch in range(1, 8)]
         (folder / "history.csv").write_text("\n".join(["epoch,loss,val_loss,learning_rate", *losses, ""]))
         (folder / "config.json").write_text(json.dumps(config | changes))
@@ -76,71 +96,88 @@ def read_csv(path):
 
 
 def test_tables_and_figures(script, tmp_path):
-    runs, out = make_three(tmp_path / "runs"), tmp_path / "out"
+    genres = GENRES[:2]
+    runs, out = make_three(tmp_path / "the runs", splits=(0, 1), genres=genres), tmp_path / "out"
     result = script("03_evaluate.py", "--runs", runs, "--out", out)
     assert (result.code, [line for line in result.err.splitlines() if "error" in line]) == (0, []), result.err
-    assert "--out data/new --image efficientnetlite_b0 --video none\n" in result.out  # prepared as the best run was
-    assert "--out data/new --video shufflenet3d --image none --weights random\n" in result.out
     rows = read_csv(out / "table.csv")
-    assert list(rows[0]) == [*COLUMNS, *GENRES, "parameters", "gmacs"]
+    assert list(rows[0]) == [*COLUMNS, *genres, "parameters", "gmacs"]
     assert [row["run"].partition("_")[0] for row in rows] == ["image+video", "image", "video"]  # best first
     for row in rows:
         scores = []
-        for split in range(3):
+        for split in range(2):
             file = np.load(runs / row["run"] / f"split{split}" / "predictions.npz")
             found = divita.metrics(file["test_true"], file["test_probabilities"])
             scores.append([*(found[name] for name in divita.METRICS), *found["per_genre"]])
         mean, deviation = 100 * np.mean(scores, 0), 100 * np.std(scores, 0, ddof=1)
-        ours = [float(row[name]) for name in (*divita.METRICS, *GENRES)]
+        ours = [float(row[name]) for name in (*divita.METRICS, *genres)]
         np.testing.assert_allclose(ours, mean, atol=1e-4)
         np.testing.assert_allclose([float(row[f"{name}_std"]) for name in divita.METRICS], deviation[:4], atol=1e-4)
-        assert row["splits"] == "0 1 2"
+        assert row["splits"] == "0 1"
     both = rows[0]
-    model = divita.divita({"image": 8, "video": 8}, len(GENRES))
+    model = divita.divita({"image": 8, "video": 8}, len(genres))
     assert int(both["parameters"]) == 2_000_000 + divita.cost(model, (1, 30, 8), (1, 30, 8))[0]
     assert 4 < float(both["gmacs"]) < 4.1
     markdown = (out / "table.md").read_text(encoding="utf-8")
     assert markdown.strip() in result.out
     assert f"**{float(both['uAP']):.2f} ± {float(both['uAP_std']):.2f}**" in markdown
-    assert float(re.search(r"chance +\| +([\d.]+)", markdown)[1]) < float(rows[2]["uAP"])
     assert "Random weights, not pretrained: shufflenet3d." in markdown and "Not the paper's data" in markdown
+    assert "synthetic" not in markdown
+    assert "A: image+video_shots_fps24_fpc24. B: image_shots_fps24_fpc24. The best run on both inputs" in markdown
     latex = (out / "table.tex").read_text(encoding="utf-8")
     assert latex.count(r"\begin{tabular}") == latex.count(r"\end{tabular}") == markdown.count("## ")
     assert r"image+video\_shots\_fps24\_fpc24" in latex and not re.search(r"(?<!\\)[_%#]", latex)
-    for name in ("precision_recall", "training", "cost", "genres", "cooccurrence"):
-        assert cv2.imread(str(out / f"{name}.png")).shape[1] >= 1400
-    assert len(list(out.iterdir())) == 8
-    assert str(out) in result.out and "--predict" in result.out.splitlines()[-1]
+    for name in ("precision_recall", "training", "cost", "genres"):
+        assert cv2.imread(str(out / f"{name}.png")).shape[1] == 1400
+    assert len(list(out.iterdir())) == 8 and (out / "cooccurrence.png").exists()
+    command = shlex.split(result.out.splitlines()[-1].partition(": ")[2])
+    assert command == [*("python", "03_evaluate.py", "--runs", str(runs), "--predict", "FILM", "--run", both["run"])]
 
 
 def test_one_split_a_lacking_genre_and_odd_genres(script, tmp_path):
-    """No NaN anywhere, whatever the genres are called; one line says which genre lacks a positive."""
+    """No NaN anywhere, whatever the genres are called; a line says what is left out of which metric."""
     genres = ["a_b", "50%", "x|y", "$z"]
     true = np.tile([[1, 0, 0, 1], [0, 0, 1, 1]], (15, 1)).astype(np.uint8)
-    true[3] = [1, 0, 1, 0]
+    true[3], true[7] = [1, 0, 1, 0], 0
     make_run(tmp_path / "runs", "one", image=made_by("shufflenet2d"), splits=[2], genres=genres, true=true)
     result = script("03_evaluate.py", "--runs", tmp_path / "runs", "--out", tmp_path / "out")
     assert result.code == 0, result.err
-    assert [line for line in result.out.splitlines() if line.startswith("no test trailer is of 50% in split 2")]
+    assert "No test trailer is of 50% in split 2: left out of mAP." in result.out.splitlines()
+    assert "Test trailers without any genre, left out of sAP: 1." in result.out.splitlines()
     (row,) = read_csv(tmp_path / "out" / "table.csv")
     assert (row["uAP_std"], row["50%"], row["splits"]) == ("", "", "2")
+    assert float(row["mAP"]) == pytest.approx(np.mean([float(row[genre]) for genre in genres if genre != "50%"]))
     for name in ("table.md", "table.tex", "table.csv"):
         assert "nan" not in (tmp_path / "out" / name).read_text(encoding="utf-8").lower()
 
 
+def test_a_split_without_any_positive_is_left_out(script, tmp_path):
+    none = np.zeros((30, 4), np.uint8)
+    runs = tmp_path / "runs"
+    make_run(runs, "one", image=made_by("shufflenet2d"), splits=[0])
+    make_run(runs, "one", image=made_by("shufflenet2d"), splits=[1], true=none)
+    make_run(runs, "none", image=made_by("shufflenet2d"), splits=[0], true=none)
+    result = script("03_evaluate.py", "--runs", runs, "--out", tmp_path / "out")
+    assert result.code == 0, result.err
+    assert "Left out of one: split 1, no test trailer of which has a genre." in result.out.splitlines()
+    assert "none, left out: no test trailer has a genre" in result.out
+    assert [(row["run"], row["splits"]) for row in read_csv(tmp_path / "out" / "table.csv")] == [("one", "0")]
+
+
 def test_synthetic_trailers_are_called_so(script, tmp_path):
-    make_run(tmp_path / "runs", "one", image=made_by("shufflenet2d"), splits=[0])
-    divita.write_text(tmp_path / "data" / "true_cuts.csv", "mid,frame\n")
-    arguments = ("--runs", tmp_path / "runs", "--data", tmp_path / "data", "--out", tmp_path / "out")
-    assert "synthetic" in script("03_evaluate.py", *arguments).out
+    """Whatever is called data/<name> here, the runs know."""
+    make_run(tmp_path / "runs", "one", image=made_by("shufflenet2d", synthetic=True), splits=[0])
+    result = script("03_evaluate.py", "--runs", tmp_path / "runs", "--out", tmp_path / "out")
+    assert "The trailers are synthetic" in result.out
 
 
 def test_experiment_and_claims_beside_the_paper(script, tmp_path):
     runs = tmp_path / "runs"
     image, video = "trailers_i_shufflenet_fpc24.zarr", "trailers_k_shufflenet_fps24_fpc24.zarr"
-    make_run(runs, "i", image=image, signal=0.5)
-    make_run(runs, "k", video=video, signal=0.4)
-    make_run(runs, "ik", image=image, video=video, signal=0.9)
+    options = {"splits": [0], "genres": ["x", "y"]}
+    make_run(runs, "i", image=image, signal=0.5, **options)
+    make_run(runs, "k", video=video, signal=0.1, **options)
+    make_run(runs, "ik", image=image, video=video, signal=0.9, **options)
     labels = {"ShuffleNet-2D": "i", "ShuffleNet-3D": "k", "ShuffleNet fusion": "ik", "Swin-3D": "swin", "other": "ik"}
     rows = [{"label": label, "run": run} for label, run in labels.items()]
     divita.write_text(runs / "transfer.json", json.dumps({"format": 1, "experiment": "transfer", "rows": rows}))
@@ -154,87 +191,242 @@ def test_experiment_and_claims_beside_the_paper(script, tmp_path):
     assert cells["ShuffleNet-2D"][1] == "71.69 ± 0.44" and cells["Swin-3D"][:3] == ["–", "75.71 ± 2.43", "–"]
     assert float(cells["ShuffleNet-3D"][2]) == pytest.approx(float(table["k"]["uAP"]) - 63.43, abs=0.011)
     assert cells["other"][1] == "–" and "Not trained yet: Swin-3D." in result.out
-    head = divita.cost(divita.divita({"image": 8, "video": 8}, len(GENRES)), (1, 30, 8), (1, 30, 8))[0]
+    head = divita.cost(divita.divita({"image": 8, "video": 8}, 2), (1, 30, 8), (1, 30, 8))[0]
     assert int(table["ik"]["parameters"]) == 1_253_604 + 1_299_180 + head
-    gain = float(table["ik"]["uAP"]) - max(float(table[run]["uAP"]) for run in ("i", "k"))
-    assert f"| {gain:+.2f} points" in result.out
-    assert result.out.count("missing: ") == 3 and "missing: swin3d" in result.out
+    gain = float(table["ik"]["uAP"]) - float(table["i"]["uAP"])
+    assert claim(result.out, "late fusion instead of its better input, shots").startswith(f"{gain:+.2f} points")
+    assert result.out.count("missing: ") == 3 and "missing: shufflenet2d+shufflenet3d or swin3d" in result.out
     assert "Trained on the published representations" in result.out and "Not the paper's data" not in result.out
 
 
+def claim(out, title):
+    """Return what the table of claims has of ours."""
+    (line,) = [line for line in out.splitlines() if line.startswith(f"| {title} ")]
+    return line.split("|")[3].strip()
+
+
 def test_claims_of_segmentation_and_lightweight_networks(script, tmp_path):
-    runs = tmp_path / "runs"
+    runs, options = tmp_path / "runs", {"splits": [0], "genres": ["x", "y"]}
     for kind in ("image", "video"):
         for segmentation, signal in (("shots", 0.9), ("seconds", 0.2)):
             meta = made_by("shufflenet2d" if kind == "image" else "shufflenet3d", kind, segmentation=segmentation)
-            make_run(runs, f"{kind}_{segmentation}", **{kind: meta}, signal=signal)
+            make_run(runs, f"{kind}_{segmentation}", **{kind: meta}, signal=signal, **options)
     both = {"image": made_by("shufflenet2d"), "video": made_by("shufflenet3d", "video")}
-    make_run(runs, "both", **both)
-    make_run(runs, "top", video=made_by("swin3d", "video", parameters=20_000_000, macs_per_clip=10**11), signal=2)
+    make_run(runs, "both", **both, **options)
+    swin = made_by("swin3d", "video", parameters=20_000_000, macs_per_clip=10**11)
+    make_run(runs, "top", video=swin, signal=2, **options)
     result = script("03_evaluate.py", "--runs", runs, "--out", tmp_path / "out", "--compare", "both", "top")
     assert result.code == 0, result.err
     assert "missing" not in result.out
-    for kind in ("image", "video"):
-        assert f"{kind}_shots against {kind}_seconds" in result.out
-    share = re.search(r"both against top; ([\d.]+) % of the parameters, ([\d.]+) % of the multiply-adds", result.out)
     table = {row["run"]: row for row in read_csv(tmp_path / "out" / "table.csv")}
+    for kind in ("image", "video"):
+        points = float(table[f"{kind}_shots"]["uAP"]) - float(table[f"{kind}_seconds"]["uAP"])
+        found = claim(result.out, f"shots instead of seconds, {kind}")
+        assert found.startswith(f"{points:+.2f} points") and f"{kind}_shots against {kind}_seconds" in found
+    share = re.search(r"both against top; ([\d.]+) % of the parameters, ([\d.]+) % of the multiply-adds", result.out)
     for column, value in zip(("parameters", "gmacs"), share.groups()):
         ratio = float(table["both"][column]) / float(table["top"][column])
         assert float(value) == pytest.approx(100 * ratio, abs=0.01)
     assert "A: both. B: top." in result.out
 
 
-# ---- Metrics of resamples ----
+def test_claims_compare_like_with_like(script, tmp_path):
+    """Early and late fusion each for itself; where more differs than the claim is about, the words say what."""
+    runs = tmp_path / "runs"
+    image, video = made_by("shufflenet2d"), made_by("shufflenet3d", "video")
+    options = {"splits": [0], "trailers": 20, "genres": ["x", "y"]}
+    make_run(runs, "image", image=image, signal=0.5, **options)
+    make_run(runs, "video", video=video, signal=0.1, **options)
+    make_run(runs, "late", image=image, video=video, signal=0.9, **options)
+    make_run(runs, "early", image=image, video=video, signal=0.1, fusion="early", **options)
+    seconds = made_by("shufflenet2d", segmentation="seconds", weights="random", digest="sha256:1")
+    make_run(runs, "image_seconds", image=seconds, signal=0.01, **options)
+    make_run(runs, "video_seconds", video=made_by("shufflenet3d", "video", segmentation="seconds"), lr=1e-3, **options)
+    make_run(runs, "top", video=made_by("swin3d", "video", weights="random"), **options)
+    result = script("03_evaluate.py", "--runs", runs, "--out", tmp_path / "out", "--compare", "late", "late")
+    table = {row["run"]: float(row["uAP"]) for row in read_csv(tmp_path / "out" / "table.csv")}
+    for fusion in ("late", "early"):
+        found = claim(result.out, f"{fusion} fusion instead of its better input, shots")
+        assert found.startswith(f"{table[fusion] - table['image']:+.2f} points") and f"{fusion} against image" in found
+    found = claim(result.out, "shots instead of seconds, image")
+    assert found == "no number: image and image_seconds differ in digest of image, weights of image too"
+    assert "video and video_seconds differ in lr too" in claim(result.out, "shots instead of seconds, video")
+    found = claim(result.out, "ShuffleNet fusion instead of Swin-3D")
+    assert "differ in weights of image, weights of video too" in found
+
+
+def test_the_comparison_is_chosen_by_validation(script, tmp_path):
+    """Not by what is best on the test part, nor of runs that differ in more than the input."""
+    runs, options = tmp_path / "runs", {"splits": [0], "trailers": 20, "genres": ["x", "y"]}
+    image, video = made_by("shufflenet2d"), made_by("shufflenet3d", "video")
+    make_run(runs, "both", image=image, video=video, signal=0.3, validation=3, **options)
+    make_run(runs, "both_gru", image=image, video=video, signal=0.9, validation=0.3, aggregation="gru", **options)
+    make_run(runs, "image", image=image, signal=0.1, validation=0.5, **options)
+    make_run(runs, "video", video=video, signal=0.5, validation=0.1, **options)
+    make_run(runs, "image_slow", image=image, signal=0.9, validation=0.9, lr=1e-5, **options)
+    result = script("03_evaluate.py", "--runs", runs, "--out", tmp_path / "out")
+    assert "A: both. B: image. The best run" in result.out
+    assert "--run both\n" in result.out  # to predict with
+    for name in ("image", "video"):
+        shutil.rmtree(runs / name)
+    result = script("03_evaluate.py", "--runs", runs, "--out", tmp_path / "out")
+    assert result.code == 0 and "## Two runs" not in result.out
+    assert "no comparison of two runs: no number: both and image_slow differ in lr too; name two with" in result.out
+
+
+def test_figures_keep_their_texts_apart_and_whole(evaluate, tmp_path):
+    """25 genres of long names, nine runs: no text reaches over another or over the figure's edge."""
+    genres = [f"{'Science Fiction & Fantasy' if i % 2 else 'documentary-biographical'} {i}" for i in range(25)]
+    image, video = made_by("efficientnetlite_b0"), made_by("shufflenet3d", "video")
+    for aggregation in ("tsfm", "gru", "conv"):
+        options = {"aggregation": aggregation, "splits": [0], "genres": genres}
+        for inputs in ({"image": image}, {"video": video}, {"image": image, "video": video}):
+            name = "+".join(meta["backbone"] for meta in inputs.values())
+            make_run(tmp_path, f"{name}_shots_fps24_fpc24-{aggregation}", **inputs, **options)
+    runs = evaluate["read_runs"](evaluate["finished_runs"](tmp_path), evaluate["measured"])
+    plt = evaluate["plt"]
+    with plt.rc_context(evaluate["STYLE"]):
+        for name, figure in evaluate["figures"](runs, evaluate["chance"](runs[0])):
+            boxes = text_boxes(figure)
+            assert len(boxes) > 5
+            for i, (text, box) in enumerate(boxes):
+                page = figure.bbox.padded(1)
+                assert page.contains(*box.min) and page.contains(*box.max), (name, text)
+                for other, there in boxes[:i]:
+                    assert not box.padded(-1).overlaps(there.padded(-1)), (name, text, other)
+            plt.close(figure)
+
+
+def text_boxes(figure):
+    """Return [(text, its box in pixels)] of the texts that a figure shows."""
+    figure.canvas.draw()
+    hidden = set()
+    for axis in figure.axes:
+        for line in (axis.xaxis, axis.yaxis):
+            low, high = sorted(line.get_view_interval())
+            for tick in line.get_major_ticks():
+                if not low <= tick.get_loc() <= high:
+                    hidden |= {tick.label1, tick.label2}
+    texts = [text for text in figure.findobj(matplotlib.text.Text) if text.get_visible() and text.get_text().strip()]
+    # of an annotation without its arrow
+    return [(text.get_text(), matplotlib.text.Text.get_window_extent(text)) for text in texts if text not in hidden]
+
+
+def test_error_bars_stay_within_the_scale(evaluate, tmp_path):
+    make_run(tmp_path, "one", image=made_by("shufflenet2d"), signal=0.9)
+    (run,) = evaluate["read_runs"](evaluate["finished_runs"](tmp_path), evaluate["measured"])
+    run.scores[0, 4], run.scores[1:, 4], run.scores[:, 5] = 10, 100, (0.5, 0, 9)
+    figure = evaluate["draw_genres"]([run], evaluate["chance"](run))
+    (bars,) = [artist for artist in figure.axes[0].containers if hasattr(artist, "has_xerr")]
+    ends = np.concatenate(bars.lines[2][0].get_segments())[:, 0]
+    assert ends.min() >= 0 and ends.max() <= 100 and len(ends) == 8
+
+
+# ---- Metrics of resamples, and chance ----
 
 
 def by_scikit_learn(true, probabilities):
-    """Return METRICS in percent."""
+    """Return METRICS in percent, without what has no positive."""
 
     def area(true, score):
         precision, recall, _ = precision_recall_curve(true, score)
         return auc(recall, precision)
 
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        per_genre = [area(t, p) for t, p in zip(true.T, probabilities.T)]
-        per_trailer = [area(t, p) for t, p in zip(true, probabilities)]
-        micro = area(true.ravel(), probabilities.ravel())
-    values = [micro, np.mean(per_genre), np.average(per_genre, weights=true.sum(0)), np.mean(per_trailer)]
+    per_genre = [area(t, p) for t, p in zip(true.T, probabilities.T) if t.any()]
+    per_trailer = [area(t, p) for t, p in zip(true, probabilities) if t.any()]
+    frequency = [count for count in true.sum(0) if count]
+    micro = area(true.ravel(), probabilities.ravel())
+    values = [micro, np.mean(per_genre), np.average(per_genre, weights=frequency), np.mean(per_trailer)]
     return 100 * np.array(values)
 
 
 @pytest.mark.parametrize("decimals", [1, 2, 7])  # few decimals: many equal scores
-def test_weighted_metrics_are_scikit_learns_of_repeated_trailers(evaluate, decimals):
+def test_weighted_metrics_are_scikit_learns_of_repeated_trailers(decimals):
     rng = np.random.default_rng(decimals)
     true = (rng.random((40, 5)) < 0.3).astype(np.uint8)
     true[:3], true[:, 4] = 0, 0  # trailers and a genre without a positive
     probabilities = np.round(rng.random(true.shape), decimals).astype(np.float32)
-    weights = rng.multinomial(40, np.full(40, 1 / 40), 20)
-    found = evaluate["weighted_metrics"](true, probabilities, weights)
-    for row, weight in zip(found, weights):
+    per_trailer = divita.metrics(true, probabilities)["per_trailer"]
+    for weight in rng.multinomial(40, np.full(40, 1 / 40), 10):
         rows = np.repeat(np.arange(40), weight)
-        np.testing.assert_allclose(row[:4], by_scikit_learn(true[rows], probabilities[rows]), rtol=1e-12)
+        found = divita.metrics(true, probabilities, weight, per_trailer)
+        expected = by_scikit_learn(true[rows], probabilities[rows])
+        np.testing.assert_allclose([100 * found[name] for name in divita.METRICS], expected, rtol=1e-12)
+        again = divita.metrics(true, probabilities, weight)
+        assert all(found[name] == again[name] for name in divita.METRICS)
+
+
+def test_metrics_without_any_positive_are_nan():
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        found = divita.metrics(np.zeros((3, 2)), np.ones((3, 2)))
+        assert np.isnan([found[name] for name in divita.METRICS]).all()
+        assert np.isnan([divita.chance(np.zeros((3, 2)))[name] for name in divita.METRICS]).all()
+
+
+def test_another_metric_is_one_line(monkeypatch):
+    """All values follow area_under_curve."""
+    rng = np.random.default_rng(0)
+    true, probabilities = (rng.random((30, 4)) < 0.4).astype(int), rng.random((30, 4))
+    before = divita.metrics(true, probabilities)
+    monkeypatch.setattr(divita, "area_under_curve", lambda t, p, w=None: average_precision_score(t, p, sample_weight=w))
+    after = divita.metrics(true, probabilities)
+    assert after["mAP"] == pytest.approx(average_precision_score(true, probabilities, average="macro"))
+    assert after["uAP"] == pytest.approx(average_precision_score(true, probabilities, average="micro"))
+    assert all(after[name] != before[name] for name in divita.METRICS)
+
+
+def test_chance_is_the_mean_of_random_draws():
+    rng = np.random.default_rng(0)
+    true = (rng.random((20, 4)) < [0.3, 0.6, 0.1, 0]).astype(int)  # the last genre is absent, as are some trailers'
+    draws = [divita.metrics(true, rng.random(true.shape)) for _ in range(500)]
+    expected = divita.chance(true)
+    for name in (*divita.METRICS, "per_genre", "per_trailer"):
+        values = np.array([draw[name] for draw in draws])
+        error = values.std(0) / np.sqrt(len(values))
+        apart = np.nan_to_num(abs(values.mean(0) - expected[name]))
+        np.testing.assert_array_less(apart, np.nan_to_num(4 * error) + 1e-9)
+    assert np.isnan(expected["per_genre"]).tolist() == [False, False, False, True]
+
+
+def measured_runs(evaluate, folder):
+    return {run.name: run for run in evaluate["read_runs"](evaluate["finished_runs"](folder), evaluate["measured"])}
 
 
 def test_bootstrap(evaluate, tmp_path):
-    """The same run twice differs by nothing; a better one by more than nothing; the same seed, the same interval."""
+    """A better run differs by more than nothing; the same again the other way round."""
+    options = {"image": made_by("shufflenet2d"), "trailers": 60, "splits": [0], "genres": ["x", "y"]}
     for name, signal in (("a", 0.9), ("b", 0.3)):
-        make_run(tmp_path, name, image=made_by("shufflenet2d"), signal=signal, trailers=100)
-    a, b = (evaluate["find_run"](evaluate["read_runs"](tmp_path), name) for name in "ab")
+        make_run(tmp_path, name, signal=signal, **options)
+    runs = measured_runs(evaluate, tmp_path)
+    a, b = runs["a"], runs["b"]
     values, note = evaluate["bootstrap"](a, b)
-    assert "300 test trailers of splits 0, 1, 2" in note
+    assert "60 test trailers of splits 0," in note and "positive" not in note
     np.testing.assert_allclose(values[:, 0], a.scores[:, :4].mean(0))
     np.testing.assert_allclose(values[:, 2], values[:, 0] - values[:, 1])
     assert (0 < values[:, 3]).all() and (values[:, 3] < values[:, 2]).all() and (values[:, 2] < values[:, 4]).all()
-    assert (evaluate["bootstrap"](a, b)[0] == values).all()
-    assert (evaluate["bootstrap"](a, a)[0][:, 2:] == 0).all()
+    other_way = evaluate["bootstrap"](b, a)[0]  # by the same resamples
+    np.testing.assert_allclose(other_way[:, [2, 4, 3]], -values[:, 2:])
+
+
+def test_bootstrap_of_few_trailers(evaluate, tmp_path):
+    """A genre that a resample lacks is left out of it, a resample without any positive altogether; both are counted."""
+    true = np.zeros((6, 2), np.uint8)
+    true[0], true[1] = (1, 0), (0, 1)
+    for name in "ab":
+        make_run(tmp_path, name, image=made_by("shufflenet2d"), splits=[0], trailers=6, genres=["x", "y"], true=true)
+    values, note = evaluate["bootstrap"](*measured_runs(evaluate, tmp_path).values())
+    assert np.isfinite(values).all()
+    count = int(re.search(r"in ([\d,]+) of them a genre has no positive and is left out", note)[1].replace(",", ""))
+    assert abs(count / 1000 - (2 * (5 / 6) ** 6 - (4 / 6) ** 6)) < 0.06
 
 
 def test_bootstrap_pairs_trailers_by_name(evaluate, tmp_path):
     """Runs that left out different trailers, in another order, are compared on those that both have."""
     for name in "ab":
-        make_run(tmp_path, name, image=made_by("shufflenet2d"), splits=[0])
-    a, b = (evaluate["find_run"](evaluate["read_runs"](tmp_path), name) for name in "ab")
+        make_run(tmp_path, name, image=made_by("shufflenet2d"), splits=[0], genres=["x", "y"])
+    runs = measured_runs(evaluate, tmp_path)
+    a, b = runs["a"], runs["b"]
     mids, true, probabilities = a.tests["0"]
     order = np.random.default_rng(0).permutation(30)[:20]
     a.tests["0"] = [mids[i] for i in order], true[order], probabilities[order]
@@ -251,34 +443,18 @@ def nothing(runs):
     shutil.rmtree(runs)
 
 
+def a_file(runs):
+    shutil.rmtree(runs)
+    runs.write_text("")
+
+
 def unfinished(runs):
     for path in runs.glob("*/*/config.json"):
         path.unlink()
 
 
 def other_genres(runs):
-    make_run(runs, "other", image=made_by("shufflenet2d"), genres=["x", "y"])
-
-
-def nan(runs):
-    make_run(runs, "diverged", image=made_by("shufflenet2d"), probabilities=np.full((30, 4), np.nan))
-
-
-def pickled(runs):
-    path = next(runs.glob("*/split0/predictions.npz"))
-    np.savez(path, genres=np.array(GENRES, object), test_mids=[], test_true=[], test_probabilities=[])
-
-
-def spoil(name, text):
-    def change(runs):
-        next(runs.glob(f"*/split0/{name}")).write_text(text)
-
-    return change
-
-
-def aggregation_gone(runs):
-    path = next(runs.glob("*/split0/config.json"))
-    path.write_text(json.dumps(json.loads(path.read_text()) | {"aggregation": "smax"}))
+    make_run(runs, "other", image=made_by("shufflenet2d"), splits=[0], genres=["action", "y"])
 
 
 def experiment(text):
@@ -289,28 +465,23 @@ def experiment(text):
     ("change", "arguments", "said"),
     [
         (nothing, [], "no finished run there; train first: python 02_train.py"),
+        (a_file, [], "no finished run there"),
         (unfinished, [], "no finished run there"),
-        (other_genres, [], "have other genres"),
-        (nan, [], "holds NaN"),
-        (pickled, [], "predictions.npz: cannot be read"),
-        (spoil("predictions.npz", "PK"), [], "predictions.npz: cannot be read"),
-        (spoil("config.json", "{"), [], "config.json: cannot be read as JSON"),
-        (spoil("config.json", '{"format": 0}'), [], "not of format 1"),
-        (spoil("config.json", '{"format": 1}'), [], "config.json: does not say aggregation, clips"),
-        (aggregation_gone, [], "no aggregation is called 'smax'; there is "),
-        (spoil("history.csv", "epoch,loss\n1,x\n"), [], "history.csv: cannot be read"),
+        (other_genres, [], "one and other have other genres (comedy, drama, horror, ...)"),
         (experiment("{}"), [], "not of format 1"),
         (experiment('{"format": 1, "rows": [1]}'), [], "does not list runs"),
-        (None, ["--compare", "image_shots_fps24_fpc24", "nix"], "no finished run is called nix; there is image+video"),
+        (None, ["--compare", "one", "nix"], "no run is called nix; there is one"),
         (None, ["--compare", "a"], "expected 2 arguments"),
-        (None, ["--predict", "x"], "--predict and --run go together"),
-        (None, ["--predict", "x", "--run", "nix"], "no trained run nix; there is image+video"),
-        (None, ["--predict", "x", "--run", "image_shots_fps24_fpc24"], "model.keras: not a whole Keras model"),
+        (None, ["--run", "one"], "--run says whose models --predict takes"),
+        (None, ["--predict", "x", "--run", "nix"], "no trained run nix; there is one"),
+        (None, ["--predict", "x", "--run", "one"], "x: no such"),
+        (None, ["--out", str(ROOT / "divita.py" / "out")], "divita.py/out: cannot be written to"),
     ],
     ids=lambda x: getattr(x, "__name__", None),
 )
 def test_errors_are_one_line(script, tmp_path, change, arguments, said):
-    runs = make_three(tmp_path / "runs", splits=[0])
+    runs = tmp_path / "runs"
+    make_run(runs, "one", image=made_by("shufflenet2d"), splits=[0])
     if change:
         change(runs)
     result = script("03_evaluate.py", "--runs", runs, "--out", tmp_path / "out", *arguments)
@@ -319,12 +490,95 @@ def test_errors_are_one_line(script, tmp_path, change, arguments, said):
     assert "Traceback" not in result.err and not (tmp_path / "out").exists()
 
 
+def nan(folder):
+    change_predictions(folder, test_probabilities=np.full((30, 4), np.nan))
+
+
+def pickled(folder):
+    change_predictions(folder, genres=np.array(GENRES, object))
+
+
+def of_other_trailers(folder):
+    change_predictions(folder, test_mids=["a", "b"])
+
+
+def change_predictions(folder, **changes):
+    path = folder / "split0" / "predictions.npz"
+    np.savez(path, **dict(np.load(path)) | changes)
+
+
+def spoil(name, text):
+    return lambda folder: (folder / "split0" / name).write_text(text)
+
+
+def configure(split, **changes):
+    def change(folder):
+        path = folder / f"split{split}" / "config.json"
+        path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+
+    return change
+
+
+def gone(folder):
+    for split in range(2):
+        configure(split, aggregation="smax")(folder)
+
+
+def unknown_backbone(folder):
+    meta = made_by("nix")
+    del meta["parameters"]
+    for split in range(2):
+        configure(split, image_meta=meta)(folder)
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (nan, "the test part of predictions.npz holds NaN"),
+        (pickled, "one of its files is broken"),
+        (of_other_trailers, "does not fit together"),
+        (spoil("predictions.npz", "PK"), "one of its files is broken"),
+        (spoil("history.csv", "epoch,loss\n1,x\n"), "one of its files is broken"),
+        (spoil("config.json", "{"), "config.json: cannot be read as JSON"),
+        (spoil("config.json", '{"format": 0}'), "not of format 1"),
+        (configure(1, lr=1e-3, seed=5), "split 0 and split 1 differ in lr, seed; train them alike"),
+        (configure(1, image_meta=made_by("shufflenet2d", weights="random")), "split 1 differ in image_meta"),
+        (configure(1, labels="other"), "split 0 and split 1 differ in labels"),
+        (gone, "no aggregation is called 'smax'; there is "),
+        (unknown_backbone, "nix"),
+    ],
+    ids=lambda x: getattr(x, "__name__", None),
+)
+def test_a_run_that_cannot_be_read_is_named_and_left_out(script, tmp_path, change, said):
+    for name in ("good", "bad"):
+        make_run(tmp_path / "runs", name, image=made_by("shufflenet2d"), splits=[0, 1])
+    change(tmp_path / "runs" / "bad")
+    result = script("03_evaluate.py", "--runs", tmp_path / "runs", "--out", tmp_path / "out")
+    assert result.code == 0, result.err
+    (line,) = [line for line in result.out.splitlines() if line.startswith("bad, left out: ")]
+    assert said in line
+    assert [row["run"] for row in read_csv(tmp_path / "out" / "table.csv")] == ["good"]
+    shutil.rmtree(tmp_path / "runs" / "good")
+    result = script("03_evaluate.py", "--runs", tmp_path / "runs", "--out", tmp_path / "out")
+    assert result.code == 2 and "no run can be read: bad, left out: " in result.err.splitlines()[-1]
+
+
 def test_an_unfinished_split_is_named_and_left_out(evaluate, tmp_path, capsys):
     folder = make_run(tmp_path, "run", image=made_by("shufflenet2d"))
     (folder / "split1" / "config.json").unlink()
-    (run,) = evaluate["read_runs"](tmp_path)
-    assert list(run.tests) == ["0", "2"]
+    assert list(measured_runs(evaluate, tmp_path)["run"].tests) == ["0", "2"]
     assert "not finished, left out: run/split1" in capsys.readouterr().out
+
+
+def test_nobody_needs_to_read_the_tables(tmp_path):
+    """As in `python 03_evaluate.py | head -1`."""
+    make_run(tmp_path / "runs", "one", image=made_by("shufflenet2d"), splits=[0])
+    command = [sys.executable, ROOT / "03_evaluate.py", "--runs", tmp_path / "runs", "--out", tmp_path / "out"]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    process.stdout.close()
+    error = process.stderr.read()
+    assert process.wait() == 0, error
+    assert (tmp_path / "out" / "table.md").exists() and (tmp_path / "out" / "genres.png").exists()
 
 
 # ---- New trailers ----
@@ -350,41 +604,94 @@ def make_new(folder, lengths, width=8, **changes):
     for kind, backbone, features in (("image", "shufflenet2d", width), ("video", "shufflenet3d", 6)):
         x = {mid: rng.standard_normal((count, features)) for mid, count in lengths.items()}
         path = write_representation(folder, kind, backbone, x)
-        meta = divita.read_json(path / "meta.json") | changes
+        meta = divita.read_json(path / "meta.json") | {"videos": str(folder / "the videos")} | changes
         divita.write_text(path / "meta.json", json.dumps(meta))
     for mid, count in lengths.items():
         rows = [[i, i // 3, 24 * i, 24 * i + 24, float(i), i + 1.0] for i in range(count)]
         header = ["clip", "shot", "start_frame", "end_frame", "start_s", "end_s"]
         divita.write_csv(folder / "shots" / f"{mid}.csv", header, rows)
-    (folder / "videos").mkdir()
+    (folder / "the videos").mkdir()
     for mid in list(lengths)[:-1]:
-        video = cv2.VideoWriter(str(folder / "videos" / f"{mid}.mp4"), cv2.VideoWriter_fourcc(*"mp4v"), 24, (64, 48))
-        for i in range(24 * lengths[mid]):
-            video.write(np.full((48, 64, 3), i % 256, np.uint8))
-        video.release()
+        film(folder / "the videos" / f"{mid}.mp4", [24 * lengths[mid]])
     return folder
+
+
+def film(path, lengths=(24,), size=(96, 64)):
+    """Write a film of a shot per length (in frames), each of one texture that moves."""
+    video = cv2.VideoWriter(str(path), cv2.VideoWriter_fourcc(*"mp4v"), 24, size)
+    for shot, length in enumerate(lengths):
+        texture = np.random.default_rng(shot).integers(0, 256, (5, 6, 3), dtype=np.uint8)
+        texture = cv2.resize(texture, (size[0] + length, size[1]))
+        for i in range(length):
+            video.write(np.ascontiguousarray(texture[:, i : i + size[0]]))
+    video.release()
+    return path
+
+
+BOTH, IMAGE = "shufflenet2d+shufflenet3d_shots_fps24_fpc24", "shufflenet2d_shots_fps24_fpc24"
 
 
 def test_predict(script, trained, tmp_path):
     """The mean of the splits' models by the paper's protocol, whatever the trailers' lengths; a figure each."""
     new = make_new(tmp_path / "new", {"one": 1, "short": 7, "long $x_1$": 70})
-    run = "shufflenet2d+shufflenet3d_shots_fps24_fpc24"
-    arguments = ("--runs", trained / "runs", "--run", run, "--predict", new, "--out", tmp_path / "out")
+    arguments = ("--runs", trained / "runs", "--run", BOTH, "--predict", new, "--out", tmp_path / "out")
     result = script("03_evaluate.py", *arguments)
     assert result.code == 0, result.err
-    models = [keras.models.load_model(path) for path in sorted((trained / "runs" / run).glob("*/model.keras"))]
+    models = [keras.models.load_model(path) for path in sorted((trained / "runs" / BOTH).glob("*/model.keras"))]
     assert len(models) == 2
     rows = {row["mid"]: row for row in read_csv(tmp_path / "out" / "predictions.csv")}
     assert list(rows) == ["long $x_1$", "one", "short"]
+    heights = {}
     for mid, row in rows.items():
         names = ("shufflenet2d_shots_fps24_fpc24", "shufflenet3d_shots_fps24_fpc24")
         clips = [np.load(new / name / f"{mid}.npy") for name in names]
         expected = np.mean([divita.predict(model, [clips], 30)[0] for model in models], 0)
         np.testing.assert_allclose([float(row[genre]) for genre in ("action", "comedy", "drama")], expected, atol=1e-4)
-        height = cv2.imread(str(tmp_path / "out" / f"genres_of_{mid}.png")).shape[0]
-        assert height == (302 if mid == "long $x_1$" else 372)  # with a strip of shots where there is a video
+        heights[mid] = cv2.imread(str(tmp_path / "out" / f"genres_of_{mid}_runs-{BOTH}.png")).shape[0]
         (line,) = [line for line in result.out.splitlines() if line.startswith(f"{mid}: ")]
-        assert f"{expected.max():.2f}" in line
+        assert f"{expected.max():.2f}" in line and row["run"] == f"runs/{BOTH}"
+    assert heights["one"] == heights["short"] > heights["long $x_1$"]  # with a strip of shots where there is a video
+
+
+def test_predictions_of_other_runs_are_kept(script, trained, tmp_path):
+    new, out = make_new(tmp_path / "new", {"tt0000": 3, "two": 2}, synthetic=True), tmp_path / "out"
+    divita.write_csv(out / "predictions.csv", ["mid", "run", "war"], [["two", f"demo/{BOTH}", "0.5"], ["x", "y", "1"]])
+    for run in (BOTH, IMAGE, BOTH):
+        arguments = ("--runs", trained / "runs", "--run", run, "--predict", new, "--out", out)
+        result = script("03_evaluate.py", *arguments)
+        assert result.code == 0, result.err
+        assert f"{run} was trained on 1 of these trailers (tt0000), which flatters it" in result.out
+    rows = read_csv(out / "predictions.csv")
+    assert list(rows[0]) == ["mid", "run", "war", "action", "comedy", "drama"]
+    found = [(row["mid"], row["run"]) for row in rows]
+    runs = [("two", f"demo/{BOTH}"), ("x", "y")]
+    assert found == [*runs, *((mid, f"runs/{run}") for run in (IMAGE, BOTH) for mid in ("tt0000", "two"))]
+    assert (rows[0]["war"], rows[0]["action"], rows[2]["war"]) == ("0.5", "", "")
+    assert len(list(out.glob("genres_of_two_*.png"))) == 2
+    assert "synthetic" not in result.out
+
+
+def test_predict_takes_the_run_that_is_best_by_validation(script, trained, tmp_path):
+    runs = tmp_path / "runs"
+    shutil.copytree(trained / "runs", runs)
+    for path in runs.glob("*/split*/"):
+        with np.load(path / "predictions.npz") as file:
+            arrays = dict(file)
+        arrays["validation_probabilities"] = arrays["validation_true"] * (1.0 if IMAGE == path.parent.name else -1.0)
+        np.savez(path / "predictions.npz", **arrays)
+        config = divita.read_json(path / "config.json")
+        if config["image"]:
+            config["image_meta"]["synthetic"] = True
+        divita.write_text(path / "config.json", json.dumps(config))
+    new = make_new(tmp_path / "new", {"one": 1, "two": 2})
+    result = script("03_evaluate.py", "--runs", runs, "--predict", new, "--out", tmp_path / "out")
+    assert result.code == 0, result.err
+    assert f"{IMAGE}: the best of 3 runs by validation" in result.out.splitlines()
+    assert f"{IMAGE} was trained on synthetic trailers" in result.out
+    for path in list(runs.glob("*+*")) + list(runs.glob("shufflenet3d*")):
+        shutil.rmtree(path)
+    result = script("03_evaluate.py", "--runs", runs, "--predict", new, "--out", tmp_path / "out")
+    assert f"{IMAGE}: the only run" in result.out.splitlines()
 
 
 @pytest.mark.parametrize(
@@ -394,19 +701,149 @@ def test_predict(script, trained, tmp_path):
         ({"segmentation": "seconds"}, "segmentation seconds, not shots"),
         ({"digest": "sha256:1"}, "digest sha256:1, not sha256:0"),
         ({"frames": 1, "detector": "content"}, "detector content, not adaptive; frames 1, not 24"),
-        ({"width": 5}, "5 features, not 8 as the run's"),
-        ({"backbone": "r2plus1d"}, "no representation by shufflenet2d there; make it with: python 01_prepare.py"),
+        ({"width": 5}, "features 5, not 8"),
+        ({"backbone": "r2plus1d"}, "no representation by shufflenet2d there; make it with: python"),
     ],
 )
 def test_predict_refuses_what_was_made_otherwise(script, trained, tmp_path, changes, said):
-    new = make_new(tmp_path / "new", {"one": 1}, **changes)
-    run = "shufflenet2d+shufflenet3d_shots_fps24_fpc24"
-    result = script("03_evaluate.py", "--runs", trained / "runs", "--run", run, "--predict", new, "--out", tmp_path)
-    assert result.code == 2 and said in result.err.splitlines()[-1]
+    """And says the one command that makes it alike, in a folder of its own."""
+    new = make_new(tmp_path / "the new", {"one": 1}, **changes)
+    result = script("03_evaluate.py", "--runs", trained / "runs", "--run", BOTH, "--predict", new, "--out", tmp_path)
+    line = result.err.strip().splitlines()[-1]
+    assert result.code == 2 and said in line
+    videos = "DIR" if "backbone" in changes else str(new / "the videos")
+    like = ["python", "01_prepare.py", "--like", str(trained / "runs" / BOTH), "--videos", videos, "--out"]
+    assert shlex.split(line.partition("with: ")[2]) == [*like, str(tmp_path / f"the new_like_{BOTH}")]
+
+
+def test_an_anamorphic_film_is_shown_in_its_true_shape(evaluate, tmp_path):
+    """Of 96x64 pixels that are twice as wide as high; 16:9 is shown of it."""
+    times = {"shot": np.zeros(1), "start_s": np.zeros(1), "end_s": np.ones(1)}
+    ((_, plain),) = evaluate["shot_pictures"](film(tmp_path / "film.mp4"), times)
+    content = (tmp_path / "film.mp4").read_bytes()
+    (tmp_path / "wide.mp4").write_bytes(with_pixel_shape(content, 2, 1))
+    ((_, wide),) = evaluate["shot_pictures"](tmp_path / "wide.mp4", times)
+    (tmp_path / "tall.mp4").write_bytes(with_pixel_shape(content, 1, 2))
+    ((_, tall),) = evaluate["shot_pictures"](tmp_path / "tall.mp4", times)
+    assert [picture.shape for picture in (plain, wide, tall)] == [(90, 135, 3), (90, 160, 3), (90, 68, 3)]
+
+
+def with_pixel_shape(content, width, height):
+    """Return an .mp4 file with a box in it that says how wide and how high its pixels are."""
+    box = struct.pack(">I4sII", 16, b"pasp", width, height)
+    start = 0
+    content = bytearray(content)
+    for name in (b"moov", b"trak", b"mdia", b"minf", b"stbl", b"stsd", b"mp4v"):
+        start = content.index(name, start)
+        (size,) = struct.unpack(">I", content[start - 4 : start])
+        content[start - 4 : start] = struct.pack(">I", size + len(box))
+    end = start - 4 + size
+    return bytes(content[:end] + box + content[end:])
+
+
+def test_what_is_said_of_snippets(evaluate):
+    times = {"shot": np.zeros(3), "start_s": np.arange(3.0), "end_s": np.arange(3) + 1.0}
+    for windows, said in ((3, "in snippets of 1 clip"), (2, "in snippets of 2 clips")):
+        drawn = evaluate["draw_trailer"]("film", np.array([0.2]), np.full((windows, 1), 0.2), ["x"], times, [])
+        assert drawn.get_suptitle().endswith(said)
+        evaluate["plt"].close(drawn)
+
+
+# ---- From films to genres ----
+
+
+@pytest.fixture(scope="module")
+def filmed(tmp_path_factory):
+    """A run trained on tiny films cut by seconds at 8 frames per second, by the three scripts."""
+    folder = tmp_path_factory.mktemp("filmed")
+    (folder / "videos").mkdir()
+    rows = []
+    for i in range(9):
+        film(folder / "videos" / f"film{i}.mp4", [24, 12])
+        rows.append([f"film{i}", i % 2, 1 - i % 2, i % 3])
+    divita.write_csv(folder / "labels.csv", ["mid", "comedy", "drama", "split0"], rows)
+    prepare = ["--videos", folder / "videos", "--labels", folder / "labels.csv", "--out", folder / "data"]
+    prepare += ["--image", "shufflenet2d", "--video", "none", "--weights", "random", "--image-frames", "1"]
+    prepare += ["--segmentation", "seconds", "--fps", "8", "--frames-per-clip", "8", "--sheets", "0"]
+    train = ["--data", folder / "data", "--runs", folder / "runs", "--epochs", "1"]
+    train += ["--image", "shufflenet2d_seconds_fps8_fpc8"]
+    for command in (["01_prepare.py", *prepare], ["02_train.py", *train]):
+        done = subprocess.run([sys.executable, ROOT / command[0], *command[1:]], capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+    return folder
+
+
+def evaluate_films(folder, *arguments):
+    """Run 03_evaluate.py as one would at the keyboard in `folder`."""
+    command = [sys.executable, ROOT / "03_evaluate.py", "--runs", "runs", *arguments]
+    return subprocess.run(command, capture_output=True, text=True, cwd=folder)
+
+
+def test_genres_of_a_film_in_one_command(filmed):
+    """From films to their genres; what is prepared stays; a broken film is named and costs the others nothing."""
+    (filmed / "new").mkdir()
+    film(filmed / "new" / "good.mp4", [30, 20])
+    film(filmed / "new" / "other.mp4", [30])
+    done = evaluate_films(filmed, "--predict", "new")
+    assert done.returncode == 0, done.stderr
+    (run,) = [path.name for path in (filmed / "runs").iterdir() if path.is_dir()]
+    assert f"{run}: the only run" in done.stdout and "\ngood: " in done.stdout
+    good, other = read_csv(filmed / "results" / "new" / "predictions.csv")
+    assert (good["mid"], other["mid"], good["run"]) == ("good", "other", f"runs/{run}")
+    vectors = filmed / "data" / "new" / "shufflenet2d_seconds_fps8_fpc8" / "good.npy"
+    model = divita.load_model(filmed / "runs" / run / "split0" / "model.keras")
+    expected = divita.predict(model, [[np.load(vectors)]], 30)[0]
+    np.testing.assert_allclose([float(good["comedy"]), float(good["drama"])], expected, atol=1e-4)
+    assert (filmed / "results" / "new" / f"genres_of_good_runs-{run}.png").exists()
+
+    before = vectors.stat().st_mtime_ns
+    (filmed / "new" / "broken.mp4").write_bytes(b"no film")
+    films = ("new/good.mp4", "new/broken.mp4")
+    done = evaluate_films(filmed, "--predict", *films, "--data", "data/new", "--run", run)
+    assert done.returncode == 1 and vectors.stat().st_mtime_ns == before
+    assert len([line for line in (done.stdout + done.stderr).splitlines() if "broken" in line]) == 1
+    assert "\ngood: " in done.stdout and "other" not in done.stdout  # of the folder, the films given
+    assert [row["mid"] for row in read_csv(filmed / "results" / "new" / "predictions.csv")] == ["other", "good"]
+
+
+def test_where_films_are_prepared(evaluate, tmp_path):
+    """By the name of the film, of the folder, or of the folder that all films are in; or as told."""
+    for path in ("a/one.mp4", "a/b/two.mp4"):
+        (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
+        film(tmp_path / path)
+    one, two = tmp_path / "a" / "one.mp4", tmp_path / "a" / "b" / "two.mp4"
+    for paths, told, mids, expected in (
+        ([one], None, ["one"], "data/one"),
+        ([tmp_path / "a" / "b"], None, ["two"], "data/b"),
+        ([one, two], None, ["one", "two"], "data/a"),
+        ([one], "mine", ["one"], "mine"),
+    ):
+        films, data = evaluate["films_and_data"](SimpleNamespace(predict=paths, data=told and Path(told)))
+        assert (list(films), data) == (mids, Path(expected))
+
+
+def test_what_preparing_says_is_enough(filmed, tmp_path):
+    """Where 01_prepare.py fails, its status and its line are all."""
+    shutil.copytree(filmed / "runs", tmp_path / "runs")
+    for path in (tmp_path / "runs").glob("*/*/config.json"):
+        config = divita.read_json(path)
+        config["image_meta"]["weights"] = "file"
+        divita.write_text(path, json.dumps(config))
+    film(tmp_path / "good.mp4")
+    done = evaluate_films(tmp_path, "--predict", "good.mp4")
+    lines = [line for line in done.stderr.splitlines() if line.strip() and "%" not in line]  # but for the bar
+    assert done.returncode == 2 and len(lines) == 1, done.stderr
+    assert lines[0].startswith("01_prepare.py: error: ") and "--weights shufflenet2d=FILE" in lines[0]
+    (tmp_path / "broken.mp4").write_bytes(b"no film")
+    shutil.rmtree(tmp_path / "runs")
+    shutil.copytree(filmed / "runs", tmp_path / "runs")
+    done = evaluate_films(tmp_path, "--predict", "broken.mp4")
+    assert done.returncode == 1 and "Traceback" not in done.stderr
+    assert not (tmp_path / "results").exists()
 
 
 def test_tables_of_trained_runs(script, trained, tmp_path):
-    result = script("03_evaluate.py", "--runs", trained / "runs", "--data", trained / "data", "--out", tmp_path)
+    result = script("03_evaluate.py", "--runs", trained / "runs", "--out", tmp_path)
     assert result.code == 0, result.err
     assert len(read_csv(tmp_path / "table.csv")) == 3
 
