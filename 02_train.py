@@ -97,8 +97,8 @@ def chosen_inputs(arguments):
     names = []
     for kind, name in (("image", arguments.image), ("video", arguments.video)):
         path = divita.find_representation(arguments.data, name) if name not in (None, "none") else None
-        if path and divita.input_of(path) != kind:
-            raise UserError(f"--{kind} {name}: it is for --{divita.input_of(path)}")
+        if path and (other := divita.meta_of(path).get("input")) != kind:
+            raise UserError(f"--{kind} {name}: it is for --{other}, as its meta.json says")
         names.append(path.name if path else None)
     if not any(names):
         raise UserError("--image none --video none: no representation to train on; name at least one")
@@ -111,7 +111,7 @@ def first_inputs(data):
     for path in divita.representations(data):
         meta = divita.meta_of(path)
         setting = tuple(meta.get(field) for field in ("segmentation", "fps", "frames_per_clip"))
-        settings.setdefault(setting, {}).setdefault(divita.input_of(path), path.name)
+        settings.setdefault(setting, {}).setdefault(meta["input"], path.name)
     if not settings:
         raise UserError(f"{data}: no representation to train on; prepare one with 01_prepare.py")
     standard = ("shots", 24.0, 24)
@@ -153,7 +153,8 @@ def table_rows(arguments):
 def transfer_rows(data):
     """The paper's backbones, alone and in pairs, then those that only this data folder has."""
     known = {name for _, *names in TRANSFER for name in names}
-    found = {divita.backbone_of(path): divita.input_of(path) for path in divita.representations(data)}
+    metas = [divita.meta_of(path) for path in divita.representations(data)]
+    found = {meta["backbone"]: meta["input"] for meta in metas}
     images, videos = ([name for name, kind in found.items() if kind == k] for k in ("image", "video"))
     others = [(name, name, None) for name in images if name not in known]
     others += [(name, None, name) for name in videos if name not in known]
@@ -161,28 +162,30 @@ def transfer_rows(data):
     return [*TRANSFER, *others]
 
 
-def at_setting(name, segmentation=None, fps=None):
-    """Return a representation's name with another segmentation or frame rate in it; no name has none."""
-    if name and name.endswith(".zarr"):
-        raise UserError(f"{name}: published for shots at one frame rate only; prepare videos of your own")
-    if name and segmentation:
-        name = re.sub("_(shots|seconds)_fps", f"_{segmentation}_fps", name)
-    return re.sub("_fps[0-9.]+_fpc", f"_fps{fps}_fpc", name) if name and fps else name
+def at_setting(name, segmentation=r"\g<1>", fps=r"\g<2>"):
+    """Return a representation's name with another segmentation or frame rate in it, None for none."""
+    if name is None:
+        return None
+    setting = "_(shots|seconds)_fps([0-9.]+)_fpc"
+    if not re.search(setting, name):
+        raise UserError(f"{name}: there at one setting only; prepare videos of your own for others")
+    return re.sub(setting, f"_{segmentation}_fps{fps}_fpc", name)
 
 
 def configurations(arguments):
     """Return [(label, configuration)] of the rows whose representations exist; say which do not."""
     found, missing = [], []
     for label, *names, changes in table_rows(arguments):
-        paths = [name and divita.look_for(arguments.data, name) for name in names]
+        paths = [divita.look_for(arguments.data, name) if name else None for name in names]
         absent = [name for name, path in zip(names, paths) if name and not path]
         if absent:
             missing += absent
             continue
-        image, video = (path and path.name for path in paths)
+        image, video = (path.name if path else None for path in paths)
         given = {name: getattr(arguments, name) for name in ("aggregation", "fusion", "clips", "epochs", "lr")}
         given |= {"batch_size": arguments.batch_size, "seed": arguments.seed, **changes}
-        given["fusion"] = given["fusion"] if image and video else None
+        if not (image and video):
+            given["fusion"] = None
         found.append((label, {"image": image, "video": video, **given}))
     if missing:
         names = list(dict.fromkeys(missing))

@@ -181,8 +181,6 @@ PUBLISHED = {  # archives of Zenodo record 5716410: the backbone that made them,
     "trailers_i_swin_fpc24": ("swin2d", "d544acb04179bc723d46c88adfa43aa0"),
     "trailers_ik_swin_fps24_fpc24": ("swin3d", "e4f57101c465b6426bc3d9909ba36bdb"),
 }
-CLIP_SETTING = ("segmentation", "detector", "fps", "frames_per_clip")  # of meta.json: what makes a trailer's clips
-INFORMATION = ("videos", "synthetic")  # of meta.json: what two alike representations may differ in
 OF_A_SPLIT = ("split", "subsets", "trailers", "best_epoch", "seconds", "versions")  # of config.json, not of the run
 
 
@@ -224,7 +222,7 @@ def representation_name(backbone, segmentation="shots", fps=24, frames_per_clip=
 def representations(data):
     """Return the paths of all representations in a data folder, sorted by name."""
     folders = sorted(path for path in Path(data).iterdir() if path.is_dir()) if Path(data).is_dir() else []
-    return [path for path in folders if path.suffix == ".zarr" or "backbone" in meta_of(path)]
+    return [path for path in folders if path.suffix == ".zarr" or {"backbone", "input"} <= meta_of(path).keys()]
 
 
 def look_for(data, name):
@@ -235,8 +233,8 @@ def look_for(data, name):
     for path in (Path(data) / part for part in (name, f"{name}.zarr", representation_name(name))):
         if (path / "meta.json").exists() or (path / ".zgroup").exists():
             return path
-    published = [path for path in representations(data) if path.suffix == ".zarr"]
-    return next((path for path in published if backbone_of(path) == name), None)
+    archives = [path for path in representations(data) if path.suffix == ".zarr"]
+    return next((path for path in archives if published_backbone(path.name) == name), None)
 
 
 def find_representation(data, name):
@@ -269,16 +267,6 @@ def published_backbone(name):
     return PUBLISHED[name.removesuffix(".zarr")][0]
 
 
-def backbone_of(path):
-    """Return the name of the backbone that made a representation."""
-    return meta_of(path)["backbone"]
-
-
-def input_of(path):
-    """Return which of DIViTA's inputs a representation is, "image" or "video"."""
-    return meta_of(path).get("input") or find_backbone(backbone_of(path)).input
-
-
 def inputs(config):
     """Return [("image" or "video", representation's name, its meta)] of a run, from its config.json."""
     kinds = [kind for kind in ("image", "video") if config[kind]]
@@ -291,7 +279,7 @@ def unlike(a, b):
     def of_a_run(config, field):
         value = config.get(field)
         if isinstance(value, dict):  # a representation's meta.json
-            value = {name: value[name] for name in value if name not in INFORMATION}
+            value = {name: value[name] for name in value if name not in ("videos", "synthetic")}  # mere information
         return value
 
     fields = [field for field in dict.fromkeys([*a, *b]) if field not in OF_A_SPLIT]
@@ -332,7 +320,7 @@ def preparing_options(backbone, segmentation, fps, frames_per_clip, metas):
     """Return the options of 01_prepare.py, but its defaults, for a backbone at a setting."""
 
     def closeness(meta):
-        return meta["backbone"] == backbone.name, meta.get("input") == backbone.input
+        return meta["backbone"] == backbone.name, meta["input"] == backbone.input
 
     like = {}  # the backbone's own meta.json, and what that does not say from another one
     for meta in sorted(metas, key=closeness):
@@ -412,19 +400,22 @@ def npy_trailers(path):
         try:
             with open(file, "rb") as content:
                 clips = np.lib.format.read_array(content, allow_pickle=False)
-            yield file.stem, clips, source_of(file)
+                known = content.peek(1)
+                film, table = np.lib.format.read_array(content, allow_pickle=False).tolist() if known else (None, None)
         except (OSError, ValueError) as error:
             raise UserError(f"{file}: not a whole .npy file ({one_line(error)}); prepare it again") from None
+        yield file.stem, clips, (film, table)
 
 
 def source_of(path):
-    """Return what the vectors in a .npy file were made from, the digests (film, clip table); (None, None): unknown."""
-    clips = np.load(path, mmap_mode="r")
-    with open(path, "rb") as file:
-        file.seek(clips.offset + clips.nbytes)
-        if not file.peek(1):
-            return None, None
-        film, table = np.lib.format.read_array(file, allow_pickle=False).tolist()
+    """Return what the vectors in a .npy file were made from, digests (film, clip table); unknown: (None, None)."""
+    try:
+        clips = np.lib.format.open_memmap(path, mode="r")
+        with open(path, "rb") as file:
+            file.seek(clips.offset + clips.nbytes)
+            film, table = np.lib.format.read_array(file, allow_pickle=False).tolist()
+    except (OSError, ValueError):  # no second array, or no whole file
+        return None, None
     return film, table
 
 
@@ -462,7 +453,7 @@ def usable(labels, inputs):
 def check_alike(mids, a, b):
     """Refuse two representations that were not made of the same clips of the same films."""
     metas = [x.meta or published_meta(x.name) for x in (a, b)]
-    for field in CLIP_SETTING:
+    for field in ("segmentation", "detector", "fps", "frames_per_clip"):
         values = [meta[field] for meta in metas if field in meta]
         if len(values) == 2 and values[0] != values[1]:
             made = f"{a.name} was made with {field} {values[0]}, {b.name} with {values[1]}"

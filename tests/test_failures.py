@@ -352,7 +352,9 @@ def test_any_shapes_are_packed_or_refused(tmp_path, shapes, dtype):
     folder = tmp_path / str(time.monotonic_ns())
     arrays = {f"tt{i}": np.ones(shape, dtype) for i, shape in enumerate(shapes)}
     (folder / NAME).mkdir(parents=True)
-    (folder / NAME / "meta.json").write_text(json.dumps({"format": divita.FORMAT, "backbone": "shufflenet2d"}))
+    (folder / NAME / "meta.json").write_text(
+        json.dumps({"format": divita.FORMAT, "backbone": "shufflenet2d", "input": "image"})
+    )
     for mid, array in arrays.items():
         np.save(folder / NAME / f"{mid}.npy", array)
     try:
@@ -412,7 +414,9 @@ def test_a_source_is_read_back(tmp_path):
     write_vectors(tmp_path / "known.npy", np.zeros((9, 8)), "film", "table")
     write_vectors(tmp_path / "unknown.npy", np.zeros((9, 8)))
     assert divita.source_of(tmp_path / "known.npy") == ("film", "table")
-    assert divita.source_of(tmp_path / "unknown.npy") == (None, None)
+    (tmp_path / "cut.npy").write_bytes((tmp_path / "known.npy").read_bytes()[:100])
+    for name in ("unknown.npy", "cut.npy", "none.npy"):
+        assert divita.source_of(tmp_path / name) == (None, None)
     assert np.load(tmp_path / "known.npy").shape == (9, 8)
 
 

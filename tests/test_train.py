@@ -477,8 +477,8 @@ def test_the_next_command_is_quoted(script, data, tmp_path):
         (("--experiment", "nothing"), "nothing"),
         (("--image", "none", "--video", "none"), "no representation"),
         (("--experiment", "fusion", "--image", "shufflenet2d"), "both inputs"),
-        (("--image", "shufflenet3d"), "for --video"),
-        (("--video", "shufflenet2d_shots_fps24_fpc24"), "for --image"),
+        (("--image", "shufflenet3d"), "it is for --video"),
+        (("--video", "shufflenet2d_shots_fps24_fpc24"), "it is for --image"),
     ],
 )
 def test_user_errors(train, arguments, word):
