@@ -105,7 +105,8 @@ def keras_epoch(inputs, mids, y, clips, batch_size, epochs=2):
         on_epoch_end=lambda *_: times.append(time.perf_counter() - times.pop()),
     )
     snippets = divita.TrainingSnippets(inputs, mids, y, clips, batch_size, 0)
-    model.fit(snippets, epochs=epochs, verbose=0, callbacks=[tick])
+    model.test_on_batch(*snippets[0])
+    model.fit(snippets, steps_per_epoch=snippets.batches, epochs=epochs, shuffle=False, verbose=0, callbacks=[tick])
     return min(times[1:])
 
 
@@ -149,7 +150,7 @@ def report(folder, clips, batch_size):
     keras_epoch(inputs, mids, y, clips, batch_size)
     resident = Path("/proc/self/status").read_text().partition("RssAnon:")[2].split()[0]
     print(f"memory after two epochs, besides mapped files: {int(resident) / 2**20:.1f} GiB", flush=True)
-    memory = [snippets[i] for i in range(len(snippets))]  # the whole epoch's batches; the file is warm now
+    memory = [snippets[i] for i in range(snippets.batches)]  # the whole epoch's batches; the file is warm now
     torch_epoch(memory[:4], inputs[0].features, y.shape[1])
     dataset = ZarrTrailers(folder, mids, y, clips)
     loader = torch.utils.data.DataLoader(dataset, batch_size, shuffle=True, num_workers=2)
