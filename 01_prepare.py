@@ -153,6 +153,8 @@ def main(arguments):
         videos = divita.find_videos([out / "videos"])
     else:
         videos = divita.find_videos(arguments.videos)
+        if (out / "true_cuts.csv").exists() and any(path.parent.parent != out.absolute() for path in videos.values()):
+            raise UserError(f"{out}: is the demo's, where other films would be mixed with it; give another --out")
     out.mkdir(parents=True, exist_ok=True)
     job = make_job(arguments, out, videos, wanted)
     if job.todo:

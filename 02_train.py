@@ -80,12 +80,15 @@ if __name__ == "__main__":
     signal.signal(signal.SIGINT, signal.SIG_DFL)  # until divita.run() takes over, there is nothing to lose
     ARGUMENTS = parse_arguments()
 
+import divita  # first, as it sets Keras's backend and the number of threads
+
+# isort: split
+import keras
 import numpy as np
 import torch
 from tqdm import tqdm
 
-import divita
-from divita import UserError, keras, say  # not import keras, which would choose a backend before divita does
+from divita import UserError, say
 
 # ---- What to run: rows of a table, (label, image, video, changes), where image and video name representations ----
 

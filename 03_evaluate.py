@@ -55,6 +55,9 @@ if __name__ == "__main__":
     signal.signal(signal.SIGINT, signal.SIG_DFL)
     ARGUMENTS = parse_arguments()
 
+import divita  # first, as it sets Keras's backend and the number of threads
+
+# isort: split
 import cv2
 import matplotlib
 import numpy as np
@@ -62,7 +65,6 @@ import sklearn
 from sklearn.metrics import precision_recall_curve
 from tqdm import tqdm
 
-import divita
 from divita import METRICS, UserError, say
 
 matplotlib.use("Agg")
@@ -791,9 +793,9 @@ def matching(data, run, name, expected):
     """Open the representation in `data` that was made as an input of a run; a UserError says what differs."""
     there = {path: divita.meta_of(path) for path in divita.representations(data)}
     there = {path: meta for path, meta in there.items() if meta["backbone"] == expected["backbone"]}
-    videos = next((meta["videos"] for meta in there.values() if meta.get("videos")), "DIR")
+    videos = next((meta["videos"] for meta in there.values() if meta.get("videos")), ["DIR"])
     new = data.with_name(f"{data.resolve().name}_like_{run.name}")
-    again = in_shell(["python", "01_prepare.py", "--like", run, "--videos", videos, "--out", new])
+    again = in_shell(["python", "01_prepare.py", "--like", run, "--videos", *videos, "--out", new])
     if not there:
         raise UserError(f"{data}: no representation by {expected['backbone']} there; make it with: {again}")
     path = min(there, key=lambda path: len(differing(there[path], expected, PREPARATION)))
@@ -806,9 +808,8 @@ def matching(data, run, name, expected):
 
 def prepared_from(data, meta):
     """Return {mid: film} of the videos that a prepared folder was made from, as far as they are still there."""
-    folder = Path(meta.get("videos") or data / "videos")
     try:
-        return divita.find_videos([folder])
+        return divita.find_videos(meta.get("videos") or [data / "videos"])
     except UserError as error:
         say(f"no pictures of the shots: {error}")
         return {}

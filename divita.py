@@ -299,7 +299,7 @@ def preparation(data, names):
         return [shlex.join([*command, "--download", *(archives.get(name, name) for name in names)])]
     metas = [meta_of(path) for path in there]
     if not any(meta.get("synthetic") for meta in metas):
-        command += ["--videos", next((meta["videos"] for meta in metas if meta.get("videos")), "DIR")]
+        command += ["--videos", *next((meta["videos"] for meta in metas if meta.get("videos")), ["DIR"])]
         if (Path(data) / "labels.csv").exists():
             command += ["--labels", str(Path(data) / "labels.csv")]
     together = {}  # options -> the backbones that one command makes with them

@@ -101,7 +101,7 @@ def write_representation(folder, kind, backbone, x, segmentation="shots", fps=24
     meta = {"format": divita.FORMAT, "representation": name, "input": kind, "backbone": backbone, "weights": "random"}
     meta |= {"digest": "sha256:0", "segmentation": segmentation, "detector": detector, **frames, "features": features}
     meta |= {"precision": "float32", "parameters": 1_000_000, "macs_per_clip": 1_000_000_000, "clips": "shots"}
-    meta |= {"videos": str(folder / "films"), "synthetic": False, **changes}
+    meta |= {"videos": [str(folder / "films")], "synthetic": False, **changes}
     divita.write_text(folder / name / "meta.json", json.dumps(meta))
     for mid, clips in x.items():
         film = (films or {}).get(mid, f"the film {mid}")

@@ -604,7 +604,7 @@ def make_new(folder, lengths, width=8, **changes):
     for kind, backbone, features in (("image", "shufflenet2d", width), ("video", "shufflenet3d", 6)):
         x = {mid: rng.standard_normal((count, features)) for mid, count in lengths.items()}
         path = write_representation(folder, kind, backbone, x)
-        meta = divita.read_json(path / "meta.json") | {"videos": str(folder / "the videos")} | changes
+        meta = divita.read_json(path / "meta.json") | {"videos": [str(folder / "the videos")]} | changes
         divita.write_text(path / "meta.json", json.dumps(meta))
     for mid, count in lengths.items():
         rows = [[i, i // 3, 24 * i, 24 * i + 24, float(i), i + 1.0] for i in range(count)]

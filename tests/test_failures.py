@@ -303,7 +303,7 @@ def test_broken_representation_is_named(tmp_path, damage):
     with pytest.raises(divita.UserError, match="tt0003"):
         divita.open_representation(data, NAME)
     assert not os.path.exists("/tmp/divita-ran-code")
-    assert not list(data.rglob(".tmp-*"))
+    assert not list(data.rglob(".divita*"))
 
 
 METAS = {
@@ -438,9 +438,8 @@ def test_interrupt_ends_training_at_once_and_the_same_command_goes_on(tmp_path, 
     started = time.monotonic()
     process.send_signal(signal.SIGINT)
     _, err = process.communicate(timeout=20)
-    assert time.monotonic() - started < 2
-    assert process.returncode == 130 and "python 02_train.py --data" in err and "Traceback" not in err
-    assert not list(tmp_path.rglob(".tmp-*"))
+    assert time.monotonic() - started < 1
+    assert process.returncode == -signal.SIGINT and "Traceback" not in err
     assert script("02_train.py", *arguments, "--epochs", "1").code == 0
 
 

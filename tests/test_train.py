@@ -487,9 +487,8 @@ def test_user_errors(train, arguments, word):
 
 
 def test_whole_folder_is_left_clean(train, tmp_path):
-    shutil.copy(tmp_path / "data" / "labels.csv", tmp_path / "data" / ".tmp-elsewhere-1-labels.csv")
     (tmp_path / "runs").mkdir()
-    stale = tmp_path / "runs" / f".tmp-{divita.socket.gethostname()}-999999999-model.keras"
+    stale = tmp_path / "runs" / f"{divita.TEMPORARY}999999999@{divita.socket.gethostname()}@0.keras"
     stale.write_bytes(b"")
     assert train("--image", "shufflenet2d", "--splits", "0").code == 0
-    assert not list((tmp_path / "runs").rglob(".tmp-*"))
+    assert not list((tmp_path / "runs").rglob(f"{divita.TEMPORARY}*"))
