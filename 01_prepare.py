@@ -193,7 +193,7 @@ class Trailer:
 def prepare(job):
     """Decode this rank's trailers, run the backbones over their clips and save the trailers as they are complete."""
     given, (rank, ranks) = job.arguments, divita.ranks()
-    plan, places = make_plan(given, job.wanted)
+    plan = make_plan(given, job.wanted)
     trailers, batches = {}, [[] for _ in job.wanted]  # a batch is filled with (trailer, number of the clip, frames)
     with decoded(job.todo, plan, given.workers, given.patience, most=2 * given.batch_size) as messages:
         where = f"{divita.device()}, rank {rank} of {ranks}" if ranks > 1 else divita.device()
@@ -207,8 +207,8 @@ def prepare(job):
                     (trailer.film,) = content
                 elif kind == "clip":
                     clip, inputs = content
-                    for one, batch, place in zip(job.wanted, batches, places):
-                        batch.append((trailer, clip, inputs[place]))
+                    for one, batch, frames in zip(job.wanted, batches, inputs):
+                        batch.append((trailer, clip, frames))
                         if len(batch) == given.batch_size:
                             run_batch(one, batch)
                 elif kind == "end":
@@ -254,7 +254,7 @@ def save(job, trailer):
     path = job.tables / f"{trailer.mid}.csv"
     if not path.exists() or path.read_text() != table:
         divita.write_text(path, table)
-    source = np.array([trailer.film, text_digest(table)])
+    source = np.array([trailer.film, divita.digest_of(table)])
     for folder, clips in vectors.items():
         with divita.written(folder / f"{trailer.mid}.npy") as temporary, open(temporary, "wb") as file:
             np.save(file, clips)  # (clips, F)
@@ -397,21 +397,18 @@ class Plan:
     detector: str
     fps: float
     frames_per_clip: int
-    looks: tuple  # functions of a picture, each making frames for one or more backbones
-    inputs: tuple  # (index of a look, frames): which frames of a clip one or more backbones want
+    inputs: tuple  # for each backbone a function of a picture, its preprocessing, and how many frames of a clip it sees
 
 
 def make_plan(arguments, wanted):
-    """Return the Plan that serves all backbones, each distinct preprocessing once, and each one's input in it."""
-    looks, inputs, places = {}, {}, []
+    """Return the Plan that serves all backbones; those with the same preprocessing share it."""
+    looks, inputs = {}, []
     for one in wanted:
         backbone = divita.find_backbone(one.meta["backbone"])
         preprocessing = backbone.size, backbone.resize, backbone.interpolation, backbone.antialias
-        looks.setdefault(preprocessing, functools.partial(divita.preprocess, backbone=backbone))
-        seen = list(looks).index(preprocessing), one.meta["frames"]
-        places.append(inputs.setdefault(seen, len(inputs)))
-    setting = arguments.segmentation, arguments.detector, arguments.fps, arguments.frames_per_clip
-    return Plan(*setting, tuple(looks.values()), tuple(inputs)), places
+        look = looks.setdefault(preprocessing, functools.partial(divita.preprocess, backbone=backbone))
+        inputs.append((look, one.meta["frames"]))
+    return Plan(arguments.segmentation, arguments.detector, arguments.fps, arguments.frames_per_clip, tuple(inputs))
 
 
 def positions(frames, frames_per_clip):
@@ -428,7 +425,7 @@ class Shot:
 
     def __init__(self, number, frame, plan):
         self.number, self.start, self.plan = number, frame.time, plan
-        self.wanted = [(plan.looks[look], positions(n, plan.frames_per_clip)) for look, n in plan.inputs]
+        self.wanted = [(look, positions(n, plan.frames_per_clip)) for look, n in plan.inputs]
         self.length = 0  # target frames so far
         self.shown = self.thumbnail = None
 
@@ -761,9 +758,8 @@ def one_wanted(arguments, backbone, weights, like):
         frames = arguments.image_frames
         if frames > arguments.frames_per_clip:
             raise UserError(f"--image-frames {frames}: a clip has only {arguments.frames_per_clip} frames")
-    name = divita.representation_name(
-        backbone.name, arguments.segmentation, arguments.fps, arguments.frames_per_clip
-    )
+    setting = arguments.segmentation, arguments.fps, arguments.frames_per_clip
+    name = divita.representation_name(backbone.name, *setting)
     meta = {"format": divita.FORMAT, "representation": name, "input": backbone.input, "backbone": backbone.name}
     meta["weights"] = "file" if isinstance(weights, Path) else weights
     meta.update(clip_setting(arguments))
@@ -876,7 +872,7 @@ def mids_in(folder, suffix):
 def is_current(job, mid):
     """Tell whether a trailer's vectors were made from the film that is there now and from its clip table."""
     try:
-        source = film_digest(job.videos[mid]), text_digest((job.tables / f"{mid}.csv").read_text())
+        source = film_digest(job.videos[mid]), divita.digest_of((job.tables / f"{mid}.csv").read_text())
     except (OSError, UnicodeDecodeError):
         return False
     return all(divita.source_of(one.folder / f"{mid}.npy") == source for one in job.wanted)
@@ -893,10 +889,6 @@ def film_digest(path, end=2**16):
     return sha.hexdigest()[:16]
 
 
-def text_digest(text):
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
-
-
 def build(job):
     """Build the backbones, refuse folders that others were used for, and write what says how they are filled."""
     arguments = job.arguments
@@ -911,22 +903,16 @@ def build(job):
             one.meta[key] = getattr(one.run, key)
         check_meta(one.folder / "meta.json", one.meta, arguments.overwrite)
     write_meta(job.tables, {"format": divita.FORMAT, **clip_setting(arguments)})
+    paths = arguments.videos and [str(Path(path).absolute()) for path in arguments.videos]  # none: the demo's
+    synthetic = any((folder.parent / "true_cuts.csv").exists() for folder in {p.parent for p in job.videos.values()})
+    about = {"clips": job.tables.name, "videos": paths, "synthetic": synthetic}
     for one in job.wanted:
         if arguments.overwrite and (one.folder / "meta.json").exists():  # no old files among new ones
             there = divita.read_json(one.folder / "meta.json")
             alike = all(there.get(name) == value for name, value in one.meta.items())
             for mid in job.todo if alike else mids_in(one.folder, ".npy"):
                 (one.folder / f"{mid}.npy").unlink(missing_ok=True)
-        write_meta(one.folder, {**one.meta, "clips": job.tables.name, **origin(job)})
-
-
-def origin(job):
-    """Return what meta.json says of where the films are, and whether they are the demo's."""
-    folders = {path.parent for path in job.videos.values()}
-    synthetic = any((folder.parent / "true_cuts.csv").exists() for folder in folders)
-    given = job.arguments.videos
-    videos = None if given is None else [str(Path(path).absolute()) for path in given]
-    return {"videos": videos, "synthetic": synthetic}
+        write_meta(one.folder, {**one.meta, **about})
 
 
 def write_meta(folder, meta):

@@ -99,7 +99,7 @@ def peak_memory(path):
     """Return the MB that decoding a film needs at most, measured in a process of its own."""
     read, write = os.pipe()
     if os.fork() == 0:
-        plan = prepare.Plan("shots", "adaptive", 24.0, 24, (prepare.thumbnail,), ((0, 24),))
+        plan = prepare.Plan("shots", "adaptive", 24.0, 24, ((prepare.thumbnail, 24),))
         before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
         for _ in prepare.read_clips(path, plan, lambda: None):
             pass

@@ -43,7 +43,7 @@ def shot_starts(rows):
 def read(path, **changes):
     """Return a film's clip table and, per clip, the frames that a backbone without preprocessing sees."""
     settings = {"segmentation": "shots", "detector": "adaptive", "fps": 24.0, "frames_per_clip": 24}
-    settings |= {"looks": (np.copy,), "inputs": ((0, 24),)} | changes
+    settings |= {"inputs": ((np.copy, 24),)} | changes
     messages = list(prepare.read_clips(path, prepare.Plan(**settings), alive=lambda: None))
     return messages[-1][1], [arrays[0] for _, _, arrays in messages[:-1]], messages[-1][3:]
 
@@ -197,7 +197,7 @@ def test_rotation(tmp_path):
 def test_colours_and_image_frames(tmp_path):
     picture = np.zeros((64, 96, 3), np.uint8)
     picture[..., 2] = 250  # red, as OpenCV writes it
-    _, arrays, _ = read(film(tmp_path / "a.avi", [24], codec="MJPG", paint=lambda i: picture), inputs=((0, 3),))
+    _, arrays, _ = read(film(tmp_path / "a.avi", [24], codec="MJPG", paint=lambda i: picture), inputs=((np.copy, 3),))
     assert arrays[0].shape == (3, 64, 96, 3)
     assert arrays[0][..., 0].min() > 200 and arrays[0][..., 2].max() < 50
     assert prepare.positions(3, 24) == [4, 12, 20]
@@ -207,7 +207,7 @@ def test_colours_and_image_frames(tmp_path):
 
 def test_memory_does_not_grow_with_the_film(tmp_path):
     path = film(tmp_path / "a.mp4", [30] * 20)
-    plan = prepare.Plan("shots", "adaptive", 24.0, 24, (np.copy,), ((0, 24),))
+    plan = prepare.Plan("shots", "adaptive", 24.0, 24, ((np.copy, 24),))
     alive = [
         sum(type(thing) is prepare.Frame for thing in gc.get_objects())
         for _ in prepare.read_clips(path, plan, alive=lambda: None)
