@@ -283,18 +283,17 @@ def test_figures_keep_their_texts_apart_and_whole(evaluate, tmp_path):
         for inputs in ({"image": image}, {"video": video}, {"image": image, "video": video}):
             name = "+".join(meta["backbone"] for meta in inputs.values())
             make_run(tmp_path, f"{name}_shots_fps24_fpc24-{aggregation}", **inputs, **options)
-    runs = evaluate["read_runs"](evaluate["finished_runs"](tmp_path), evaluate["measured"])
+    runs = evaluate["read_runs"](tmp_path, evaluate["measured"])
     plt = evaluate["plt"]
-    with plt.rc_context(evaluate["STYLE"]):
-        for name, figure in evaluate["figures"](runs, evaluate["chance"](runs[0])):
-            boxes = text_boxes(figure)
-            assert len(boxes) > 5
-            for i, (text, box) in enumerate(boxes):
-                page = figure.bbox.padded(1)
-                assert page.contains(*box.min) and page.contains(*box.max), (name, text)
-                for other, there in boxes[:i]:
-                    assert not box.padded(-1).overlaps(there.padded(-1)), (name, text, other)
-            plt.close(figure)
+    for name, figure in evaluate["figures"](runs, evaluate["chance"](runs[0])):
+        boxes = text_boxes(figure)
+        assert len(boxes) > 5
+        for i, (text, box) in enumerate(boxes):
+            page = figure.bbox.padded(1)
+            assert page.contains(*box.min) and page.contains(*box.max), (name, text)
+            for other, there in boxes[:i]:
+                assert not box.padded(-1).overlaps(there.padded(-1)), (name, text, other)
+        plt.close(figure)
 
 
 def text_boxes(figure):
@@ -314,7 +313,7 @@ def text_boxes(figure):
 
 def test_error_bars_stay_within_the_scale(evaluate, tmp_path):
     make_run(tmp_path, "one", image=made_by("shufflenet2d"), signal=0.9)
-    (run,) = evaluate["read_runs"](evaluate["finished_runs"](tmp_path), evaluate["measured"])
+    (run,) = evaluate["read_runs"](tmp_path, evaluate["measured"])
     run.scores[0, 4], run.scores[1:, 4], run.scores[:, 5] = 10, 100, (0.5, 0, 9)
     figure = evaluate["draw_genres"]([run], evaluate["chance"](run))
     (bars,) = [artist for artist in figure.axes[0].containers if hasattr(artist, "has_xerr")]
@@ -390,7 +389,7 @@ def test_chance_is_the_mean_of_random_draws():
 
 
 def measured_runs(evaluate, folder):
-    return {run.name: run for run in evaluate["read_runs"](evaluate["finished_runs"](folder), evaluate["measured"])}
+    return {run.name: run for run in evaluate["read_runs"](folder, evaluate["measured"])}
 
 
 def test_bootstrap(evaluate, tmp_path):
