@@ -123,8 +123,8 @@ class Run:
     mids (N), their genres (N, G) and probabilities (N, G). Of both, splits where no trailer has a genre are left out.
 
     measured() adds histories, split -> array with fields epoch, loss and val_loss; scores (splits, 4 + G), METRICS and
-    each genre's area in percent, NaN for a genre without a positive; parameters and gmacs (billions of multiply-adds
-    per clip) of head and backbones.
+    each genre's area in percent, NaN for a genre without a positive, of which mean and deviation, (4 + G,), are over
+    the splits; parameters and gmacs (billions of multiply-adds per clip) of head and backbones.
     """
 
     name: str
@@ -148,12 +148,10 @@ class Run:
 
     @property
     def mean(self):
-        """Of the scores over the splits, (4 + G,); NaN where there is none."""
         return np.ma.masked_invalid(self.scores).mean(0).filled(np.nan)
 
     @property
     def deviation(self):
-        """Sample standard deviation of the scores over the splits, (4 + G,); NaN where there are not two."""
         return np.ma.masked_invalid(self.scores).std(0, ddof=1).filled(np.nan)
 
 
@@ -533,9 +531,9 @@ def save(figure, path):
     plt.close(figure)
 
 
-def short(run, separator=" + "):
+def short(run):
     """Return what to call a run in a figure: its name without the default setting."""
-    return run.name.replace("_fps24_fpc24", "").replace("_shots", "").replace("+", separator)
+    return run.name.replace("_fps24_fpc24", "").replace("_shots", "").replace("+", " + ")
 
 
 def panels(count, most, height, xlabel, ylabel):
@@ -649,7 +647,7 @@ def draw_training(runs):
             axis.plot(epoch, history["loss"], "--", color="0.55", linewidth=0.9, label="training")
             axis.plot(epoch, history["val_loss"], "-", color=COLOURS[0], linewidth=0.9, label="validation")
             axis.plot(epoch[kept], history["val_loss"][kept], "ok", markersize=3.5, label="epoch kept")
-        axis.set_title(short(run, "\n+ "))
+        axis.set_title(textwrap.fill(short(run), 32))
         axis.xaxis.get_major_locator().set_params(integer=True)
     handles = axes[0].get_lines()[:3]
     figure.legend(handles=handles, loc="outside upper center", ncols=3, title="one line per split")
@@ -716,10 +714,11 @@ def predict_trailers(run, called, mids, inputs, films, out):
 def films_and_data(arguments):
     """Return {mid: film} and the folder to prepare them in, or None and a folder that 01_prepare.py has prepared."""
     paths = arguments.predict
-    if any(path.is_dir() and divita.representations(path) for path in paths):
-        if len(paths) > 1:
-            raise UserError("--predict: give a folder that 01_prepare.py made alone")
-        return None, paths[0]
+    for path in paths:
+        if path.is_dir() and divita.representations(path):
+            if len(paths) > 1:
+                raise UserError(f"--predict: {path} is a folder that 01_prepare.py made; give it alone")
+            return None, path
     films = divita.find_videos(paths)
     if arguments.data:
         return films, arguments.data
@@ -810,8 +809,9 @@ def draw_trailer(title, p, over_time, genres, times, pictures):
     heights = [1] * len(genres)
     if pictures:
         heights.append(1.4)
-    size = (7, 0.8 + 0.27 * sum(heights))
-    figure, axes = plt.subplots(len(heights), figsize=size, height_ratios=heights, sharex=True, squeeze=False)
+    look = {"xlim": (0, end), "ylim": (0, 1), "yticks": ()}
+    options = {"figsize": (7, 0.8 + 0.27 * sum(heights)), "height_ratios": heights, "subplot_kw": look}
+    figure, axes = plt.subplots(len(heights), sharex=True, squeeze=False, **options)
     axes = axes[:, 0]
     for axis, g in zip(axes, np.argsort(-p)):
         hue = COLOURS[g % len(COLOURS)]
@@ -820,15 +820,13 @@ def draw_trailer(title, p, over_time, genres, times, pictures):
         axis.plot(x, y, color=hue, linewidth=1)
         axis.axhline(THRESHOLD, color="0.5", linewidth=0.5, linestyle=":")
         axis.vlines(cuts, 0, 1, color="0.85", linewidth=0.5, zorder=0)
+        axis.label_outer(remove_inner_ticks=True)
         weight = "bold" if p[g] >= THRESHOLD else "normal"
         axis.set_ylabel(f"{genres[g]} {p[g]:.2f}", rotation=0, ha="right", va="center", weight=weight)
     for place, picture in pictures:
         image = OffsetImage(picture, zoom=0.22)  # 90 pixels are 0.275 inches
         axes[-1].add_artist(AnnotationBbox(image, (place, 0.5), frameon=False, pad=0))
         axes[-1].set_ylabel("shots", rotation=0, ha="right", va="center")
-    for axis in axes:
-        axis.set(xlim=(0, end), ylim=(0, 1), yticks=())
-        axis.tick_params(bottom=axis is axes[-1])
     axes[-1].set_xlabel("time (s); grey lines: cuts")
     snippets = f"snippets of {width} clip{'s' if width > 1 else ''}"
     figure.suptitle(f"{title}\nprobability (0 to 1, dots at {THRESHOLD}) in {snippets}")
