@@ -281,6 +281,11 @@ def bootstrap(a, b):
 
 # ---- Tables ----
 
+SCORES = """Areas under precision-recall curves of the test trailers in percent, mean ± sample standard deviation over \
+the splits; highest uAP first. Chance: what random probabilities get on average."""
+COSTS = """Parameters and multiply-adds (GMACs, per clip) are those of backbones and head; a head's multiply-adds for \
+a snippet are shared out over its clips."""
+
 
 def overall_table(runs, by_chance, notes):
     """Return the table of all runs."""
@@ -288,13 +293,7 @@ def overall_table(runs, by_chance, notes):
     columns.append(["splits", *(", ".join(run.tests) for run in runs), "–"])
     columns += [[metric, *score_cells(runs, j), f"{by_chance[j]:.2f}"] for j, metric in enumerate(METRICS)]
     columns += cost_columns([*runs, None])
-    what = [
-        "Areas under precision-recall curves of the test trailers in percent, mean ± sample standard deviation over "
-        "the splits; highest uAP first. Chance: what random probabilities get on average.",
-        "Parameters and multiply-adds (GMACs, per clip) are those of backbones and head; a head's multiply-adds for a "
-        "snippet are shared out over its clips.",
-    ]
-    return Table("All runs", what + gaps(runs) + notes, list(zip(*columns)), words=3)
+    return Table("All runs", [SCORES, COSTS, *gaps(runs), *notes], list(zip(*columns)), words=3)
 
 
 def genres_table(runs, by_chance):
@@ -425,14 +424,12 @@ def claims_table(runs, notes):
         pairs = []
         for run in (run for run in runs if (run.config["fusion"], cuts[run.name]) == (fusion, cut)):
             nearest = [min(paired([run], alone[kind]), key=unlikeness, default=None) for kind in alone]
-            if None not in nearest:  # the better input, but first one that is not alike
+            if None not in nearest:  # the better input; where one differs in more, that one, and so no number
                 pairs.append(max(nearest, key=lambda pair: (len(pair[2]), pair[1].validation)))
         rows.append([f"{fusion} fusion instead of its better input, {cut}", "+2.91 %", gain(pairs, MISSING)])
-    backbones = [[meta["backbone"] for _, _, meta in run.inputs] for run in runs]
-    light, top = (
-        [run for run, names in zip(runs, backbones) if names == those]
-        for those in (["shufflenet2d", "shufflenet3d"], ["swin3d"])
-    )
+    backbones = {run.name: [meta["backbone"] for _, _, meta in run.inputs] for run in runs}
+    light = [run for run in runs if backbones[run.name] == ["shufflenet2d", "shufflenet3d"]]
+    top = [run for run in runs if backbones[run.name] == ["swin3d"]]
     pairs = paired(light, top, about=("backbone", "digest", "input_size", "features"), across=True)
     ours = gain(pairs, "missing: shufflenet2d+shufflenet3d or swin3d (02_train.py --experiment transfer)", shares=True)
     rows.append(["ShuffleNet fusion instead of Swin-3D", f"-3.46 %; {PAPER_SHARES}", ours])
@@ -666,7 +663,13 @@ def predict(arguments):
     films, data = films_and_data(arguments)
     out = writable(arguments.out or Path("results") / data.resolve().name)
     if films:
-        status = prepare(arguments, run.name, data)
+        command = [sys.executable, Path(__file__).with_name("01_prepare.py"), "--like", arguments.runs / run.name]
+        command += ["--videos", *arguments.predict, "--out", data]
+        if arguments.weights:
+            command += ["--weights", *arguments.weights]
+        status = subprocess.run(command, stdout=subprocess.DEVNULL).returncode  # its bar and errors are shown
+        if status not in (0, 1):  # 1: some films have failed
+            sys.exit(status if status > 0 else 128 - status)  # it has said why, or a signal has ended it
         if not any((path / f"{mid}.npy").exists() for mid in films for path in divita.representations(data)):
             return status  # each film has failed and was named
     inputs = [matching(data, arguments.runs / run.name, name, meta) for _, name, meta in run.inputs]
@@ -727,22 +730,10 @@ def films_and_data(arguments):
     return films, Path("data") / (name or "films")
 
 
-def prepare(arguments, run, data):
-    """Have 01_prepare.py prepare films as a run's were, with its bar; return 1 where some failed, 0 else."""
-    command = [sys.executable, Path(__file__).with_name("01_prepare.py"), "--like", arguments.runs / run]
-    command += ["--videos", *arguments.predict, "--out", data]
-    if arguments.weights:
-        command += ["--weights", *arguments.weights]
-    status = subprocess.run(command, stdout=subprocess.DEVNULL).returncode
-    if status not in (0, 1):
-        sys.exit(status if status > 0 else 128 - status)  # it has said why, or a signal has ended it
-    return status
-
-
 def matching(data, run, name, expected):
     """Open the representation in `data` that was made as an input of a run; a UserError says what differs."""
-    metas = {path: divita.meta_of(path) for path in divita.representations(data)}
-    metas = {path: meta for path, meta in metas.items() if meta["backbone"] == expected["backbone"]}
+    paths = [path for path in divita.representations(data) if divita.backbone_of(path) == expected["backbone"]]
+    metas = {path: divita.meta_of(path) for path in paths}
     videos = next((meta["videos"] for meta in metas.values() if meta.get("videos")), ["DIR"])
     new = data.with_name(f"{data.resolve().name}_like_{run.name}")
     again = shlex.join(["python", "01_prepare.py", "--like", f"{run}", "--videos", *videos, "--out", f"{new}"])
