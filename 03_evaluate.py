@@ -15,6 +15,7 @@ several, it is the one with the best uAP on the validation trailers.
 import argparse
 import itertools
 import os
+import re
 import shlex
 import signal
 import subprocess
@@ -22,7 +23,7 @@ import sys
 import textwrap
 import zipfile
 from dataclasses import dataclass, field
-from functools import cache, cached_property
+from functools import cache
 from pathlib import Path
 
 RESAMPLES = 1000  # of the bootstrap behind a confidence interval
@@ -62,7 +63,7 @@ import cv2
 import matplotlib
 import numpy as np
 import sklearn
-from sklearn.metrics import precision_recall_curve
+from sklearn.metrics import ConfusionMatrixDisplay, precision_recall_curve
 from tqdm import tqdm
 
 from divita import METRICS, UserError, say
@@ -74,44 +75,40 @@ from matplotlib.offsetbox import AnnotationBbox, OffsetImage
 
 def main(arguments):
     if arguments.costs:
-        say(costs_table().markdown())
-    elif arguments.predict:
-        return predict(arguments)
-    else:
-        evaluate(arguments)
+        return say(costs_table().markdown())
+    return predict(arguments) if arguments.predict else evaluate(arguments)
 
 
 def evaluate(arguments):
     """Read the runs, write their tables and figures, then print the tables."""
     out = writable(arguments.out or Path("results") / arguments.runs.resolve().name)
-    runs = sorted(read_runs(finished_runs(arguments.runs), measured), key=lambda run: -run.uap)
+    runs = sorted(read_runs(arguments.runs, measured), key=lambda run: -run.mean[0])
+    genres = runs[0].config["genres"]
     for run in runs:
-        other = sorted(set(run.config["genres"]) ^ set(runs[0].config["genres"]))
-        if run.config["genres"] != runs[0].config["genres"]:
-            what = f"{runs[0].name} and {run.name} have other genres ({divita.listed(other or ['in another order'])})"
-            raise UserError(f"{what}; give each its own --runs")
+        if run.config["genres"] != genres:
+            other = divita.listed(sorted(set(run.config["genres"]) ^ set(genres)) or ["in another order"])
+            raise UserError(f"{runs[0].name} and {run.name} have other genres ({other}); give each its own --runs")
     by_chance = chance(max(runs, key=lambda run: len(run.tests)))
     notes = data_notes(runs)
     tables = [overall_table(runs, by_chance, notes), genres_table(runs, by_chance)]
     tables += [experiment_table(path, runs) for path in sorted(arguments.runs.glob("*.json"))]
     tables.append(claims_table(runs, notes))
-    pair, why = compared(runs, arguments.compare)
-    if pair:
-        tables.append(comparison_table(*pair, why))
+    a, b, why = compared(runs, arguments.compare)
+    if a:
+        tables.append(comparison_table(a, b, why))
     markdown = "\n".join(table.markdown() for table in tables)
     divita.sweep(out)
     divita.write_text(out / "table.md", markdown)
     divita.write_text(out / "table.tex", "\n".join(table.latex() for table in tables))
     write_table_csv(out / "table.csv", runs)
-    with plt.rc_context(STYLE):
-        for name, figure in figures(runs, by_chance):
-            save(figure, out / f"{name}.png")
+    for name, figure in figures(runs, by_chance):
+        save(figure, out / f"{name}.png")
     say(f"\n{markdown}")
-    if not pair:
+    if not a:
         say(why)
     say(f"tables (table.md, table.csv, table.tex) and figures (*.png): {out}")
-    command = ["python", "03_evaluate.py", "--runs", arguments.runs, "--predict", "FILM", "--run", best(runs).name]
-    say(f"next, the genres of a new trailer: {in_shell(command)}")
+    command = ["python", "03_evaluate.py", "--runs", f"{arguments.runs}", "--predict", "FILM", "--run", best(runs).name]
+    say(f"next, the genres of a new trailer: {shlex.join(command)}")
 
 
 # ---- Reading runs ----
@@ -122,59 +119,59 @@ class Run:
     """A configuration and what training left of it.
 
     splits: split -> folder; config: of all splits, which differ in divita.OF_A_SPLIT alone; trained: mids that a split
-    was trained on; validations, tests: split -> mids (N), their genres (N, G) and probabilities (N, G).
+    was trained on; validation: the uAP of the validation trailers in percent, the mean over the splits; tests: split ->
+    mids (N), their genres (N, G) and probabilities (N, G). Of both, splits where no trailer has a genre are left out.
 
     measured() adds histories, split -> array with fields epoch, loss and val_loss; scores (splits, 4 + G), METRICS and
-    each genre's area in percent, NaN for a genre without a positive; parameters and gmacs (billions of multiply-adds
-    per clip) of head and backbones; unmeasured, the splits whose test trailers have no genre.
+    each genre's area in percent, NaN for a genre without a positive, of which mean and deviation, (4 + G,), are over
+    the splits; parameters and gmacs (billions of multiply-adds per clip) of head and backbones.
     """
 
     name: str
     splits: dict
     config: dict
-    trained: set = field(default_factory=set)
-    validations: dict = field(default_factory=dict)
-    tests: dict = field(default_factory=dict)
+    trained: set
+    validation: float
+    tests: dict
     histories: dict = field(default_factory=dict)
     scores: np.ndarray = None
     parameters: int = 0
     gmacs: float = 0.0
-    unmeasured: list = field(default_factory=list)
+
+    @property
+    def inputs(self):
+        return divita.inputs(self.config)
 
     @property
     def kinds(self):
-        return tuple(kind for kind, _, _ in divita.inputs(self.config))
+        return [kind for kind, _, _ in self.inputs]
 
     @property
-    def uap(self):
-        return self.scores[:, 0].mean()
+    def mean(self):
+        return np.ma.masked_invalid(self.scores).mean(0).filled(np.nan)
 
-    @cached_property
-    def validation(self):
-        """The uAP of the validation trailers in percent, the mean over the splits where any has a genre."""
-        some = [(true.ravel(), p.ravel()) for _, true, p in self.validations.values() if true.any()]
-        return np.mean([100 * divita.area_under_curve(*split) for split in some] or [0.0])
+    @property
+    def deviation(self):
+        return np.ma.masked_invalid(self.scores).std(0, ddof=1).filled(np.nan)
 
 
-def finished_runs(folder):
-    """Return {run: {split: folder}} of the finished splits; say in one line which are not finished."""
-    found, unfinished = {}, []
-    for path in sorted(folder.glob("*/split*"), key=lambda path: (path.parent.name, len(path.name), path.name)):
-        if (path / "config.json").exists():  # which is written last
-            found.setdefault(path.parent.name, {})[path.name.removeprefix("split")] = path
-        else:
-            unfinished.append(f"{path.parent.name}/{path.name}")
+def read_runs(folder, read, only=None):
+    """Return [read(name, {split: folder})] of the finished runs in a folder, or of `only` one; say what is left out."""
+    paths = sorted(folder.glob("*/split*"), key=lambda path: (path.parent.name, len(path.name), path.name))
+    finished = [path for path in paths if (path / "config.json").exists()]  # which is written last
+    found, runs, reasons = {}, [], []
+    for path in finished:
+        found.setdefault(path.parent.name, {})[path.name.removeprefix("split")] = path
     if not found:
-        train = in_shell(["python", "02_train.py", "--runs", folder])
+        train = shlex.join(["python", "02_train.py", "--runs", f"{folder}"])
         raise UserError(f"{folder}: no finished run there; train first: {train}")
-    if unfinished:
+    if only and only not in found:
+        raise UserError(f"{folder}: no trained run {only}; there is {', '.join(found)}")
+    if len(finished) < len(paths):
+        unfinished = [f"{path.parent.name}/{path.name}" for path in paths if path not in finished]
         say(f"not finished, left out: {', '.join(unfinished)}")
-    return found
-
-
-def read_runs(found, read):
-    """Return [read(name, splits)] of {run: splits}; say in one line each which runs are left out because they fail."""
-    runs, reasons = [], []
+    if only:
+        found = {only: found[only]}
     for name, splits in tqdm(found.items(), "reading runs", unit="run", leave=False):
         try:
             runs.append(read(name, splits))
@@ -198,40 +195,33 @@ def read_run(name, splits):
         if fields := divita.unlike(config, other):
             what = f"split {first} and split {split} differ in {', '.join(fields)}"
             raise UserError(f"{what}; train them alike, with --overwrite, or each in its own --runs")
-    run = Run(name, splits, config)
+    trained, parts = set(), {"validation": {}, "test": {}}
     for split, path in splits.items():
         with np.load(path / "predictions.npz", allow_pickle=False) as file:
             if list(file["genres"]) != config["genres"]:
                 raise ValueError("predictions.npz has other genres than config.json")
-            run.trained |= set(file["train_mids"].tolist())
-            for part, kept in (("validation", run.validations), ("test", run.tests)):
+            trained |= set(file["train_mids"].tolist())
+            for part, found in parts.items():
                 mids, true, p = (file[f"{part}_{key}"] for key in ("mids", "true", "probabilities"))
                 if not (len(mids) == len(true) and true.shape == p.shape and np.isfinite(p).all()):
                     raise ValueError(f"the {part} part of predictions.npz holds NaN or does not fit together")
-                kept[split] = mids.tolist(), true, p
-    return run
+                if true.any():
+                    found[split] = mids.tolist(), true, p
+    areas = [divita.area_under_curve(true.ravel(), p.ravel()) for _, true, p in parts["validation"].values()]
+    return Run(name, splits, config, trained, 100 * np.mean(areas or [0.0]), parts["test"])
 
 
 def measured(name, splits):
     """Read a run and measure it on its test trailers."""
     run = read_run(name, splits)
-    run.unmeasured = [split for split, (_, true, _) in run.tests.items() if not true.any()]
-    run.tests = {split: test for split, test in run.tests.items() if split not in run.unmeasured}
     if not run.tests:
         raise UserError("no test trailer has a genre, so there is nothing to measure; train on splits where some have")
     for split, path in splits.items():
         history = np.genfromtxt(path / "history.csv", delimiter=",", names=True, ndmin=1)
         run.histories[split] = history[["epoch", "loss", "val_loss"]]
-    run.parameters, run.gmacs = cost(run.config)
+    run.parameters, run.gmacs = cost(run)
     run.scores = np.array([in_percent(divita.metrics(true, p)) for _, true, p in run.tests.values()])
     return run
-
-
-def find_run(runs, name):
-    found = {run.name: run for run in runs}
-    if name not in found:
-        raise UserError(f"no run is called {name}; there is {', '.join(found)}")
-    return found[name]
 
 
 def best(runs):
@@ -248,8 +238,8 @@ def in_percent(metrics):
 
 def chance(run):
     """Return what random probabilities get on a run's test trailers, (4 + G,), averaged over the splits."""
-    scores = np.array([in_percent(divita.chance(true)) for _, true, _ in run.tests.values()])
-    return np.array([mean_and_deviation(values)[0] for values in scores.T], float)  # NaN for None
+    scores = [in_percent(divita.chance(true)) for _, true, _ in run.tests.values()]
+    return np.ma.masked_invalid(scores).mean(0).filled(np.nan)
 
 
 def bootstrap(a, b):
@@ -258,34 +248,7 @@ def bootstrap(a, b):
     A resample draws as many trailers as there are, with replacement, from all test trailers that both runs have; a
     trailer drawn counts in each split that tests it. Metrics are averaged over the splits.
     """
-    common = common_tests(a, b)
-    mids = np.unique(np.concatenate([shared for shared, *_ in common.values()]))
-    draws = np.random.default_rng(SEED).multinomial(len(mids), np.full(len(mids), 1 / len(mids)), RESAMPLES)
-    weights = np.vstack([np.ones_like(draws[:1]), draws])  # (1 + R, mids); the first: every trailer once
-    values, absent = np.zeros((2, len(weights), 4)), np.zeros(len(weights), bool)
-    bar = tqdm(total=2 * len(common) * len(weights), desc="bootstrap", unit="resample", leave=False)
-    for shared, true, *probabilities in common.values():
-        drawn = weights[:, np.searchsorted(mids, shared)]  # (1 + R, n)
-        absent |= ((drawn @ true == 0) & true.any(0)).any(1)
-        for i, p in enumerate(probabilities):
-            per_trailer = divita.metrics(true, p)["per_trailer"]
-            for r, times in enumerate(drawn):
-                with sklearn.config_context(assume_finite=True, skip_parameter_validation=True):  # a third faster
-                    found = divita.metrics(true, p, times, per_trailer)
-                values[i, r] += in_percent(found)[:4] / len(common)
-                bar.update()
-    bar.close()
-    whole, resampled = values[:, 0], values[:, 1:]
-    interval = np.nanpercentile(resampled[0] - resampled[1], (2.5, 97.5), axis=0)
-    note = f"{len(mids):,} test trailers of splits {', '.join(common)}, {RESAMPLES:,} resamples"
-    if absent.any():
-        note += f"; in {absent.sum():,} of them a genre has no positive and is left out"
-    return np.stack([*whole, whole[0] - whole[1], *interval], 1), note
-
-
-def common_tests(a, b):
-    """Return {split: (mids, genres (n, G), probabilities of a and of b (n, G))} of the test trailers of both runs."""
-    common = {}
+    common = {}  # split -> mids (n), genres (n, G), probabilities of a and of b (n, G)
     for split in [split for split in a.tests if split in b.tests]:
         (mids, true, p), (others, same, q) = a.tests[split], b.tests[split]
         shared, rows, columns = np.intersect1d(mids, others, return_indices=True)
@@ -295,45 +258,57 @@ def common_tests(a, b):
             common[split] = shared, true[rows], p[rows], q[columns]
     if not common:
         raise UserError(f"{a.name} and {b.name} share no split and test trailers; train both on the same --data")
-    return common
+    mids = np.unique(np.concatenate([shared for shared, *_ in common.values()]))
+    draws = np.random.default_rng(SEED).multinomial(len(mids), np.full(len(mids), 1 / len(mids)), RESAMPLES)
+    weights = np.vstack([np.ones_like(draws[:1]), draws])  # (1 + R, mids); the first: every trailer once
+    values, absent = np.zeros((2, len(weights), 4)), np.zeros(len(weights), bool)
+    for split, (shared, true, *probabilities) in common.items():
+        drawn = weights[:, np.searchsorted(mids, shared)]  # (1 + R, n)
+        absent |= ((drawn @ true == 0) & true.any(0)).any(1)
+        for i, p in enumerate(probabilities):
+            per_trailer = divita.metrics(true, p)["per_trailer"]
+            for r, times in enumerate(tqdm(drawn, f"bootstrap, split {split}, run {i + 1} of 2", leave=False)):
+                with sklearn.config_context(assume_finite=True, skip_parameter_validation=True):  # a third faster
+                    found = divita.metrics(true, p, times, per_trailer)
+                values[i, r] += in_percent(found)[:4] / len(common)
+    whole, resampled = values[:, 0], values[:, 1:]
+    interval = np.nanpercentile(resampled[0] - resampled[1], (2.5, 97.5), axis=0)
+    note = f"{len(mids):,} test trailers of splits {', '.join(common)}, {RESAMPLES:,} resamples"
+    if absent.any():
+        note += f"; in {absent.sum():,} of them a genre has no positive and is left out"
+    return np.stack([*whole, whole[0] - whole[1], *interval], 1), note
 
 
 # ---- Tables ----
 
+SCORES = """Areas under precision-recall curves of the test trailers in percent, mean ± sample standard deviation over \
+the splits; highest uAP first. Chance: what random probabilities get on average."""
+COSTS = """Parameters and multiply-adds (GMACs, per clip) are those of backbones and head; a head's multiply-adds for \
+a snippet are shared out over its clips."""
+
 
 def overall_table(runs, by_chance, notes):
     """Return the table of all runs."""
-    header = ["", "run", "splits", *METRICS, "parameters", "GMACs"]
-    rows = []
-    for i, run in enumerate(runs, 1):
-        rows.append([f"{i}", run.name, ", ".join(run.tests), *map(plus_minus, run.scores.T[:4]), *cost_cells(run)])
-    bold = largest(rows, range(3, 7))
-    rows.append(["", "chance", "–", *(f"{value:.2f}" for value in by_chance[:4]), "–", "–"])
-    what = [
-        "Areas under precision-recall curves of the test trailers in percent, mean ± sample standard deviation over "
-        "the splits; highest uAP first. Chance: what random probabilities get on average.",
-        "Parameters and multiply-adds (GMACs, per clip) are those of backbones and head; a head's multiply-adds for a "
-        "snippet are shared out over its clips.",
-    ]
-    return Table("All runs", what + gaps(runs) + notes, header, rows, bold, words=3)
+    columns = [["", *map(str, range(1, len(runs) + 1)), ""], ["run", *(run.name for run in runs), "chance"]]
+    columns.append(["splits", *(", ".join(run.tests) for run in runs), "–"])
+    columns += [[metric, *score_cells(runs, j), f"{by_chance[j]:.2f}"] for j, metric in enumerate(METRICS)]
+    columns += cost_columns([*runs, None])
+    return Table("All runs", [SCORES, COSTS, *gaps(runs), *notes], list(zip(*columns)), words=3)
 
 
 def genres_table(runs, by_chance):
     """Return the table of the genres, whose columns are the rows of the table of all runs."""
-    columns = [[plus_minus(values) for values in run.scores.T[4:]] for run in runs]
-    by_chance = [plus_minus(value) for value in by_chance[4:, None]]
-    rows = [list(row) for row in zip(runs[0].config["genres"], *columns, by_chance)]
-    bold = {(j, i + 1) for i, j in largest(columns, range(len(rows)))}
-    numbers = [f"{i}" for i in range(1, len(runs) + 1)]
-    return Table("Genres", ["Runs by their number above."], ["", *numbers, "chance"], rows, bold)
+    rows = [["", *map(str, range(1, len(runs) + 1)), "chance"]]
+    for j, genre in enumerate(runs[0].config["genres"], len(METRICS)):
+        rows.append([genre, *score_cells(runs, j), plus_minus(by_chance[j], np.nan)])
+    return Table("Genres", ["Runs by their number above."], rows)
 
 
 def gaps(runs):
     """Return sentences on what could not be measured: splits, genres and trailers without a positive."""
     notes, lacking, without = [], set(), set()
     for run in runs:
-        if run.unmeasured:
-            splits = ", ".join(run.unmeasured)
+        if splits := ", ".join(split for split in run.splits if split not in run.tests):
             notes.append(f"Left out of {run.name}: split {splits}, no test trailer of which has a genre.")
         for split, (mids, true, _) in run.tests.items():
             lacking |= {f"{run.config['genres'][g]} in split {split}" for g in np.flatnonzero(~true.any(0))}
@@ -350,7 +325,7 @@ def data_notes(runs):
     if all(map(is_published, runs)):
         return ["Trained on the published representations of Trailers12k."]
     notes = ["Not the paper's data: its values and these cannot be compared."]
-    metas = [meta for run in runs for _, _, meta in divita.inputs(run.config)]
+    metas = [meta for run in runs for _, _, meta in run.inputs]
     if any(meta.get("synthetic") for meta in metas):
         notes.insert(0, "The trailers are synthetic, made to try the code: nothing here is a finding about films.")
     untrained = sorted({meta["backbone"] for meta in metas if meta["weights"] == "random"})
@@ -360,72 +335,70 @@ def data_notes(runs):
 
 
 def is_published(run):
-    return not any(run.config[f"{kind}_meta"] for kind, _, _ in divita.inputs(run.config))
+    return not any(run.config[f"{kind}_meta"] for kind in run.kinds)
 
 
 def write_table_csv(path, runs):
     """Write a row per run, means and sample standard deviations in percent; what is not known stays empty."""
     header = ["run", "image", "video", "aggregation", "fusion", "splits"]
     header += [name for metric in METRICS for name in (metric, f"{metric}_std")]
-    header += [*runs[0].config["genres"], "parameters", "gmacs"]
-    rows = []
+    rows = [[*header, *runs[0].config["genres"], "parameters", "gmacs"]]
     for run in runs:
+        values = [*np.stack([run.mean, run.deviation], 1)[:4].ravel(), *run.mean[4:]]
         cells = [run.name, *(run.config[key] or "" for key in header[1:5]), " ".join(run.tests)]
-        found = [mean_and_deviation(values) for values in run.scores.T]
-        values = [value for pair in found[:4] for value in pair] + [mean for mean, _ in found[4:]]
-        cells += ["" if value is None else f"{value:.4f}" for value in values]
+        cells += ["" if np.isnan(value) else f"{value:.4f}" for value in values]
         rows.append([*cells, run.parameters, f"{run.gmacs:.6g}"])
-    divita.write_csv(path, header, rows)
+    divita.write_csv(path, rows[0], rows[1:])
 
 
 def experiment_table(path, runs):
     """Return the table of one experiment of 02_train.py, beside the paper's values where they are of the same data."""
-    experiment, runs = divita.read_json(path), {run.name: run for run in runs}
+    experiment, trained = divita.read_json(path), {run.name: run for run in runs}
     try:
-        title, entries = experiment["experiment"], [(row["label"], runs.get(row["run"])) for row in experiment["rows"]]
+        title, rows = experiment["experiment"], experiment["rows"]
+        labels, runs = [row["label"] for row in rows], [trained.get(row["run"]) for row in rows]
     except (KeyError, TypeError):
         raise UserError(f"{path}: does not list runs; train the experiment again") from None
-    beside = any(label in PAPER and run and is_published(run) for label, run in entries)
-    each = ["paper", "difference"] if beside else []
-    rows = []
-    for label, run in entries:
-        cells = []
-        for i in range(4):
-            mean, deviation = PAPER.get(label, [(None, None)] * 4)[i]
-            cells.append(plus_minus(run.scores[:, i]) if run else "–")
-            if beside:
-                cells.append(f"{mean:.2f} ± {deviation:.2f}" if mean else "–")
-                cells.append(f"{run.scores[:, i].mean() - mean:+.2f}" if run and mean else "–")
-        rows.append([label, *cells, *cost_cells(run)])
-    header = ["", *(name for metric in METRICS for name in (metric, *each)), "parameters", "GMACs"]
-    missing = [label for label, run in entries if run is None]
-    notes = [f"Not trained yet: {', '.join(missing)}."] if missing else []
-    return Table(f"Experiment: {title}", notes, header, rows, largest(rows, range(1, len(header) - 2, 1 + len(each))))
+    columns = [["", *labels]]
+    for j, metric in enumerate(METRICS):
+        columns.append([metric, *score_cells(runs, j)])
+        if any(label in PAPER and run and is_published(run) for label, run in zip(labels, runs)):
+            papers = [PAPER[label][j] if label in PAPER else (np.nan, np.nan) for label in labels]
+            differences = [run.mean[j] - paper[0] if run else np.nan for run, paper in zip(runs, papers)]
+            columns.append(["paper", *(plus_minus(*paper) for paper in papers)])
+            columns.append(["difference", *("–" if np.isnan(value) else f"{value:+.2f}" for value in differences)])
+    columns += cost_columns(runs)
+    missing = ", ".join(label for label, run in zip(labels, runs) if not run)
+    notes = [f"Not trained yet: {missing}."] if missing else []
+    return Table(f"Experiment: {title}", notes, list(zip(*columns)))
 
 
 def compared(runs, names):
     """Return two runs to compare, those named or the best on two inputs and the best on one of them, and the reason.
 
-    The latter differ in nothing else; where there are no such runs, None and what is missing.
+    The latter differ in nothing else; where there are no such runs, None twice and what is missing.
     """
     if names:
-        return [find_run(runs, name) for name in names], "Chosen with --compare."
+        found = {run.name: run for run in runs}
+        for name in names:
+            if name not in found:
+                raise UserError(f"no run is called {name}; there is {', '.join(found)}")
+        return found[names[0]], found[names[1]], "Chosen with --compare."
     pairs = paired([run for run in runs if run.config["fusion"]], [run for run in runs if not run.config["fusion"]])
-    alike = [(a, b) for a, b, found in pairs if not found]
-    if not alike:
-        return None, f"no comparison of two runs: {obstacle(pairs, MISSING)}; name two with --compare"
-    pair = max(alike, key=lambda pair: (pair[0].validation, pair[1].validation))
-    return pair, "The best run on both inputs and the best on one of them, by validation, alike in all else."
+    a, b, obstacle = closest(pairs, MISSING)
+    if obstacle:
+        return None, None, f"no comparison of two runs: {obstacle}; name two with --compare"
+    return a, b, "The best run on both inputs and the best on one of them, by validation, alike in all else."
 
 
 def comparison_table(a, b, why):
     """Return the comparison of two runs, trailer by trailer."""
     values, note = bootstrap(a, b)
-    rows = []
+    rows = [["", "A", "B", "A - B", "95 % interval"]]
     for metric, (x, y, difference, low, high) in zip(METRICS, values):
         rows.append([metric, f"{x:.2f}", f"{y:.2f}", f"{difference:+.2f}", f"{low:+.2f} to {high:+.2f}"])
     notes = [f"A: {a.name}. B: {b.name}. {why} Paired bootstrap: {note}."]
-    return Table("Two runs, trailer by trailer", notes, ["", "A", "B", "A - B", "95 % interval"], rows, set())
+    return Table("Two runs, trailer by trailer", notes, rows)
 
 
 # ---- The claims of the paper's abstract ----
@@ -438,68 +411,59 @@ MISSING = "missing: runs on image, on video and on both, otherwise alike (02_tra
 
 def claims_table(runs, notes):
     """Return the paper's headline claims beside ours, each from two runs that differ in what the claim is about."""
-    rows = []
+    rows = [["", "paper", "ours"]]
+    cuts = {run.name: run.inputs[0][2]["segmentation"] for run in runs}
+    alone = {kind: [run for run in runs if run.kinds == [kind]] for kind in ("image", "video")}
     for kind, paper in (("image", "+1.83 %"), ("video", "+3.75 %")):
-        cuts = [[run for run in runs if run.kinds == (kind,) and cut(run) == way] for way in ("shots", "seconds")]
+        shots, seconds = ([run for run in alone[kind] if cuts[run.name] == cut] for cut in ("shots", "seconds"))
         missing = f"missing: {kind} on shots and on seconds (02_train.py --experiment segmentation)"
-        ours = gain(paired(*cuts, about=("segmentation", "detector")), missing)
+        ours = gain(paired(shots, seconds, about=("segmentation", "detector")), missing)
         rows.append([f"shots instead of seconds, {kind}", paper, ours])
-    ways = sorted({(run.config["fusion"], cut(run)) for run in runs if run.config["fusion"]}, reverse=True)
-    for way in ways or [("late", "shots")]:
-        fused = [run for run in runs if (run.config["fusion"], cut(run)) == way]
-        ours = gain([pair for run in fused for pair in better_input(run, runs)], MISSING)
-        rows.append([f"{way[0]} fusion instead of its better input, {way[1]}", "+2.91 %", ours])
-    made_by = [[meta["backbone"] for _, _, meta in divita.inputs(run.config)] for run in runs]
-    light = [run for run, names in zip(runs, made_by) if names == ["shufflenet2d", "shufflenet3d"]]
-    top = [run for run, names in zip(runs, made_by) if names == ["swin3d"]]
+    ways = {(run.config["fusion"], cuts[run.name]) for run in runs if run.config["fusion"]} or {("late", "shots")}
+    for fusion, cut in sorted(ways, reverse=True):
+        pairs = []
+        for run in (run for run in runs if (run.config["fusion"], cuts[run.name]) == (fusion, cut)):
+            nearest = [min(paired([run], alone[kind]), key=unlikeness, default=None) for kind in alone]
+            if None not in nearest:  # the better input; where one differs in more, that one, and so no number
+                pairs.append(max(nearest, key=lambda pair: (len(pair[2]), pair[1].validation)))
+        rows.append([f"{fusion} fusion instead of its better input, {cut}", "+2.91 %", gain(pairs, MISSING)])
+    backbones = {run.name: [meta["backbone"] for _, _, meta in run.inputs] for run in runs}
+    light = [run for run in runs if backbones[run.name] == ["shufflenet2d", "shufflenet3d"]]
+    top = [run for run in runs if backbones[run.name] == ["swin3d"]]
     pairs = paired(light, top, about=("backbone", "digest", "input_size", "features"), across=True)
     ours = gain(pairs, "missing: shufflenet2d+shufflenet3d or swin3d (02_train.py --experiment transfer)", shares=True)
     rows.append(["ShuffleNet fusion instead of Swin-3D", f"-3.46 %; {PAPER_SHARES}", ours])
     notes = ["Ours: uAP in points and relative; the paper does not say which of the two its percentages are.", *notes]
-    return Table("The paper's claims", notes, ["", "paper", "ours"], rows, set(), words=3)
-
-
-def cut(run):
-    """Return how a run's clips were cut, "shots" or "seconds"."""
-    return divita.inputs(run.config)[0][2]["segmentation"]
-
-
-def better_input(fused, runs):
-    """Return the pair of a run and the better of its inputs alone, or those on the input that no run alike is on."""
-    better = []
-    for kind in fused.kinds:
-        pairs = paired([fused], [run for run in runs if run.kinds == (kind,)])
-        alike = [(a, b, found) for a, b, found in pairs if not found]
-        if not alike:
-            return pairs
-        better += alike
-    return [max(better, key=lambda pair: pair[1].validation)]
+    return Table("The paper's claims", notes, rows, words=3)
 
 
 def gain(pairs, missing, shares=False):
-    """Return in words what the first of two runs gains on the second, and perhaps its shares of the cost.
-
-    Of the pairs that differ in nothing but what the claim is about, it is that with the best first run.
-    """
-    alike = [(a, b) for a, b, found in pairs if not found]
-    if not alike:
-        return obstacle(pairs, missing)
-    a, b = max(alike, key=lambda pair: pair[0].validation)
+    """Return in words what the first of two runs gains on the second, and perhaps its shares of the cost."""
+    a, b, obstacle = closest(pairs, missing)
+    if obstacle:
+        return obstacle
     common = [split for split in a.tests if split in b.tests]
     of_a, of_b = (np.mean([run.scores[list(run.tests).index(split), 0] for split in common]) for run in (a, b))
     words = f"{of_a - of_b:+.2f} points ({100 * (of_a / of_b - 1):+.2f} %), {a.name} against {b.name}"
     if shares:
         words += f"; {100 * a.parameters / b.parameters:.2f} % of the parameters"
         words += f", {100 * a.gmacs / b.gmacs:.2f} % of the multiply-adds"
-    return words if len(alike) == 1 else f"{words}; best by validation of {len(alike)} pairs"
+    alike = sum(not found for _, _, found in pairs)
+    return words if alike == 1 else f"{words}; best by validation of {alike} pairs"
 
 
-def obstacle(pairs, missing):
-    """Return in words what the two runs that are nearest to a comparison differ in, or what is missing."""
+def closest(pairs, missing):
+    """Return two runs that differ in least and what is in the way of comparing them: "", a difference, or `missing`."""
     if not pairs:
-        return missing
-    a, b, found = min(pairs, key=lambda pair: len(pair[2]))
-    return f"no number: {a.name} and {b.name} differ in {', '.join(found)} too"
+        return None, None, missing
+    a, b, found = min(pairs, key=unlikeness)
+    return a, b, found and f"no number: {a.name} and {b.name} differ in {', '.join(found)} too"
+
+
+def unlikeness(pair):
+    """Sort pairs by the number of their differences, then the best by validation first."""
+    a, b, found = pair
+    return len(found), -a.validation, -b.validation
 
 
 def paired(firsts, seconds, about=(), across=False):
@@ -510,7 +474,7 @@ def paired(firsts, seconds, about=(), across=False):
     pairs = []
     for a, b in itertools.product(firsts, seconds):
         found = differing(a.config, b.config, TRAINING)
-        for (kind, _, x), (other, _, y) in itertools.product(divita.inputs(a.config), divita.inputs(b.config)):
+        for (kind, _, x), (other, _, y) in itertools.product(a.inputs, b.inputs):
             if kind == other or across:
                 found += [f"{key} of {kind}" for key in differing(x, y, PREPARATION) if key not in about]
         common = [split for split in a.tests if split in b.tests]
@@ -531,22 +495,24 @@ def differing(x, y, keys):
 
 COLOURS = ("#332288", "#117733", "#882255", "#0077BB", "#CC6677", "#44AA99", "#AA4499", "#999933", "#555555", "#CC7711")
 LINES, HATCHES = ("-", "--", ":"), ("", "////", "....")  # tell runs apart, as colours tell genres
-STYLE = {
+plt.rcParams |= {
     "font.size": 8,
     "axes.titlesize": 8,
     "axes.spines.top": False,
     "axes.spines.right": False,
-    "legend.frameon": False,
-    "hatch.linewidth": 0.6,
-    "savefig.dpi": 200,
     "figure.constrained_layout.use": True,
+    "figure.labelsize": 8,
+    "figure.titlesize": 8,
+    "hatch.linewidth": 0.6,
+    "legend.frameon": False,
+    "savefig.dpi": 200,
     "text.parse_math": False,
 }
 
 
 def figures(runs, by_chance):
     """Yield (name, figure) of each figure of the runs."""
-    of_kinds = [[run for run in runs if run.kinds == kinds] for kinds in (("image", "video"), ("image",), ("video",))]
+    of_kinds = [[run for run in runs if run.kinds == kinds] for kinds in (["image", "video"], ["image"], ["video"])]
     chosen = [best(alike) for alike in of_kinds if alike]  # the best of both inputs, of images and of video
     yield "precision_recall", draw_precision_recall(chosen, by_chance)
     yield "genres", draw_genres(chosen, by_chance)
@@ -562,72 +528,61 @@ def save(figure, path):
     plt.close(figure)
 
 
-def colour(genre, genres):
-    """Return a genre's colour, the same in all figures; the eleventh genre has the first one's."""
-    return COLOURS[genres.index(genre) % len(COLOURS)]
-
-
-def short(run, separator=" + "):
+def short(run):
     """Return what to call a run in a figure: its name without the default setting."""
-    return run.name.replace("_fps24_fpc24", "").replace("_shots", "").replace("+", separator)
+    return run.name.replace("_fps24_fpc24", "").replace("_shots", "").replace("+", " + ")
 
 
-def legend(figure, handles, title=None):
-    """Put a legend above the axes, in as many columns as there is room for."""
-    longest = max(len(handle.get_label()) for handle in handles)
-    columns = max(1, min(len(handles), 96 // (longest + 10)))
-    figure.legend(handles=handles, loc="outside upper center", ncols=columns, title=title)
+def panels(count, most, height, xlabel, ylabel):
+    """Return a figure and its axes, `count` of them, at most `most` in a row of `height` inches."""
+    rows = -(-count // most)
+    columns = -(-count // rows)
+    figure, axes = plt.subplots(rows, columns, figsize=(7, 1.3 + height * rows), sharey=True, squeeze=False)
+    for axis in axes.flat[count:]:
+        axis.axis("off")
+    figure.supxlabel(xlabel)
+    figure.supylabel(ylabel)
+    return figure, axes.flat[:count]
 
 
 def draw_precision_recall(runs, by_chance):
     """Draw for each genre the curves of the runs, averaged over the splits, and the area of chance as a height."""
     genres = runs[0].config["genres"]
-    columns = min(5, len(genres))
-    rows = -(-len(genres) // columns)
-    figure, axes = plt.subplots(rows, columns, figsize=(7, 1 + 1.6 * rows), sharex=True, sharey=True, squeeze=False)
+    figure, axes = panels(len(genres), 5, 1.6, "recall", "precision (mean over splits)")
     recall = np.linspace(0, 1, 200, endpoint=False)
-    for g, (genre, axis) in enumerate(zip(genres, axes.flat)):
-        axis.axhline(by_chance[4 + g] / 100, color="0.6", linewidth=0.8)
+    for g, (genre, axis) in enumerate(zip(genres, axes)):
         for run, line in zip(runs, LINES):
-            tests = [(true[:, g], p[:, g]) for _, true, p in run.tests.values() if true[:, g].any()]
-            curves = [precision_recall_curve(*test) for test in tests]
-            if curves:
-                precision = np.mean([np.interp(recall, r[::-1], p[::-1]) for p, r, _ in curves], 0)
-                axis.plot(recall, precision, line, color=colour(genre, genres), linewidth=1.3)
-        axis.set_xticks((0, 0.5, 1), ("0", "0.5", "1"))
-        axis.set_yticks((0, 0.5, 1), ("0", "0.5", "1"))
-        axis.set(title=textwrap.fill(genre, 17), xlim=(0, 1), ylim=(0, 1.02))
-    for axis in axes.flat[len(genres) :]:
-        axis.axis("off")
-    handles = [plt.Line2D([], [], color="black", linestyle=line, label=short(run)) for run, line in zip(runs, LINES)]
-    legend(figure, [*handles, plt.Line2D([], [], color="0.6", linewidth=0.8, label="area of chance")])
-    figure.supxlabel("recall", size=8)
-    figure.supylabel("precision (mean over splits)", size=8)
+            precision = [np.full(len(recall), np.nan)]
+            for _, true, p in run.tests.values():
+                if true[:, g].any():
+                    y, x, _ = precision_recall_curve(true[:, g], p[:, g])
+                    precision.append(np.interp(recall, x[::-1], y[::-1]))
+            mean = np.ma.masked_invalid(precision).mean(0)
+            axis.plot(recall, mean, line, color=COLOURS[g % len(COLOURS)], linewidth=1.3, label=short(run))
+        axis.axhline(by_chance[4 + g] / 100, color="0.6", linewidth=0.8, zorder=0, label="area of chance")
+        axis.set(title=textwrap.fill(genre, 17), xlim=(0, 1), ylim=(0, 1.02), xticks=(0, 1), yticks=(0, 0.5, 1))
+    figure.legend(handles=axes[0].get_lines(), loc="outside upper center")
     return figure
 
 
 def draw_genres(runs, by_chance):
     """Draw each genre's area, a bar per run, with standard deviations and a tick at chance."""
     genres = runs[0].config["genres"]
-    colours = [colour(genre, genres) for genre in genres]
-    figure, axis = plt.subplots(figsize=(7, 1.1 + (0.08 + 0.09 * len(runs)) * len(genres)))
-    places, width, handles = np.arange(len(genres)), 0.8 / len(runs), []
+    places, height = np.arange(len(genres)), 0.8 / len(runs)
+    colours = [COLOURS[g % len(COLOURS)] for g in places]
+    figure, axis = plt.subplots(figsize=(7, 1.5 + (0.08 + 0.09 * len(runs)) * len(genres)))
     for i, (run, hatch) in enumerate(zip(runs, HATCHES)):
-        found = [mean_and_deviation(values) for values in run.scores.T[4:]]
-        lengths, deviations = np.nan_to_num(np.array(found, float)).T  # 0 for None
-        within = np.clip(deviations, 0, [lengths, np.maximum(100 - lengths, 0)])  # no area is below 0 or above 100
-        bars = {"color": "white" if i else colours, "edgecolor": colours, "hatch": hatch, "height": 0.9 * width}
+        mean, deviation = np.nan_to_num([run.mean[4:], run.deviation[4:]])
+        within = np.clip(deviation, 0, [mean, np.maximum(100 - mean, 0)])  # no area is below 0 or above 100
+        look = {"color": "white" if i else colours, "edgecolor": colours, "hatch": hatch, "label": short(run)}
+        middle = places + (i - (len(runs) - 1) / 2) * height
         lines = {"linewidth": 0.8, "clip_on": False}
-        middle = places + (i - (len(runs) - 1) / 2) * width
-        axis.barh(middle, lengths, xerr=within, capsize=1.5, error_kw=lines, **bars)
-        look = {"facecolor": "white" if i else "0.3", "edgecolor": "0.3", "hatch": hatch}
-        handles.append(plt.Rectangle((0, 0), 1, 1, label=short(run), **look))
-    axis.vlines(by_chance[4:], places - 0.45, places + 0.45, color="black", linestyle=":", linewidth=1)
-    handles.append(plt.Line2D([], [], color="black", linestyle=":", linewidth=1, label="chance"))
+        axis.barh(middle, mean, 0.9 * height, xerr=within, capsize=1.5, error_kw=lines, **look)
+    axis.vlines(by_chance[4:], places - 0.45, places + 0.45, color="black", linestyle=":", linewidth=1, label="chance")
     axis.set_yticks(places, genres)
     axis.set(xlim=(0, 100), ylim=(len(genres) - 0.5, -0.5), xlabel="area under the precision-recall curve (%)")
     axis.tick_params(left=False)
-    legend(figure, handles)
+    figure.legend(loc="outside upper center")
     return figure
 
 
@@ -644,22 +599,19 @@ def draw_cooccurrence(run):
         together = y.T.astype(float) @ y  # (G, G)
         trailers = together.diagonal()
         share = 100 * together / np.maximum(trailers, 1)[:, None]
-        share[np.eye(count, dtype=bool) | (trailers == 0)[:, None]] = np.nan
-        picture = axis.imshow(share, cmap="Greys", vmin=0, vmax=100)
-        for i, j in zip(*np.nonzero(np.isfinite(share))):
-            if cell > 0.16:  # nobody could read it in a smaller one
-                shade = "white" if share[i, j] > 55 else "black"
-                axis.text(j, i, f"{share[i, j]:.0f}", ha="center", va="center", color=shade, size=6)
+        shades = {"cmap": "Greys", "im_kw": {"vmin": 0, "vmax": 100}, "colorbar": False}
+        text = {"include_values": cell > 0.16, "values_format": ".0f", "text_kw": {"size": 6}}  # where one can read it
+        matrix = ConfusionMatrixDisplay(share, display_labels=genres)
+        matrix.plot(ax=axis, xticks_rotation="vertical", **shades, **text)
+        numbers = [f"{n:.0f}" for n in trailers]
         named = axis in axes[:, 0]  # those at the left
-        labels = [f"{genre} {n:.0f}" if named else f"{n:.0f}" for genre, n in zip(genres, trailers)]
-        axis.set_yticks(range(count), labels, size=min(8, 56 * cell))
-        axis.set_xticks(range(count), genres, rotation=90, size=min(8, 56 * cell))
-        axis.set_title(title)
+        axis.set_yticks(range(count), [f"{genre} {n}" for genre, n in zip(genres, numbers)] if named else numbers)
+        axis.set(title=title, xlabel="", ylabel="")
+        axis.tick_params(labelsize=min(8, 56 * cell))
         axis.spines[:].set_visible(False)
-    figure.suptitle(short(run), size=8)
-    figure.colorbar(picture, ax=axes, location="bottom", aspect=40, shrink=0.7)
-    what = "% of the row's trailers (their number, all splits, beside it)\nthat are of the column's genre too"
-    figure.supxlabel(what, size=8)
+    figure.suptitle(short(run))
+    figure.colorbar(matrix.im_, ax=axes, location="bottom", aspect=40, shrink=0.7)
+    figure.supxlabel("% of the row's trailers (number beside it, all splits)\nthat are of the column's genre too")
     return figure
 
 
@@ -667,41 +619,35 @@ def draw_cost(runs):
     """Draw uAP against multiply-adds, parameters as the circles' areas; labels stand evenly at the right."""
     figure, axis = plt.subplots(figsize=(7, max(3, 0.8 + 0.25 * len(runs))))
     sizes = np.array([run.parameters for run in runs])
-    gmacs, uaps = [run.gmacs for run in runs], [run.uap for run in runs]
-    axis.scatter(gmacs, uaps, 900 * sizes / sizes.max(), alpha=0.8, facecolor="0.9", edgecolor="black")
+    places = [(run.gmacs, run.mean[0]) for run in runs]
+    axis.scatter(*zip(*places), 900 * sizes / sizes.max(), alpha=0.8, facecolor="0.9", edgecolor="black")
     axis.set(xlabel="billions of multiply-adds per clip", ylabel="uAP (%)", xscale="log")
+    axis.set_title("area: parameters of backbones and head (M: millions)")
     axis.xaxis.set_major_locator(matplotlib.ticker.LogLocator(subs=(1, 2, 3, 5)))
     axis.xaxis.set_major_formatter("{x:g}")
     axis.minorticks_off()
     axis.margins(0.15, 0.2)
     axis.set_yticks([value for value in axis.get_yticks() if 0 <= value <= 100])
-    for run, place in zip(runs, np.linspace(1, 0, 2 * len(runs) + 1)[1::2]):  # best first, from the top down
-        line = {"arrowstyle": "-", "color": "0.5", "linewidth": 0.5, "shrinkA": 1, "shrinkB": 0, "relpos": (0, 0.5)}
-        text = f"{short(run)}: {run.parameters / 1e6:.3g} M"
-        place = {"xytext": (1.06, place), "textcoords": "axes fraction", "va": "center"}
-        axis.annotate(text, (run.gmacs, run.uap), size=7, arrowprops=line, **place)
-    axis.set_title("area: parameters of backbones and head (M: millions)")
+    line = {"arrowstyle": "-", "color": "0.5", "linewidth": 0.5, "shrinkA": 1, "shrinkB": 0, "relpos": (0, 0.5)}
+    options = {"textcoords": "axes fraction", "va": "center", "size": 7, "arrowprops": line}
+    for run, place, height in zip(runs, places, np.linspace(1, 0, 2 * len(runs) + 1)[1::2]):  # best first, downwards
+        axis.annotate(f"{short(run)}: {run.parameters / 1e6:.3g} M", place, xytext=(1.06, height), **options)
     return figure
 
 
 def draw_training(runs):
     """Draw the losses of at most six runs' splits over the epochs, with the epoch kept."""
-    rows = -(-len(runs) // 3)
-    columns = -(-len(runs) // rows)
-    figure, axes = plt.subplots(rows, columns, figsize=(7, 1 + 1.9 * rows), sharey=True, squeeze=False)
-    for run, axis in zip(runs, axes.flat):
+    figure, axes = panels(len(runs), 3, 1.9, "epoch", "binary cross-entropy (nats per label)")
+    for run, axis in zip(runs, axes):
         for history in run.histories.values():
             epoch, kept = history["epoch"], np.argmin(history["val_loss"])
             axis.plot(epoch, history["loss"], "--", color="0.55", linewidth=0.9, label="training")
             axis.plot(epoch, history["val_loss"], "-", color=COLOURS[0], linewidth=0.9, label="validation")
             axis.plot(epoch[kept], history["val_loss"][kept], "ok", markersize=3.5, label="epoch kept")
-        axis.set_title(short(run, "\n+ "))
+        axis.set_title(textwrap.fill(short(run), 32))
         axis.xaxis.get_major_locator().set_params(integer=True)
-    for axis in axes.flat[len(runs) :]:
-        axis.axis("off")
-    legend(figure, axes[0, 0].get_lines()[:3], title="one line per split")
-    figure.supxlabel("epoch", size=8)
-    figure.supylabel("binary cross-entropy (nats per label)", size=8)
+    handles = axes[0].get_lines()[:3]
+    figure.legend(handles=handles, loc="outside upper center", ncols=3, title="one line per split")
     return figure
 
 
@@ -710,99 +656,93 @@ def draw_training(runs):
 
 def predict(arguments):
     """Print the genres of new trailers, draw them over time, add them to predictions.csv; return the exit status."""
-    run, status = chosen_run(arguments.runs, arguments.run), 0
+    runs, status = read_runs(arguments.runs, read_run, arguments.run), 0
+    run = best(runs)
+    if not arguments.run:
+        say(f"{run.name}: {'the only run' if len(runs) == 1 else f'the best of {len(runs)} runs by validation'}")
     films, data = films_and_data(arguments)
     out = writable(arguments.out or Path("results") / data.resolve().name)
-    folder, config = arguments.runs / run.name, run.config
     if films:
-        status = prepare(folder, arguments.predict, data, arguments.weights)
+        command = [sys.executable, Path(__file__).with_name("01_prepare.py"), "--like", arguments.runs / run.name]
+        command += ["--videos", *arguments.predict, "--out", data]
+        if arguments.weights:
+            command += ["--weights", *arguments.weights]
+        status = subprocess.run(command, stdout=subprocess.DEVNULL).returncode  # its bar and errors are shown
+        if status not in (0, 1):  # 1: some films have failed
+            sys.exit(status if status > 0 else 128 - status)  # it has said why, or a signal has ended it
         if not any((path / f"{mid}.npy").exists() for mid in films for path in divita.representations(data)):
             return status  # each film has failed and was named
-    representations = [matching(data, folder, name, meta) for _, name, meta in divita.inputs(config)]
-    everyone = sorted(films or set().union(*(x.rows for x in representations)))
-    rows, left_out = divita.usable(divita.Labels(everyone, [], None, None), representations)
+    inputs = [matching(data, arguments.runs / run.name, name, meta) for _, name, meta in run.inputs]
+    everyone = sorted(films or set().union(*(x.rows for x in inputs)))
+    rows, left_out = divita.usable(divita.Labels(everyone, [], None, None), inputs)
     mids = [everyone[row] for row in rows]
     if not mids:
         raise UserError(f"{data}: no trailer there can be predicted; {left_out}")
     if left_out and not status:
         say(left_out)
-    films = films or prepared_from(data, representations[0].meta or {})
-    models = [divita.load_model(path / "model.keras") for path in run.splits.values()]
-    say(f"{divita.device()}; trailers: {len(mids)}, models: {len(models)}")
-    say_what_is_odd(run, mids)
-    divita.sweep(out)
-    called, genres, found = f"{arguments.runs.resolve().name}/{run.name}", config["genres"], {}
-    for mid in tqdm(mids, "trailers", unit="trailer", leave=False):
-        clips = [x[mid] for x in representations]  # [(C, F), ...]
-        p, over_time = probabilities(models, clips, config["snippet_clips"])
-        found[mid] = p
-        times = clip_times(data, representations[0], mid)
-        pictures = shot_pictures(films[mid], times) if mid in films else []
-        with plt.rc_context(STYLE):
-            figure = draw_trailer(f"{mid}, by {called}", p, over_time, genres, times, pictures)
-            save(figure, out / f"genres_of_{mid}_{called.replace('/', '-')}.png")
-    write_predictions(out / "predictions.csv", called, genres, found)
-    for mid, p in found.items():
-        say(f"{mid}: {in_words(p, genres)}")
-    say(f"probabilities (predictions.csv) and figures (genres_of_*.png): {out}")
+    films = films or prepared_from(data, inputs[0].meta or {})
+    predict_trailers(run, f"{arguments.runs.resolve().name}/{run.name}", mids, inputs, films, out)
     return status
 
 
-def chosen_run(folder, name):
-    """Return the run that is named, or the best by validation, which is said in a line."""
-    found = finished_runs(folder)
-    if name and name not in found:
-        raise UserError(f"{folder}: no trained run {name}; there is {', '.join(found)}")
-    run = best(read_runs({name: found[name]} if name else found, read_run))
-    if not name:
-        say(f"{run.name}: {'the only run' if len(found) == 1 else f'the best of {len(found)} runs by validation'}")
-    return run
+def predict_trailers(run, called, mids, inputs, films, out):
+    """Predict trailers by the models of a run: the means over the models; draw them and put them into a table."""
+    models = [divita.load_model(path / "model.keras") for path in run.splits.values()]
+    say(f"{divita.device()}; trailers: {len(mids)}, models: {len(models)}")
+    if any(meta.get("synthetic") for _, _, meta in run.inputs):
+        say(f"{run.name} was trained on synthetic trailers: the genres that it finds in films mean nothing")
+    if known := [mid for mid in mids if mid in run.trained]:
+        say(f"{run.name} was trained on {len(known)} of these trailers ({divita.listed(known)}), which flatters it")
+    divita.sweep(out)
+    genres, length, found = run.config["genres"], run.config["snippet_clips"], {}
+    for mid in tqdm(mids, "trailers", unit="trailer", leave=False):
+        clips = [x[mid] for x in inputs]  # [(C, F), ...]
+        snippets = [overlapping(x, length) for x in clips]  # [(windows, S, F), ...]
+        p = np.mean([divita.predict(model, [clips], length)[0] for model in models], 0)  # (G,)
+        over_time = np.mean([divita.snippet_probabilities(model, snippets) for model in models], 0)  # (windows, G)
+        times = clip_times(inputs[0], mid)
+        pictures = shot_pictures(films[mid], times) if mid in films else []
+        figure = draw_trailer(f"{mid}, by {called}", p, over_time, genres, times, pictures)
+        save(figure, out / f"genres_of_{mid}_{called.replace('/', '-')}.png")
+        found[mid] = p
+    write_predictions(out / "predictions.csv", called, genres, found)
+    for mid, p in found.items():
+        order = np.argsort(-p)
+        words = ", ".join(f"{genres[g]} {p[g]:.2f}" for g in order if p[g] >= THRESHOLD)
+        likeliest = f"{genres[order[0]]} {p[order[0]]:.2f}"
+        say(f"{mid}: {words or f'no genre from {THRESHOLD} on; likeliest {likeliest}'}")
+    say(f"probabilities (predictions.csv) and figures (genres_of_*.png): {out}")
 
 
 def films_and_data(arguments):
     """Return {mid: film} and the folder to prepare them in, or None and a folder that 01_prepare.py has prepared."""
     paths = arguments.predict
-    prepared = [path for path in paths if path.is_dir() and divita.representations(path)]
-    if prepared and len(paths) > 1:
-        raise UserError(f"--predict: {prepared[0]} is a folder that 01_prepare.py made; give it alone")
-    if prepared:
-        return None, paths[0]
+    for path in paths:
+        if path.is_dir() and divita.representations(path):
+            if len(paths) > 1:
+                raise UserError(f"--predict: {path} is a folder that 01_prepare.py made; give it alone")
+            return None, path
     films = divita.find_videos(paths)
     if arguments.data:
         return films, arguments.data
-    if len(paths) > 1:
-        name = Path(os.path.commonpath([os.path.abspath(film.parent) for film in films.values()])).name
-    else:
-        name = paths[0].resolve().name if paths[0].is_dir() else next(iter(films))
+    folder = os.path.commonpath([film.parent for film in films.values()])
+    name = next(iter(films)) if len(paths) == 1 and not paths[0].is_dir() else Path(folder).name
     return films, Path("data") / (name or "films")
-
-
-def prepare(run, paths, data, weights):
-    """Have 01_prepare.py prepare films as a run's were, with its bar; return 1 where some failed, 0 else."""
-    command = [sys.executable, Path(__file__).with_name("01_prepare.py"), "--like", run, "--videos", *paths]
-    command += ["--out", data]
-    if weights:
-        command += ["--weights", *weights]
-    status = subprocess.run([str(word) for word in command], stdout=subprocess.DEVNULL).returncode
-    if status not in (0, 1):
-        sys.exit(status if status > 0 else 128 - status)  # it has said why, or a signal has ended it
-    return status
 
 
 def matching(data, run, name, expected):
     """Open the representation in `data` that was made as an input of a run; a UserError says what differs."""
-    there = {path: divita.meta_of(path) for path in divita.representations(data)}
-    there = {path: meta for path, meta in there.items() if meta["backbone"] == expected["backbone"]}
-    videos = next((meta["videos"] for meta in there.values() if meta.get("videos")), ["DIR"])
+    paths = [path for path in divita.representations(data) if divita.backbone_of(path) == expected["backbone"]]
+    metas = {path: divita.meta_of(path) for path in paths}
+    videos = next((meta["videos"] for meta in metas.values() if meta.get("videos")), ["DIR"])
     new = data.with_name(f"{data.resolve().name}_like_{run.name}")
-    again = in_shell(["python", "01_prepare.py", "--like", run, "--videos", *videos, "--out", new])
-    if not there:
+    again = shlex.join(["python", "01_prepare.py", "--like", f"{run}", "--videos", *videos, "--out", f"{new}"])
+    if not metas:
         raise UserError(f"{data}: no representation by {expected['backbone']} there; make it with: {again}")
-    path = min(there, key=lambda path: len(differing(there[path], expected, PREPARATION)))
-    meta = there[path]
-    other = [f"{key} {meta[key]}, not {expected[key]}" for key in differing(meta, expected, PREPARATION)]
-    if other:
-        raise UserError(f"{path}: not made as the run's {name}: {'; '.join(other)}; make it alike with: {again}")
+    path = min(metas, key=lambda path: len(differing(metas[path], expected, PREPARATION)))
+    if other := differing(metas[path], expected, PREPARATION):
+        what = "; ".join(f"{key} {metas[path][key]}, not {expected[key]}" for key in other)
+        raise UserError(f"{path}: not made as the run's {name}: {what}; make it alike with: {again}")
     return divita.open_representation(data, path.name)
 
 
@@ -813,25 +753,6 @@ def prepared_from(data, meta):
     except UserError as error:
         say(f"no pictures of the shots: {error}")
         return {}
-
-
-def say_what_is_odd(run, mids):
-    """Say in a line each what makes predictions mean less than they seem to."""
-    if any(meta.get("synthetic") for _, _, meta in divita.inputs(run.config)):
-        say(f"{run.name} was trained on synthetic trailers: the genres that it finds in films mean nothing")
-    known = [mid for mid in mids if mid in run.trained]
-    if known:
-        say(f"{run.name} was trained on {len(known)} of these trailers ({divita.listed(known)}), which flatters it")
-
-
-def probabilities(models, clips, length):
-    """Return a trailer's genre probabilities (G,) and those of overlapping snippets (windows, G), means over models.
-
-    clips: those of each input, [(C, F), ...]; length: S, the clips in a snippet.
-    """
-    snippets = [overlapping(x, length) for x in clips]  # [(windows, S, F), ...]
-    p = np.mean([divita.predict(model, [clips], length)[0] for model in models], 0)  # (G,)
-    return p, np.mean([divita.snippet_probabilities(model, snippets) for model in models], 0)  # (windows, G)
 
 
 def overlapping(clips, length):
@@ -846,37 +767,29 @@ def overlapping(clips, length):
     return np.pad(cut, ((0, 0), (0, zeros), (0, 0)))
 
 
-def in_words(p, genres):
-    """Return the genres from THRESHOLD on, or the likeliest one, with their probabilities."""
-    order = np.argsort(-p)
-    text = ", ".join(f"{genres[g]} {p[g]:.2f}" for g in order if p[g] >= THRESHOLD)
-    return text or f"no genre from {THRESHOLD} on; likeliest {genres[order[0]]} {p[order[0]]:.2f}"
-
-
 def write_predictions(path, called, genres, found):
     """Put {mid: probabilities (G,)} by a run into a table that keeps the rows of other runs and trailers."""
-    rows = []
+    rows = {}
     if path.exists():
         header, lines = divita.read_table(path)
-        rows = [dict(zip(header, cells)) for _, cells in lines]
-        rows = [row for row in rows if not (row.get("run") == called and row.get("mid") in found)]
+        rows = {(cells[0], cells[1]): dict(zip(header, cells)) for _, cells in lines}  # by mid and run
     for mid, p in found.items():
-        rows.append({"mid": mid, "run": called, **{genre: f"{value:.4f}" for genre, value in zip(genres, p)}})
-    header = dict.fromkeys(["mid", "run", *(name for row in rows for name in row)])
-    divita.write_csv(path, header, [[row.get(name, "") for name in header] for row in rows])
+        rows.pop((mid, called), None)
+        rows[mid, called] = {"mid": mid, "run": called} | {genre: f"{x:.4f}" for genre, x in zip(genres, p)}
+    header = dict.fromkeys(["mid", "run", *itertools.chain(*rows.values())])
+    divita.write_csv(path, header, [[row.get(name, "") for name in header] for row in rows.values()])
 
 
-def clip_times(data, representation, mid):
+def clip_times(representation, mid):
     """Return the clips' shot, start_s and end_s, each (C,); a published representation's clips last a second each."""
     count = len(representation[mid])
     if not representation.meta:
         return {"shot": np.zeros(count), "start_s": np.arange(count), "end_s": np.arange(count) + 1.0}
-    path = data / representation.meta["clips"] / f"{mid}.csv"
-    header, rows = divita.read_table(path)
-    if len(rows) != count:
-        raise UserError(f"{path}: {len(rows)} clips, but {representation.name} has {count}; prepare {mid} again")
-    columns = dict(zip(header, zip(*(cells for _, cells in rows))))
-    return {name: np.array(columns[name], float) for name in ("shot", "start_s", "end_s")}
+    path = representation.path.parent / representation.meta["clips"] / f"{mid}.csv"
+    times = np.genfromtxt(path, delimiter=",", names=True, ndmin=1)
+    if len(times) != count:
+        raise UserError(f"{path}: {len(times)} clips, but {representation.name} has {count}; prepare {mid} again")
+    return times
 
 
 def draw_trailer(title, p, over_time, genres, times, pictures):
@@ -887,28 +800,27 @@ def draw_trailer(title, p, over_time, genres, times, pictures):
     heights = [1] * len(genres)
     if pictures:
         heights.append(1.4)
-    size = (7, 0.8 + 0.27 * sum(heights))
-    figure, axes = plt.subplots(len(heights), figsize=size, height_ratios=heights, sharex=True, squeeze=False)
+    look = {"xlim": (0, end), "ylim": (0, 1), "yticks": ()}
+    options = {"figsize": (7, 0.8 + 0.27 * sum(heights)), "height_ratios": heights, "subplot_kw": look}
+    figure, axes = plt.subplots(len(heights), sharex=True, squeeze=False, **options)
     axes = axes[:, 0]
     for axis, g in zip(axes, np.argsort(-p)):
+        hue = COLOURS[g % len(COLOURS)]
         x, y = [0, *middle, end], over_time[[0, *range(len(over_time)), -1], g]
-        axis.fill_between(x, y, color=colour(genres[g], genres), alpha=0.5, linewidth=0)
-        axis.plot(x, y, color=colour(genres[g], genres), linewidth=1)
+        axis.fill_between(x, y, color=hue, alpha=0.5, linewidth=0)
+        axis.plot(x, y, color=hue, linewidth=1)
         axis.axhline(THRESHOLD, color="0.5", linewidth=0.5, linestyle=":")
         axis.vlines(cuts, 0, 1, color="0.85", linewidth=0.5, zorder=0)
+        axis.label_outer(remove_inner_ticks=True)
         weight = "bold" if p[g] >= THRESHOLD else "normal"
         axis.set_ylabel(f"{genres[g]} {p[g]:.2f}", rotation=0, ha="right", va="center", weight=weight)
     for place, picture in pictures:
         image = OffsetImage(picture, zoom=0.22)  # 90 pixels are 0.275 inches
         axes[-1].add_artist(AnnotationBbox(image, (place, 0.5), frameon=False, pad=0))
         axes[-1].set_ylabel("shots", rotation=0, ha="right", va="center")
-    for axis in axes:
-        axis.set(xlim=(0, end), ylim=(0, 1), yticks=())
-        axis.tick_params(bottom=axis is axes[-1])
     axes[-1].set_xlabel("time (s); grey lines: cuts")
     snippets = f"snippets of {width} clip{'s' if width > 1 else ''}"
-    title = f"{title}\nprobability (0 to 1, dots at {THRESHOLD}) in {snippets}"
-    figure.suptitle(title, size=8)
+    figure.suptitle(f"{title}\nprobability (0 to 1, dots at {THRESHOLD}) in {snippets}")
     return figure
 
 
@@ -939,21 +851,20 @@ def shot_pictures(video, times, most=10):
 # ---- Cost ----
 
 
-def cost(config):
+def cost(run):
     """Return (parameters, GMACs per clip) of a run's backbones and head.
 
     A head's multiply-adds for one snippet are shared out over the snippet's clips.
     """
-    inputs, length = divita.inputs(config), config["snippet_clips"]
-    features = {kind: config[f"{kind}_features"] for kind, _, _ in inputs}
+    config, length = run.config, run.config["snippet_clips"]
+    features = {kind: config[f"{kind}_features"] for kind in run.kinds}
     head = divita.divita(features, len(config["genres"]), config["aggregation"], config["fusion"] or "late")
     parameters, macs = divita.cost(head, *((1, length, count) for count in features.values()))
-    macs /= length
-    for _, _, meta in inputs:
+    costs = [(parameters, macs / length)]
+    for _, _, meta in run.inputs:
         known = (meta["parameters"], meta["macs_per_clip"]) if "parameters" in meta else None
-        parts = known or backbone_cost(meta["backbone"], meta["frames"])
-        parameters, macs = parameters + parts[0], macs + parts[1]
-    return parameters, macs / 1e9
+        costs.append(known or backbone_cost(meta["backbone"], meta["frames"]))
+    return sum(parameters for parameters, _ in costs), sum(macs for _, macs in costs) / 1e9
 
 
 @cache
@@ -968,7 +879,7 @@ def backbone_cost(name, frames):
 
 def costs_table():
     """Return the cost of every backbone for a clip of 24 frames."""
-    rows = []
+    rows = [["", "input", "parameters", "GMACs of 24 frames", "of one"]]
     for name, backbone in tqdm(divita.BACKBONES.items(), "backbones", unit="backbone", leave=False):
         try:
             parameters, macs = backbone_cost(name, 24)
@@ -977,8 +888,7 @@ def costs_table():
             say(f"the cost of {name} is not counted: {error}")
             counted = ["–"] * 3
         rows.append([name, backbone.input, *counted])
-    notes = ["Without classification layers."]
-    return Table("Backbones", notes, ["", "input", "parameters", "GMACs of 24 frames", "of one"], rows, set(), words=2)
+    return Table("Backbones", ["Without classification layers."], rows, words=2)
 
 
 # ---- What tables are written with ----
@@ -1001,68 +911,52 @@ LATEX = str.maketrans(
 
 @dataclass
 class Table:
-    """Cells are text; notes are sentences for below; bold holds (row, column); the first `words` columns are words."""
+    """Rows of cells, the first of which is the header; **bold** as in Markdown.
+
+    notes are sentences for below; the first `words` columns are words, the others numbers.
+    """
 
     title: str
     notes: list
-    header: list
     rows: list
-    bold: set
     words: int = 1
 
-    def cells(self, escape, bold):
-        """Return the header and the rows, each cell escaped, the bold ones within the pattern `bold`."""
-        rows = [[escape(cell) for cell in row] for row in self.rows]
-        for i, j in self.bold:
-            rows[i][j] = bold.format(rows[i][j])
-        return [escape(cell) for cell in self.header], rows
-
     def markdown(self):
-        header, rows = self.cells(lambda cell: cell.replace("|", r"\|"), "**{}**")
-        widths = [max(map(len, column)) for column in zip(header, *rows)]
-        rule = ["-" * w if j < self.words else "-" * (w - 1) + ":" for j, w in enumerate(widths)]
-        align = [str.ljust] * self.words + [str.rjust] * len(widths)
-        lines = [" | ".join(f(c, w) for f, c, w in zip(align, row, widths)) for row in (header, rule, *rows)]
+        rows = [[cell.replace("|", r"\|") for cell in row] for row in self.rows]
+        widths = [max(map(len, column)) for column in zip(*rows)]
+        aligns = ["<" if j < self.words else ">" for j in range(len(widths))]
+        rows.insert(1, ["-" * w if align == "<" else "-" * (w - 1) + ":" for align, w in zip(aligns, widths)])
+        lines = [" | ".join(f"{cell:{align}{w}}" for cell, align, w in zip(row, aligns, widths)) for row in rows]
         return "\n".join([f"## {self.title}", "", *(f"| {line} |" for line in lines), "", *self.notes, ""])
 
     def latex(self):
-        header, rows = self.cells(lambda cell: cell.translate(LATEX), r"\textbf{{{}}}")
+        escaped = [" & ".join(cell.translate(LATEX) for cell in row) + r" \\" for row in self.rows]
+        header, *rows = [re.sub(r"\*\*(.*?)\*\*", r"\\textbf{\1}", row) for row in escaped]
         caption = " ".join([f"{self.title}.", *self.notes]).translate(LATEX)
-        columns = "l" * self.words + "r" * (len(header) - self.words)
+        columns = "l" * self.words + "r" * (len(self.rows[0]) - self.words)
         lines = [r"\begin{table}", rf"\caption{{{caption}}}", rf"\begin{{tabular}}{{{columns}}}", r"\hline"]
-        lines += [" & ".join(header) + r" \\", r"\hline", *(" & ".join(row) + r" \\" for row in rows)]
-        return "\n".join([*lines, r"\hline", r"\end{tabular}", r"\end{table}", ""])
+        lines += [header, r"\hline", *rows, r"\hline", r"\end{tabular}", r"\end{table}", ""]
+        return "\n".join(lines)
 
 
-def mean_and_deviation(values):
-    """Return mean and sample standard deviation of the values that are known, None where there are too few."""
-    known = values[np.isfinite(values)]
-    return known.mean() if len(known) else None, known.std(ddof=1) if len(known) > 1 else None
-
-
-def plus_minus(values):
-    """Return mean ± sample standard deviation as text; the mean alone of one value, a dash for none."""
-    mean, deviation = mean_and_deviation(values)
-    if mean is None:
+def plus_minus(mean, deviation):
+    """Return mean ± sample standard deviation as text; the mean alone without the latter, a dash without both."""
+    if np.isnan(mean):
         return "–"
-    return f"{mean:.2f}" if deviation is None else f"{mean:.2f} ± {deviation:.2f}"
+    return f"{mean:.2f}" if np.isnan(deviation) else f"{mean:.2f} ± {deviation:.2f}"
 
 
-def cost_cells(run):
-    return [f"{run.parameters:,}", f"{run.gmacs:.3g}"] if run else ["–", "–"]
+def score_cells(runs, j):
+    """Return the cells of a score of runs, the largest in bold; a run that is None has not been trained."""
+    means = [run.mean[j] if run else np.nan for run in runs]
+    cells = [plus_minus(mean, run.deviation[j]) if run else "–" for run, mean in zip(runs, means)]
+    largest = f"{np.fmax.reduce(means):.2f}"  # but for NaN
+    return [f"**{cell}**" if cell.split()[0] == largest else cell for cell in cells]
 
 
-def largest(rows, columns):
-    """Return the cells (row, column) with the largest leading number of each column."""
-    found = set()
-    for j in columns:
-        numbers = {i: float(row[j].split()[0]) for i, row in enumerate(rows) if row[j] != "–"}
-        found |= {(i, j) for i, number in numbers.items() if number == max(numbers.values())}
-    return found
-
-
-def in_shell(command):
-    return shlex.join(str(word) for word in command)
+def cost_columns(runs):
+    parameters = [f"{run.parameters:,}" if run else "–" for run in runs]
+    return [["parameters", *parameters], ["GMACs", *(f"{run.gmacs:.3g}" if run else "–" for run in runs)]]
 
 
 def writable(folder):

@@ -283,18 +283,17 @@ def test_figures_keep_their_texts_apart_and_whole(evaluate, tmp_path):
         for inputs in ({"image": image}, {"video": video}, {"image": image, "video": video}):
             name = "+".join(meta["backbone"] for meta in inputs.values())
             make_run(tmp_path, f"{name}_shots_fps24_fpc24-{aggregation}", **inputs, **options)
-    runs = evaluate["read_runs"](evaluate["finished_runs"](tmp_path), evaluate["measured"])
+    runs = evaluate["read_runs"](tmp_path, evaluate["measured"])
     plt = evaluate["plt"]
-    with plt.rc_context(evaluate["STYLE"]):
-        for name, figure in evaluate["figures"](runs, evaluate["chance"](runs[0])):
-            boxes = text_boxes(figure)
-            assert len(boxes) > 5
-            for i, (text, box) in enumerate(boxes):
-                page = figure.bbox.padded(1)
-                assert page.contains(*box.min) and page.contains(*box.max), (name, text)
-                for other, there in boxes[:i]:
-                    assert not box.padded(-1).overlaps(there.padded(-1)), (name, text, other)
-            plt.close(figure)
+    for name, figure in evaluate["figures"](runs, evaluate["chance"](runs[0])):
+        boxes = text_boxes(figure)
+        assert len(boxes) > 5
+        for i, (text, box) in enumerate(boxes):
+            page = figure.bbox.padded(1)
+            assert page.contains(*box.min) and page.contains(*box.max), (name, text)
+            for other, there in boxes[:i]:
+                assert not box.padded(-1).overlaps(there.padded(-1)), (name, text, other)
+        plt.close(figure)
 
 
 def text_boxes(figure):
@@ -314,7 +313,7 @@ def text_boxes(figure):
 
 def test_error_bars_stay_within_the_scale(evaluate, tmp_path):
     make_run(tmp_path, "one", image=made_by("shufflenet2d"), signal=0.9)
-    (run,) = evaluate["read_runs"](evaluate["finished_runs"](tmp_path), evaluate["measured"])
+    (run,) = evaluate["read_runs"](tmp_path, evaluate["measured"])
     run.scores[0, 4], run.scores[1:, 4], run.scores[:, 5] = 10, 100, (0.5, 0, 9)
     figure = evaluate["draw_genres"]([run], evaluate["chance"](run))
     (bars,) = [artist for artist in figure.axes[0].containers if hasattr(artist, "has_xerr")]
@@ -390,11 +389,12 @@ def test_chance_is_the_mean_of_random_draws():
 
 
 def measured_runs(evaluate, folder):
-    return {run.name: run for run in evaluate["read_runs"](evaluate["finished_runs"](folder), evaluate["measured"])}
+    return {run.name: run for run in evaluate["read_runs"](folder, evaluate["measured"])}
 
 
-def test_bootstrap(evaluate, tmp_path):
+def test_bootstrap(evaluate, tmp_path, monkeypatch):
     """A better run differs by more than nothing; the same again the other way round."""
+    monkeypatch.setitem(evaluate["bootstrap"].__globals__, "RESAMPLES", 200)
     options = {"image": made_by("shufflenet2d"), "trailers": 60, "splits": [0], "genres": ["x", "y"]}
     for name, signal in (("a", 0.9), ("b", 0.3)):
         make_run(tmp_path, name, signal=signal, **options)
@@ -421,8 +421,9 @@ def test_bootstrap_of_few_trailers(evaluate, tmp_path):
     assert abs(count / 1000 - (2 * (5 / 6) ** 6 - (4 / 6) ** 6)) < 0.06
 
 
-def test_bootstrap_pairs_trailers_by_name(evaluate, tmp_path):
+def test_bootstrap_pairs_trailers_by_name(evaluate, tmp_path, monkeypatch):
     """Runs that left out different trailers, in another order, are compared on those that both have."""
+    monkeypatch.setitem(evaluate["bootstrap"].__globals__, "RESAMPLES", 50)
     for name in "ab":
         make_run(tmp_path, name, image=made_by("shufflenet2d"), splits=[0], genres=["x", "y"])
     runs = measured_runs(evaluate, tmp_path)
@@ -491,11 +492,11 @@ def test_errors_are_one_line(script, tmp_path, change, arguments, said):
 
 
 def nan(folder):
-    change_predictions(folder, test_probabilities=np.full((30, 4), np.nan))
+    change_predictions(folder, test_probabilities=np.full((30, 2), np.nan))
 
 
 def pickled(folder):
-    change_predictions(folder, genres=np.array(GENRES, object))
+    change_predictions(folder, genres=np.array(GENRES[:2], object))
 
 
 def of_other_trailers(folder):
@@ -551,7 +552,7 @@ def unknown_backbone(folder):
 )
 def test_a_run_that_cannot_be_read_is_named_and_left_out(script, tmp_path, change, said):
     for name in ("good", "bad"):
-        make_run(tmp_path / "runs", name, image=made_by("shufflenet2d"), splits=[0, 1])
+        make_run(tmp_path / "runs", name, image=made_by("shufflenet2d"), splits=[0, 1], genres=GENRES[:2])
     change(tmp_path / "runs" / "bad")
     result = script("03_evaluate.py", "--runs", tmp_path / "runs", "--out", tmp_path / "out")
     assert result.code == 0, result.err
