@@ -2,16 +2,19 @@
 
 import csv
 import json
+import os
 import re
 import shlex
 import shutil
+import subprocess
+import sys
 import tarfile
 
 import keras
 import numpy as np
 import pytest
 import torch
-from conftest import GENRES, REFERENCES, make_data, write_representation, write_vectors
+from conftest import GENRES, REFERENCES, ROOT, make_data, write_representation, write_vectors
 from films import Job, film
 
 import divita
@@ -492,3 +495,20 @@ def test_whole_folder_is_left_clean(train, tmp_path):
     stale.write_bytes(b"")
     assert train("--image", "shufflenet2d", "--splits", "0").code == 0
     assert not list((tmp_path / "runs").rglob(f"{divita.TEMPORARY}*"))
+
+
+def test_the_number_of_threads_does_not_depend_on_the_way_of_starting(tmp_path):
+    """torchrun gives its ranks one thread each where the user gave no number, and one thread gives other numbers."""
+    data, threads = make_data(tmp_path / "data", trailers=9), {}
+    torchrun = ["-m", "torch.distributed.run", "--nproc-per-node", "2"]
+    ways = {"plain": ([], {}), "torchrun": (torchrun, {}), "told": (torchrun, {"OMP_NUM_THREADS": "1"})}
+    for name, (start, told) in ways.items():
+        environment = {key: value for key, value in os.environ.items() if key != "OMP_NUM_THREADS"} | told
+        command = [sys.executable, *start, ROOT / "02_train.py", "--data", data, "--runs", tmp_path / name]
+        command += ["--image", "shufflenet2d", "--splits", 0, 1, *QUICK]
+        done = subprocess.run(list(map(str, command)), env=environment, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+        configs = [divita.read_json(path) for path in (tmp_path / name).rglob("config.json")]
+        assert len(configs) == 2
+        threads[name] = {config["versions"]["threads"] for config in configs}
+    assert threads["plain"] == threads["torchrun"] and threads["told"] == {1}
