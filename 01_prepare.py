@@ -140,7 +140,7 @@ FORK = multiprocessing.get_context("fork")  # starts at once, where a fresh proc
 
 def main(arguments):
     """Prepare videos, or fetch what is published; return the exit status."""
-    out = Path(arguments.out)
+    out = divita.writable(Path(arguments.out))
     if arguments.download:
         out.mkdir(parents=True, exist_ok=True)
         return download(arguments.download, out)

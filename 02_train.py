@@ -372,6 +372,7 @@ def main(arguments):
     rank, world = divita.ranks()
     if arguments.aggregation not in divita.AGGREGATIONS:
         raise UserError(f"--aggregation {arguments.aggregation}: there is {', '.join(divita.AGGREGATIONS)}")
+    divita.writable(arguments.runs)
     labels = divita.find_labels(arguments.data)
     found = configurations(arguments)
     runs = all_runs(arguments, found, labels)

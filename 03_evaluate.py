@@ -81,7 +81,7 @@ def main(arguments):
 
 def evaluate(arguments):
     """Read the runs, write their tables and figures, then print the tables."""
-    out = writable(arguments.out or Path("results") / arguments.runs.resolve().name)
+    out = divita.writable(arguments.out or Path("results") / arguments.runs.resolve().name)
     runs = sorted(read_runs(arguments.runs, measured), key=lambda run: -run.mean[0])
     genres = runs[0].config["genres"]
     for run in runs:
@@ -661,7 +661,7 @@ def predict(arguments):
     if not arguments.run:
         say(f"{run.name}: {'the only run' if len(runs) == 1 else f'the best of {len(runs)} runs by validation'}")
     films, data = films_and_data(arguments)
-    out = writable(arguments.out or Path("results") / data.resolve().name)
+    out = divita.writable(arguments.out or Path("results") / data.resolve().name)
     if films:
         command = [sys.executable, Path(__file__).with_name("01_prepare.py"), "--like", arguments.runs / run.name]
         command += ["--videos", *arguments.predict, "--out", data]
@@ -957,14 +957,6 @@ def score_cells(runs, j):
 def cost_columns(runs):
     parameters = [f"{run.parameters:,}" if run else "–" for run in runs]
     return [["parameters", *parameters], ["GMACs", *(f"{run.gmacs:.3g}" if run else "–" for run in runs)]]
-
-
-def writable(folder):
-    """Return a folder, to be made when it is written to; a UserError says before the work that it cannot be."""
-    there = next(path for path in (folder, *folder.absolute().parents) if path.exists())
-    if not there.is_dir() or not os.access(there, os.W_OK):
-        raise UserError(f"{folder}: cannot be written to; choose another folder with --out")
-    return folder
 
 
 if __name__ == "__main__":

@@ -1583,6 +1583,14 @@ def find_videos(paths):
     return dict(sorted(videos.items()))
 
 
+def writable(folder):
+    """Return a folder, to be made when it is written to; a UserError says before the work that it cannot be."""
+    there = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+    if not there.is_dir() or not os.access(there, os.W_OK):
+        raise UserError(f"{folder}: cannot be written to; choose another folder")
+    return folder
+
+
 @contextlib.contextmanager
 def written(path):
     """Write a file whole or not at all: yields a temporary path in the same folder, renamed to `path` at the end.

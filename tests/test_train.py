@@ -489,6 +489,14 @@ def test_user_errors(train, arguments, word):
     assert result.code == 2 and word in result.err and result.err.count("\n") == 1
 
 
+def test_runs_that_cannot_be_written_show_before_the_work(script, tmp_path, data):
+    (tmp_path / "file").touch()
+    for name, option in (("01_prepare.py", "--out"), ("02_train.py", "--runs"), ("03_evaluate.py", "--out")):
+        result = script(name, option, tmp_path / "file" / "below", *(["--data", data] if option == "--runs" else []))
+        assert result.code == 2 and f"{tmp_path / 'file' / 'below'}: cannot be written to" in result.err
+        assert result.err.count("\n") == 1
+
+
 def test_whole_folder_is_left_clean(train, tmp_path):
     (tmp_path / "runs").mkdir()
     stale = tmp_path / "runs" / f"{divita.TEMPORARY}999999999@{divita.socket.gethostname()}@0.keras"
