@@ -828,6 +828,12 @@ def load_backbone(name, weights="pretrained", seed=0, frames=24, size=None):
     backbone = find_backbone(name)
     height, width = size or (backbone.size, backbone.size)
     model = backbone.build((height, width, 3) if backbone.input == "image" else (frames, height, width, 3))
+    load_weights(backbone, model, weights, seed)
+    return model
+
+
+def load_weights(backbone, model, weights, seed=0):
+    """Give a model of a backbone its weights, see load_backbone()."""
     if weights == "random":
         randomise(model, seed)
     elif not (backbone.checkpoint or "").startswith("kerascv:"):
@@ -837,7 +843,6 @@ def load_backbone(name, weights="pretrained", seed=0, frames=24, size=None):
         model.set_weights(network.get_weights())
     else:
         read_keras_weights(backbone, model, weights)
-    return model
 
 
 def randomise(model, seed):
@@ -1047,18 +1052,12 @@ class Extractor:
             return self.network(pixels.to(self.device))[: len(inputs)].float()
 
 
-class Normalised(torch.nn.Module):
-    """A backbone with the normalisation of its pixels before it, so that both run on the accelerator."""
-
-    def __init__(self, backbone, model):
-        super().__init__()
-        self.model = model
-        width = model.input.shape[-2]
-        self.register_buffer("mean", torch.tensor(backbone.mean).repeat(width, 1))  # (S, 3): going by rows
-        self.register_buffer("std", torch.tensor(backbone.std).repeat(width, 1))  # takes half the time
-
-    def forward(self, pixels):  # uint8 (P, S, S, 3) or (P, T, S, S, 3) -> (P, F)
-        return self.model(pixels.float().sub_(self.mean).div_(self.std))
+def normalised(backbone, model):
+    """Return a model of pixels, uint8 (P, ...) -> (P, F), that normalises them before the backbone, on its device."""
+    inputs = keras.Input(model.input.shape[1:], dtype="uint8")
+    rows = model.input.shape[-2], 1  # (S, 3): going by rows takes half the time
+    mean, std = np.tile(backbone.mean, rows), np.tile(backbone.std, rows)
+    return keras.Model(inputs, model(keras.layers.Normalization((-2, -1), mean, std**2)(inputs)))
 
 
 def extractor(name, weights="pretrained", frames=24, batch_size=32, precision="float32", clips=None, seed=0):
@@ -1073,7 +1072,7 @@ def extractor(name, weights="pretrained", frames=24, batch_size=32, precision="f
     parameters, macs = cost(model, (1, *shape))
     images = backbone.input == "image"
     per_pass = pass_size(batch_size * frames if images else batch_size, macs, device.type)
-    network, run_passes = Normalised(backbone, model).to(device), map
+    network, run_passes = normalised(backbone, model), map
     if device.type == "cpu":
         keep_freed_memory()
     if clips is not None and clips >= FREEZE_FROM:
@@ -1165,7 +1164,8 @@ class Freezing(torch.fx.Transformer):
             return self.env[node.args[0]]
         if node.op == "get_attr":
             return self.fetch_attr(node.target)
-        if node.op == "call_function" and not any(is_recorded(self.env[i]) for i in node.all_input_nodes):
+        inputs = [self.env[i] for i in node.all_input_nodes]
+        if node.op == "call_function" and inputs and not any(map(is_recorded, inputs)):
             arguments, keywords = self.fetch_args_kwargs_from_env(node)
             return node.target(*arguments, **keywords)
         return super().run_node(node)
@@ -1178,9 +1178,9 @@ class Freezing(torch.fx.Transformer):
             rank = kernel.ndim - 2
             defaults = None, [1] * rank, [0] * rank, [1] * rank, 1  # of bias, strides, padding, dilation and groups
             kernel = kernel.contiguous(memory_format=CONVOLUTIONS[target])
-            arguments = self.merge_padding(4, x, kernel, *options, *defaults[len(options) :])
+            arguments = self.merge_padding((x, kernel, *options, *defaults[len(options) :]), place=4)
         elif target in POOLINGS and len(arguments) == 3:  # its size and strides; no padding of its own
-            arguments = self.merge_padding(3, *arguments, [0] * len(arguments[1]))
+            arguments = self.merge_padding((*arguments, [0] * len(arguments[1])), place=3)
         result = super().call_function(target, arguments, keywords)
         result.node.meta["arguments"] = arguments
         return result
@@ -1198,20 +1198,20 @@ class Freezing(torch.fx.Transformer):
         x = self.call_function(convolution.node.target, (inputs, kernel, bias, *options), {})
         return self.call_function(ATEN.permute.default, (x, order), {})
 
-    def merge_padding(self, place, x, *arguments):
-        """Let a convolution or pooling add the zeros around its input x itself, in arguments[place - 1]. A pooling adds
-        what is below all values, which after a ReLU is the same."""
-        own, rank = arguments[place - 1], len(arguments[place - 1])
+    def merge_padding(self, arguments, place):
+        """Let a convolution or a pooling, whose own padding is arguments[place], add the zeros around its input itself.
+        A pooling adds what is below all values, which after a ReLU is the same."""
+        x, own = arguments[0], arguments[place]
         if not made_by(x, ATEN.permute.default, ATEN.pad.default):
-            return x, *arguments
+            return arguments
         padded, order = x.node.meta["arguments"]
         inside, zeros, *value = padded.node.meta["arguments"]
-        zeros = (zeros + [0, 0] * rank)[: 2 * rank + 2]  # before and after, from the last axis, the channels, backwards
+        zeros = (zeros + [0, 0] * len(own))[: 2 * len(own) + 2]  # before and after, from the last axis backwards
         same = place == 4 or inside.node.target in IN_PLACE
         if not same or value or any(own + zeros[:2]) or zeros[::2] != zeros[1::2]:
-            return x, *arguments
+            return arguments
         x = self.call_function(ATEN.permute.default, (inside, order), {})
-        return x, *arguments[: place - 1], zeros[:1:-2], *arguments[place:]
+        return x, *arguments[1:place], zeros[:1:-2], *arguments[place + 1 :]
 
 
 def kind(node):
