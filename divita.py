@@ -1060,14 +1060,14 @@ def normalised(backbone, model):
     return keras.Model(inputs, model(keras.layers.Normalization((-2, -1), mean, std**2)(inputs)))
 
 
-def extractor(name, weights="pretrained", frames=24, batch_size=32, precision="float32", clips=None, seed=0):
+def extractor(name, weights="pretrained", frames=24, batch_size=32, precision="float32", clips=0):
     """Return the Extractor of a backbone for clips of `frames` frames, up to `batch_size` of them at a time.
 
     weights as in load_backbone(); precision "float32" or "bfloat16". The network is frozen, for speed, where the
     number of clips to come repays it. Pass the whole job's number: a resumed job then has the same numbers.
     """
     backbone = find_backbone(name)
-    model = load_backbone(name, weights, seed, frames)
+    model = load_backbone(name, weights, frames=frames)
     shape, device = model.input.shape[1:], model.weights[0].value.device
     parameters, macs = cost(model, (1, *shape))
     images = backbone.input == "image"
@@ -1075,7 +1075,7 @@ def extractor(name, weights="pretrained", frames=24, batch_size=32, precision="f
     network, run_passes = normalised(backbone, model), map
     if device.type == "cpu":
         keep_freed_memory()
-    if clips is not None and clips >= FREEZE_FROM:
+    if clips >= FREEZE_FROM:
         network = frozen(network, torch.zeros((per_pass, *shape), dtype=torch.uint8, device=device))
         if device.type == "cpu":
             run_passes = passes_side_by_side()
@@ -1141,6 +1141,8 @@ IN_PLACE = {ATEN.relu.default: ATEN.relu_.default, ATEN.relu6.default: ATEN.relu
 def frozen(network, example):
     """Return a network for inputs of the example's shape only, with the same numbers and constant weights, faster."""
     module = Freezing(torch.export.export(network, (example,)).module(check_guards=False)).transform()
+    for node in module.graph.nodes:
+        node.meta.clear()  # it would keep all weights in memory
     module.graph.eliminate_dead_code(lambda node: node.op in ("placeholder", "output"))
     for node in module.graph.nodes:
         if node.target in IN_PLACE and is_new(node.args[0]):
@@ -1171,7 +1173,7 @@ class Freezing(torch.fx.Transformer):
         return super().run_node(node)
 
     def call_function(self, target, arguments, keywords):
-        if target in NORMALISATION and follows_convolution(*arguments):
+        if target in NORMALISATION and not keywords and follows_convolution(*arguments):
             return self.merge_into_convolution(target, *arguments)
         if target in CONVOLUTIONS and not is_recorded(arguments[1]):
             x, kernel, *options = arguments
@@ -1228,8 +1230,8 @@ def made_by(x, last, *before):
 
 
 def follows_convolution(x, constant):
-    """Tell whether x is a convolution's result, channels last, and there is one constant for each of its channels."""
-    if is_recorded(constant) or not made_by(x, ATEN.permute.default, *CONVOLUTIONS):
+    """Tell whether x is a convolution's result, channels last, and the constant a tensor of one value per channel."""
+    if not isinstance(constant, torch.Tensor) or not made_by(x, ATEN.permute.default, *CONVOLUTIONS):
         return False
     kernel = x.node.meta["arguments"][0].node.meta["arguments"][1]
     return constant.shape[-1:] == constant.flatten().shape == kernel.shape[:1]
