@@ -732,8 +732,8 @@ def films_and_data(arguments):
 
 def matching(data, run, name, expected):
     """Open the representation in `data` that was made as an input of a run; a UserError says what differs."""
-    paths = [path for path in divita.representations(data) if divita.backbone_of(path) == expected["backbone"]]
-    metas = {path: divita.meta_of(path) for path in paths}
+    metas = {path: divita.meta_of(path) for path in divita.representations(data)}
+    metas = {path: meta for path, meta in metas.items() if meta["backbone"] == expected["backbone"]}
     videos = next((meta["videos"] for meta in metas.values() if meta.get("videos")), ["DIR"])
     new = data.with_name(f"{data.resolve().name}_like_{run.name}")
     again = shlex.join(["python", "01_prepare.py", "--like", f"{run}", "--videos", *videos, "--out", f"{new}"])
