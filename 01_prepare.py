@@ -116,7 +116,6 @@ import time
 import urllib.error
 import urllib.request
 import zlib
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from fractions import Fraction
 from multiprocessing.connection import wait
@@ -1171,9 +1170,28 @@ def make_demo(out, workers):
         divita.write_csv(labels, header, [[mid, *row, *parts] for mid, row, parts in zip(mids, y, splits)])
     jobs = [(out / "videos" / f"{mid}.mp4", i, edit) for i, (mid, edit) in enumerate(zip(mids, edits))]
     jobs = [job for job in jobs if not job[0].exists()]
-    with ThreadPoolExecutor(workers) as pool:
-        for _ in tqdm(pool.map(film, jobs), "demo trailers", len(jobs), unit="trailer", disable=not jobs):
-            pass
+    started = []  # for each worker's share the connection to a process, and the process
+    try:
+        for number in range(min(workers, len(jobs))):
+            share, others = jobs[number::workers], [connection for connection, _ in started]
+            started.append(start_process(make_films, share, closing=others))
+        for number in tqdm(range(len(jobs)), "demo trailers", unit="trailer", disable=not jobs):
+            if reason := started[number % workers][0].recv():
+                raise UserError(reason)
+    finally:
+        for connection, process in started:
+            connection.close()
+            process.join()
+
+
+def make_films(connection, jobs):
+    """Be a process that makes some of the films and tells of each, with a reason where one cannot be made."""
+    for job in jobs:
+        try:
+            film(job)
+            connection.send(None)
+        except UserError as error:
+            connection.send(str(error))
 
 
 def demo_labels():
