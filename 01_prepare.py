@@ -116,6 +116,7 @@ import time
 import urllib.error
 import urllib.request
 import zlib
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from fractions import Fraction
 from multiprocessing.connection import wait
@@ -307,19 +308,23 @@ def open_film(path):
 
 
 def read_frames(capture, alive):
-    """Yield the Frames of a film, calling alive() for each."""
-    times = Times(capture.get(cv2.CAP_PROP_FPS))
-    number, last = 0, None  # a frame's time is known with the timestamp that follows it
-    while any(capture.grab() for _ in range(5)):  # past a few damaged packets
-        alive()
+    """Yield the Frames of a film, calling alive() for each; a thread decodes the next one meanwhile."""
+
+    def read():
+        if not any(capture.grab() for _ in range(5)):  # past a few damaged packets
+            return None
         timestamp = capture.get(cv2.CAP_PROP_POS_MSEC) / 1000
-        if last:
-            yield Frame(number, times(last[0], timestamp), last[1])
-            number += 1
         whole, picture = capture.retrieve()
-        last = timestamp, picture if whole else None
-    if last:
-        yield Frame(number, times(last[0], last[0]), last[1])
+        return timestamp, picture if whole else None
+
+    times, number = Times(capture.get(cv2.CAP_PROP_FPS)), 0
+    with ThreadPoolExecutor(1) as thread:
+        this, after = read(), thread.submit(read)
+        while this:
+            following, after = after.result(), thread.submit(read)
+            alive()
+            yield Frame(number, times(this[0], (following or this)[0]), this[1])
+            this, number = following, number + 1
 
 
 class Times:
