@@ -1403,7 +1403,7 @@ def area_under_curve(y_true, y_prob, weights=None):
     """Area under the precision-recall curve by the trapezoid rule, which is not the average precision.
 
     y_true (n,) of 0 and 1, with a 1 at least; y_prob (n,); weights (n,), how often each counts. All metrics come from
-    here. As scikit-learn's precision_recall_curve and auc have it, in a tenth of their time.
+    here. The area is that of scikit-learn's precision_recall_curve and auc.
     """
     order = np.argsort(-y_prob, kind="stable")
     weights = np.ones(len(order)) if weights is None else weights[order]
