@@ -18,21 +18,10 @@ import argparse
 import os
 import signal
 
-DEFAULTS = {
-    "image": ["efficientnetlite_b0"],
-    "video": ["shufflenet3d"],
-    "segmentation": "shots",
-    "detector": "adaptive",
-    "fps": 24.0,
-    "frames_per_clip": 24,
-    "precision": "float32",
-}
-BATCH_SIZE = 16  # clips
 SHORTEST_SHOT = 0.6  # seconds; PySceneDetect's 15 frames at 24 or 25 frames per second, and as long at any other rate
 LONGEST_STEP = 10.0  # seconds from one frame to the next that are taken on trust
 LONGEST_PAUSE = 3600.0  # seconds that are believed if the timestamps go on from there; more is a damaged timestamp
-PATIENCE = 60.0  # seconds without a new frame, after which a video counts as failed
-SHEETS, MOST_ON_SHEET = 3, 90  # contact sheets, shots on one
+MOST_ON_SHEET = 90  # shots on a contact sheet
 CLIPS_PER_TRAILER = 120  # expected, to decide whether freezing a backbone repays
 
 DEMO_OUT = "data/demo"
@@ -40,57 +29,41 @@ DEMO_IMAGE_FRAMES = 1  # per clip: fewer than the published 24, for speed
 DEMO_PRETRAINED = ["efficientnetlite_b0"]  # whose weights come with a package; the demo's others are random
 
 
-def parse_arguments():
-    """Read the command line. What --like may say instead is None where it is not given."""
-    parser = argparse.ArgumentParser(usage="%(prog)s [options]", description="Defaults are in parentheses.")
-    parser.error = lambda message: parser.exit(2, f"{parser.prog}: error: {message}; see --help\n")
+def parse_arguments(of_run=None):
+    """Read the command line; of_run: {option: value} that a run was made with, in place of the usual defaults."""
+    parser = argparse.ArgumentParser(usage=argparse.SUPPRESS, description="Defaults are in parentheses.")
     add = parser.add_argument_group("what").add_argument
     add("--videos", metavar="PATH", nargs="+", help="folders of films, <mid>.mp4, or films (the demo)")
     add("--labels", metavar="CSV", help="genres as in mtgc.csv (none, to be predicted)")
-    add("--out", metavar="DIR", default=DEMO_OUT, help=f"data folder to write ({DEMO_OUT})")
+    add("--out", metavar="DIR", default=DEMO_OUT, help="data folder to write (%(default)s)")
     add("--like", metavar="RUN", help="a run's folder: prepare as its inputs were")
     add("--download", metavar="NAME", nargs="+", help="only fetch published representations, or all")
     add = parser.add_argument_group("backbones").add_argument
-    add("--image", metavar="NAME", nargs="+", help=f"for images, or none ({' '.join(DEFAULTS['image'])})")
-    add("--video", metavar="NAME", nargs="+", help=f"for clips, or none ({' '.join(DEFAULTS['video'])})")
-    add("--weights", metavar="W", nargs="+", help="random, NAME=FILE, pretrained (pretrained)")
-    add("--image-frames", type=number(int, 1), metavar="N", help="of a clip, for image backbones (all)")
-    add("--precision", choices=["float32", "bfloat16"], help="of the backbones (float32)")
-    add("--batch-size", type=number(int, 1), metavar="N", default=BATCH_SIZE, help=f"clips ({BATCH_SIZE})")
+    add("--image", metavar="NAME", nargs="+", default=["efficientnetlite_b0"], help="or none (efficientnetlite_b0)")
+    add("--video", metavar="NAME", nargs="+", default=["shufflenet3d"], help="or none (shufflenet3d)")
+    add("--weights", metavar="W", nargs="+", default=[], help="random, NAME=FILE, pretrained (pretrained)")
+    add("--image-frames", metavar="N", type=int, help="of a clip, for image backbones (all)")
+    add("--precision", choices=["float32", "bfloat16"], default="float32", help="of the backbones (%(default)s)")
+    add("--batch-size", metavar="N", type=int, default=16, help="clips (%(default)s)")
     add = parser.add_argument_group("clips").add_argument
-    add("--segmentation", choices=["shots", "seconds"], help="cut at shots or not (shots)")
-    add("--detector", choices=["adaptive", "content"], help="of shots (adaptive)")
-    add("--fps", type=number(float, 0.1), metavar="F", help="target frames per second (24)")
-    add("--frames-per-clip", type=number(int, 1), metavar="N", help="(24)")
+    add("--segmentation", choices=["shots", "seconds"], default="shots", help="cut at shots or not (%(default)s)")
+    add("--detector", choices=["adaptive", "content"], default="adaptive", help="of shots (%(default)s)")
+    add("--fps", metavar="F", type=float, default=24.0, help="target frames per second (%(default)g)")
+    add("--frames-per-clip", metavar="N", type=int, default=24, help="(%(default)s)")
     add = parser.add_argument_group("the job").add_argument
-    cores = usable_cores()
-    add("--workers", type=number(int, 1), metavar="N", default=cores, help=f"films decoded at a time ({cores})")
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()  # not on macOS
+    add("--workers", metavar="N", type=int, default=cores, help="films decoded at a time (%(default)s)")
     add("--overwrite", action="store_true", help="make again what is there")
-    add("--sheets", type=number(int, 0), metavar="N", default=SHEETS, help=f"contact sheets ({SHEETS})")
-    help = f"seconds without a frame until a video fails ({PATIENCE:g})"
-    add("--patience", type=number(float, 0.1), metavar="S", default=PATIENCE, help=help)
-    return parser.parse_args()
-
-
-def number(kind, smallest):
-    """Return a type for argparse: an int or float that is finite and not too small."""
-
-    def convert(text):
-        if not smallest <= kind(text) < float("inf"):
-            raise ValueError
-        return kind(text)
-
-    convert.__name__ = f"{kind.__name__} of at least {smallest}"
-    return convert
-
-
-def usable_cores():
-    """Return how many cores this process may use, which a batch scheduler may have made fewer than the machine's."""
-    if hasattr(os, "process_cpu_count"):  # since Python 3.13
-        return os.process_cpu_count()
-    if hasattr(os, "sched_getaffinity"):  # not on macOS
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count()
+    add("--sheets", metavar="N", type=int, default=3, help="contact sheets (%(default)s)")
+    add("--patience", metavar="S", type=float, default=60, help="seconds without a frame until a video fails (60)")
+    parser.set_defaults(**(of_run or {}))
+    arguments = parser.parse_args()
+    least = {"image_frames": 1, "batch_size": 1, "fps": 0.1, "frames_per_clip": 1, "workers": 1, "sheets": 0}
+    for name, smallest in {**least, "patience": 0.1}.items():
+        value = getattr(arguments, name)
+        if value is not None and not smallest <= value < float("inf"):
+            parser.error(f"argument --{name.replace('_', '-')}: must be at least {smallest}")
+    return arguments
 
 
 if __name__ == "__main__":
@@ -99,8 +72,8 @@ if __name__ == "__main__":
 
 import collections
 import contextlib
+import ctypes
 import datetime
-import errno
 import functools
 import hashlib
 import http.client
@@ -112,14 +85,13 @@ import shutil
 import sys
 import tarfile
 import threading
-import time
 import urllib.error
 import urllib.request
 import zlib
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, field
 from fractions import Fraction
-from multiprocessing.connection import wait
 from pathlib import Path
 
 import divita  # first, as it sets the number of threads
@@ -142,12 +114,13 @@ def main(arguments):
     """Prepare videos, or fetch what is published; return the exit status."""
     out = divita.writable(Path(arguments.out))
     if arguments.download:
-        out.mkdir(parents=True, exist_ok=True)
         return download(arguments.download, out)
-    like = inputs_of_run(arguments) if arguments.like else {}
-    fill_in(arguments)
-    weights = chosen_weights(arguments, like)
-    wanted = wanted_representations(arguments, weights, like)
+    like = {}
+    if arguments.like:
+        arguments, like = follow_run(arguments)
+    if arguments.videos is None and arguments.image_frames is None:
+        arguments.image_frames = DEMO_IMAGE_FRAMES
+    wanted = wanted_representations(arguments, like)
     if arguments.videos is None:
         make_demo(out, arguments.workers)
         videos = divita.find_videos([out / "videos"])
@@ -155,7 +128,6 @@ def main(arguments):
         videos = divita.find_videos(arguments.videos)
         if (out / "true_cuts.csv").exists() and any(path.parent.parent != out.absolute() for path in videos.values()):
             raise UserError(f"{out}: is the demo's, where other films would be mixed with it; give another --out")
-    out.mkdir(parents=True, exist_ok=True)
     job = make_job(arguments, out, videos, wanted)
     if job.todo:
         prepare(job)
@@ -174,10 +146,9 @@ class Job:
     videos: dict  # {mid: path} of all ranks
     wanted: list  # of Wanted
     tables: Path  # the folder of the clip tables
-    todo: dict  # {mid: path} of what this rank has to prepare
+    todo: dict = field(default_factory=dict)  # {mid: path} of what this rank has to prepare
     failed: set = field(default_factory=set)  # mids
     made: int = 0  # trailers
-    clips: int = 0
 
 
 @dataclass(eq=False)
@@ -185,17 +156,16 @@ class Trailer:
     """What has been found out about a trailer so far."""
 
     mid: str
-    film: str | None = None  # a digest
     vectors: dict = field(default_factory=lambda: collections.defaultdict(dict))  # {folder: {clip: vector (F)}}
-    rows: list | None = None  # of the clip table, once decoding has ended
+    film: object = None  # a Film, once decoding has ended
 
 
 def prepare(job):
     """Decode this rank's trailers, run the backbones over their clips and save the trailers as they are complete."""
     given, (rank, ranks) = job.arguments, divita.ranks()
-    plan = make_plan(given, job.wanted)
     trailers, batches = {}, [[] for _ in job.wanted]  # a batch is filled with (trailer, number of the clip, frames)
-    with decoded(job.todo, plan, given.workers, given.patience, most=2 * given.batch_size) as messages:
+    plan, ahead = make_plan(given, job.wanted), 2 * given.batch_size
+    with decoded(job.todo, plan, given.workers, given.patience, ahead) as messages:
         where = f"{divita.device()}, rank {rank} of {ranks}" if ranks > 1 else divita.device()
         say(f"{len(job.todo)} of {len(job.videos)} trailers to prepare, {where}")
         build(job)
@@ -203,19 +173,17 @@ def prepare(job):
         with tqdm(total=len(job.todo), desc=name, unit="trailer", disable=rank > 0, smoothing=0.05) as bar:
             for mid, kind, *content in messages:
                 trailer = trailers.setdefault(mid, Trailer(mid))
-                if kind == "film":
-                    (trailer.film,) = content
-                elif kind == "clip":
+                if kind == "clip":
                     clip, inputs = content
                     for one, batch, frames in zip(job.wanted, batches, inputs):
                         batch.append((trailer, clip, frames))
                         if len(batch) == given.batch_size:
                             run_batch(one, batch)
                 elif kind == "end":
-                    trailer.rows, thumbnails, duration, remark = content
-                    if remark:
-                        tell(f"{mid}: {remark}")
-                    draw_sheet(job, mid, thumbnails, duration)
+                    (trailer.film,) = content
+                    if trailer.film.remark:
+                        tell(f"{mid}: {trailer.film.remark}")
+                    draw_sheet(job, mid, trailer.film)
                 else:
                     del trailers[mid]
                     fail(job, mid, *content)
@@ -238,8 +206,8 @@ def run_batch(wanted, batch):
 def save_complete(job, trailers, bar):
     """Save the trailers that are decoded to the end and have the vectors of all their clips."""
     for trailer in list(trailers.values()):
-        vectors = [trailer.vectors[one.folder] for one in job.wanted]
-        if trailer.rows is not None and all(len(v) == len(trailer.rows) for v in vectors):
+        film = trailer.film
+        if film and all(len(trailer.vectors[one.folder]) == len(film.rows) for one in job.wanted):
             save(job, trailers.pop(trailer.mid))
             bar.update()
 
@@ -247,20 +215,26 @@ def save_complete(job, trailers, bar):
 def save(job, trailer):
     """Write a trailer's clip table and, with a note of what they were made from, its vectors."""
     table = "clip,shot,start_frame,end_frame,start_s,end_s\n"
-    table += "".join(",".join(map(str, row)) + "\n" for row in trailer.rows)
+    table += "".join(",".join(map(str, row)) + "\n" for row in trailer.film.rows)
     vectors = {folder: np.stack([v[i] for i in range(len(v))]) for folder, v in trailer.vectors.items()}
     if not all(np.isfinite(clips).all() for clips in vectors.values()):
         return fail(job, trailer.mid, "a backbone's vectors are not all finite numbers")
-    path = job.tables / f"{trailer.mid}.csv"
-    if not path.exists() or path.read_text() != table:
-        divita.write_text(path, table)
-    source = np.array([trailer.film, divita.digest_of(table)])
+    divita.write_text(job.tables / f"{trailer.mid}.csv", table)
+    source = np.array([trailer.film.digest, divita.digest_of(table)])
     for folder, clips in vectors.items():
         with divita.written(folder / f"{trailer.mid}.npy") as temporary, open(temporary, "wb") as file:
             np.save(file, clips)  # (clips, F)
             np.save(file, source)
     job.made += 1
-    job.clips += len(trailer.rows)
+
+
+def fail(job, mid, reason):
+    """Name a trailer that cannot be prepared, on the screen and in failed.csv."""
+    job.failed.add(mid)
+    for one in job.wanted:  # what an earlier film left
+        (one.folder / f"{mid}.npy").unlink(missing_ok=True)
+    record(job, {mid: reason})
+    tell(f"{printable(mid)}: failed: {reason}")
 
 
 def tell(text):
@@ -288,23 +262,21 @@ class Frame:
 
 
 def open_film(path):
-    """Return an open cv2.VideoCapture; a VideoError says why there is none.
+    """Return an open cv2.VideoCapture and a digest of the file; a VideoError says why there is none.
 
     FFmpeg decodes with one thread: with more, damaged files decode differently each time. Films are decoded side by
     side instead.
     """
+    if not path.is_file():
+        raise VideoError("not a file, or a broken link")
     try:
-        if not path.is_file():
-            raise VideoError("not a file, or a broken link")
-        if path.stat().st_size == 0:
-            raise VideoError("an empty file")
-        open(path, "rb").close()
+        digest = film_digest(path)
     except OSError as error:
         raise VideoError(f"cannot be read ({error.strerror})") from None
     capture = cv2.VideoCapture(str(path), cv2.CAP_FFMPEG, [cv2.CAP_PROP_N_THREADS, 1])
     if not capture.isOpened():
-        raise VideoError("no video in it that can be decoded")
-    return capture
+        raise VideoError("no video in it that can be decoded" if path.stat().st_size else "an empty file")
+    return capture, digest
 
 
 def read_frames(capture, alive):
@@ -467,10 +439,21 @@ class Shot:
                 yield row, [np.stack(pictures) for pictures in self.pictures]
 
 
+@dataclass
+class Film:
+    """What is known of a film when it has been decoded."""
+
+    digest: str
+    rows: list  # of the clip table
+    thumbnails: list  # for each shot its start in seconds and a small picture
+    duration: float  # seconds
+    remark: str | None
+
+
 def read_clips(path, plan, alive):
     """Decode a film once and yield ("clip", number, [uint8 (T, S, S, 3) per input of the plan]) for each clip, then
-    ("end", rows of the clip table, [(time, thumbnail) per shot], seconds, a remark or None)."""
-    capture = open_film(path)
+    ("end", a Film)."""
+    capture, digest = open_film(path)
     frames, rate = read_frames(capture, alive), capture.get(cv2.CAP_PROP_FPS)
     if plan.segmentation == "shots":
         frames = find_shots(frames, rate, plan.detector)
@@ -500,7 +483,8 @@ def read_clips(path, plan, alive):
         raise VideoError("not one frame can be decoded")
     duration, remark = length_of(capture, frame, step)
     yield from end(shot, duration)
-    yield "end", rows, thumbnails, duration, remark
+    capture.release()  # while a crash still fails the film
+    yield "end", Film(digest, rows, thumbnails, duration, remark)
 
 
 def length_of(capture, last, step):
@@ -523,145 +507,6 @@ def length_of(capture, last, step):
     return duration, None
 
 
-# ---- Processes that decode ----
-
-ALIVE = b""  # sent now and then between the pickled messages
-
-
-@contextlib.contextmanager
-def decoded(films, plan, workers, patience, most):
-    """Decode films, {mid: path}, in as many processes as `workers`, ahead of the reader by up to `most` messages.
-
-    Yields a generator of (mid, kind, ...): ("film", digest), then what read_clips() yields or ("failed", why). To be
-    entered before this process has threads, as a process that is forked from one with threads may hang.
-    """
-    messages, left, supervisors = queue.Queue(most), collections.deque(films.items()), {}
-    try:
-        for _ in range(min(workers, len(films))):
-            connection, process = start_process(supervise, plan, patience, closing=supervisors)
-            supervisors[connection] = process
-        for connection in supervisors:
-            threading.Thread(target=receive, args=(connection, left, messages), daemon=True).start()
-        yield read(messages, len(supervisors))
-    finally:
-        for process in supervisors.values():
-            process.terminate()
-
-
-def receive(connection, left, messages):
-    """Be a thread that hands one film after another to a process and puts what it answers into the queue."""
-    try:
-        with contextlib.suppress(IndexError):  # nothing is left
-            while True:
-                mid, path = left.popleft()
-                connection.send(path)
-                while (message := connection.recv()) is not None:
-                    messages.put((mid, *message))
-        messages.put(None)
-    except (EOFError, OSError):
-        messages.put(UserError("a process that decodes was ended or found no room for another; give fewer --workers"))
-
-
-def read(messages, threads):
-    """Yield what the threads put into the queue until each has put None; raise what is an error."""
-    while threads:
-        message = messages.get()
-        if message is None:
-            threads -= 1
-        elif isinstance(message, UserError):
-            raise message
-        else:
-            yield message
-
-
-def start_process(target, *arguments, closing=()):
-    """Start target(connection, *arguments) in a process; return the other end of its connection, and the process.
-
-    `closing` are the connections that only this process may hold, so that it is seen when this process is gone.
-    """
-    ours, theirs = FORK.Pipe()
-    process = FORK.Process(target=run_process, args=(target, theirs, arguments, [ours, *closing]))
-    try:
-        process.start()
-    except OSError as error:
-        raise UserError(f"no process can be started ({error.strerror}); give fewer --workers") from None
-    finally:
-        theirs.close()
-    return ours, process
-
-
-def run_process(target, connection, arguments, foreign):
-    for other in foreign:
-        other.close()
-    torch.set_num_threads(1)
-    os.dup2(os.open(os.devnull, os.O_WRONLY), 2)  # FFmpeg's messages; one line of ours says what is wrong
-    with contextlib.suppress(EOFError, BrokenPipeError, ConnectionResetError):  # nobody is there any more
-        target(connection, *arguments)
-
-
-def supervise(connection, plan, patience):
-    """Be a process that decodes one film after another, each in a process of its own, which a damaged film may end or
-    keep for ever: hand on what it sends, then None."""
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit())
-    while True:
-        path, reason = connection.recv(), None
-        film, process = start_process(decode, path, plan, closing=[connection])
-        try:
-            while (message := next_message(film, connection, patience)) is not None:
-                if message != ALIVE:
-                    connection.send_bytes(message)
-            process.join()
-            if process.exitcode != 0:
-                reason = "its decoding ended the process"
-        except TimeoutError:
-            reason = f"no frame in {patience:g} s of decoding"
-        finally:
-            process.kill()
-            process.join()
-            film.close()
-        if reason:
-            connection.send(("failed", reason))
-        connection.send(None)
-
-
-def next_message(film, connection, patience):
-    """Return the next message of the process that decodes a film, None after its last; silence is a TimeoutError.
-
-    The patience is counted in parts, so that time in which this whole job did not run is not taken for silence.
-    """
-    for _ in range(60):
-        ready = wait([film, connection], patience / 60)
-        if connection in ready:  # nothing is sent to this process now, so the other end is closed
-            raise EOFError
-        if film in ready:
-            try:
-                return film.recv_bytes()
-            except (EOFError, OSError):
-                return None
-    raise TimeoutError
-
-
-def decode(connection, path, plan):
-    """Be the process that decodes one film: send its digest, then what read_clips() yields or ("failed", why)."""
-    spoken = time.monotonic()
-
-    def alive():
-        nonlocal spoken
-        if time.monotonic() > spoken + 0.2:
-            connection.send_bytes(ALIVE)
-            spoken = time.monotonic()
-
-    try:
-        if path.is_file():
-            connection.send(("film", film_digest(path)))
-        for message in read_clips(path, plan, alive):
-            connection.send(message)
-    except VideoError as error:
-        connection.send(("failed", str(error)))
-    except (cv2.error, MemoryError, ValueError) as error:
-        connection.send(("failed", f"cannot be decoded ({divita.one_line(error)})"))
-
-
 # ---- What is to be made, and what is there already ----
 
 
@@ -672,12 +517,12 @@ class Wanted:
     folder: Path
     meta: dict  # what is known before the backbone is built
     weights: str | Path
-    digest: str | None = None  # of the weights, if they must be a run's
+    digest: str | None  # of the weights, if they must be a run's
     run: object = None  # divita.Extractor
 
 
-def inputs_of_run(arguments):
-    """Fill in the options by the run of --like; return {backbone: meta.json of the run's input}.
+def follow_run(arguments):
+    """Return the arguments as --like makes them, and {backbone: meta.json of the run's input}.
 
     A UserError names an option that contradicts the run.
     """
@@ -685,93 +530,79 @@ def inputs_of_run(arguments):
     configs = sorted(folder.glob("split*/config.json")) or sorted(folder.glob("config.json"))
     if not configs:
         raise UserError(f"--like {folder}: no finished run there; name a folder that 02_train.py made")
-    arguments.like = configs[0].parent.parent
     inputs = divita.inputs(divita.read_json(configs[0]))
     of_run = {"image": ["none"], "video": ["none"]}
     for kind, _, meta in inputs:
         of_run[kind] = [meta["backbone"]]
         for name in ("segmentation", "detector", "fps", "frames_per_clip", "precision"):
-            of_run[name] = meta.get(name)  # None where it is not known of a published representation
+            if meta.get(name) is not None:  # not all is known of a published representation
+                of_run[name] = meta[name]
         if kind == "image":
             of_run["image_frames"] = meta["frames"]
+    arguments = parse_arguments(of_run)
+    arguments.like = configs[0].parent.parent
     for name, value in of_run.items():
-        given = getattr(arguments, name)
-        if value is not None and given not in (None, value):
+        if (given := getattr(arguments, name)) != value:
             raise UserError(f"{option(name, given)} contradicts --like {folder}, made with {option(name, value)}")
-        setattr(arguments, name, value or given)
-    return {meta["backbone"]: meta for _, _, meta in inputs}
+    return arguments, {meta["backbone"]: meta for _, _, meta in inputs}
 
 
 def option(name, value):
     return f"--{name.replace('_', '-')} {' '.join(value) if isinstance(value, list) else value}"
 
 
-def fill_in(arguments):
-    """Give the options that neither the command line nor a run has said their defaults."""
-    for name, value in DEFAULTS.items():
-        if getattr(arguments, name) is None:
-            setattr(arguments, name, value)
-    if arguments.videos is None and arguments.image_frames is None:
-        arguments.image_frames = DEMO_IMAGE_FRAMES
+def wanted_representations(arguments, like):
+    """Return the Wanted that the command line asks for; a UserError names what does not exist or was made otherwise."""
+    asked = [(kind, name) for kind in ("image", "video") for name in getattr(arguments, kind) if name != "none"]
+    asked = list(dict.fromkeys(asked))
+    if not asked:
+        raise UserError("--image none --video none: nothing to make; name at least one backbone")
+    weights, setting, wanted = chosen_weights(arguments, [name for _, name in asked], like), clip_setting(arguments), []
+    for kind, name in asked:
+        backbone, of_run, frames = divita.find_backbone(name), like.get(name, {}), arguments.frames_per_clip
+        if backbone.input != kind:
+            raise UserError(f"--{kind} {name}: it is for --{backbone.input}")
+        if kind == "image" and arguments.image_frames:
+            frames = arguments.image_frames
+        if frames > arguments.frames_per_clip:
+            raise UserError(f"--image-frames {frames}: a clip has only {arguments.frames_per_clip} frames")
+        folder = divita.representation_name(name, arguments.segmentation, arguments.fps, arguments.frames_per_clip)
+        meta = {"format": divita.FORMAT, "representation": folder, "input": kind, "backbone": name}
+        meta["weights"] = "file" if isinstance(weights[name], Path) else weights[name]
+        meta |= {**setting, "frames": frames, "input_size": backbone.size}
+        meta["precision"] = of_run.get("precision") or arguments.precision
+        if isinstance(weights[name], Path):
+            with open(weights[name], "rb") as file:
+                meta["file"] = f"sha256:{hashlib.file_digest(file, 'sha256').hexdigest()}"
+        wanted.append(Wanted(Path(arguments.out) / folder, meta, weights[name], of_run.get("digest")))
+        check_meta(wanted[-1].folder / "meta.json", meta, arguments.overwrite)
+    return wanted
 
 
-def chosen_weights(arguments, like):
-    """Return {backbone's name: "pretrained", "random" or a checkpoint's path} from --weights."""
-    names = [name for name in arguments.image + arguments.video if name != "none"]
+def chosen_weights(arguments, names, like):
+    """Return {backbone's name: "pretrained", "random" or a checkpoint's path} as --weights, run or demo say."""
     weights = dict.fromkeys(names, "pretrained")
-    weights.update({name: meta["weights"] for name, meta in like.items()})
-    if arguments.videos is None and not arguments.weights and not like:
+    if arguments.videos is None:
         weights.update({name: "random" for name in names if name not in DEMO_PRETRAINED})
-    for word in arguments.weights or []:
-        name, equals, file = word.rpartition("=")
-        if word in ("pretrained", "random") and like:
+    weights.update({name: meta["weights"] for name, meta in like.items()})
+    files = [word.rpartition("=")[::2] for word in arguments.weights if "=" in word]
+    for word in arguments.weights:
+        if word in ("pretrained", "random") and not like:
+            weights = dict.fromkeys(names, word)
+        elif word in ("pretrained", "random"):
             raise UserError(f"--weights {word} beside --like {arguments.like}, which says it; leave one of them out")
-        if word in ("pretrained", "random"):
-            weights = {name: weights[name] if isinstance(weights[name], Path) else word for name in names}
-        elif not equals or name not in names:
+        elif "=" not in word:
             raise UserError(f"--weights {word}: neither pretrained, random nor NAME=FILE of {', '.join(names)}")
-        elif not Path(file).is_file():
-            raise UserError(f"--weights {word}: there is no file {file}")
-        else:
-            weights[name] = Path(file)
+    for name, file in files:
+        if name not in names:
+            raise UserError(f"--weights {name}={file}: no such backbone is asked for; there is {', '.join(names)}")
+        if not Path(file).is_file():
+            raise UserError(f"--weights {name}={file}: there is no file {file}")
+        weights[name] = Path(file)
     for name in names:
         if weights[name] == "file":
             raise UserError(f"--like {arguments.like}: {name}'s weights came from a file; add --weights {name}=FILE")
     return weights
-
-
-def wanted_representations(arguments, weights, like):
-    """Return the Wanted that the command line asks for; a UserError names what does not exist."""
-    wanted = []
-    for kind, names in (("image", arguments.image), ("video", arguments.video)):
-        for name in dict.fromkeys(names if names != ["none"] else []):
-            backbone = divita.find_backbone(name)
-            if backbone.input != kind:
-                raise UserError(f"--{kind} {name}: it is for --{backbone.input}")
-            wanted.append(one_wanted(arguments, backbone, weights[name], like.get(name, {})))
-    if not wanted:
-        raise UserError("--image none --video none: nothing to make; name at least one backbone")
-    for one in wanted:
-        check_meta(one.folder / "meta.json", one.meta, arguments.overwrite)
-    return wanted
-
-
-def one_wanted(arguments, backbone, weights, like):
-    frames = arguments.frames_per_clip
-    if backbone.input == "image" and arguments.image_frames:
-        frames = arguments.image_frames
-        if frames > arguments.frames_per_clip:
-            raise UserError(f"--image-frames {frames}: a clip has only {arguments.frames_per_clip} frames")
-    setting = arguments.segmentation, arguments.fps, arguments.frames_per_clip
-    name = divita.representation_name(backbone.name, *setting)
-    meta = {"format": divita.FORMAT, "representation": name, "input": backbone.input, "backbone": backbone.name}
-    meta["weights"] = "file" if isinstance(weights, Path) else weights
-    meta.update(clip_setting(arguments))
-    meta.update(frames=frames, input_size=backbone.size, precision=like.get("precision") or arguments.precision)
-    if isinstance(weights, Path):
-        with open(weights, "rb") as file:
-            meta["file"] = f"sha256:{hashlib.file_digest(file, 'sha256').hexdigest()}"
-    return Wanted(Path(arguments.out) / name, meta, weights, like.get("digest"))
 
 
 def clip_setting(arguments):
@@ -781,17 +612,45 @@ def clip_setting(arguments):
     return setting | {"fps": arguments.fps, "frames_per_clip": arguments.frames_per_clip}
 
 
-def check_meta(path, meta, overwrite):
-    """Refuse to add to a folder what was made differently: a UserError names the first field that differs."""
-    if overwrite or not path.exists():
-        return
-    there = divita.read_json(path)
+def difference(path, meta):
+    """Return in what a meta.json that is there differs, as words, or nothing."""
+    there = divita.read_json(path) if path.exists() else meta
     for name, value in meta.items():
         if there.get(name) != value:
-            raise UserError(
-                f"{path.parent}: was made with {name} {there.get(name)}, not {value}; "
-                "give the same options, another --out, or --overwrite to make it again"
-            )
+            return f"{name} {there.get(name)}, not {value}"
+    return ""
+
+
+def check_meta(path, meta, overwrite):
+    """Refuse to add to a folder what was made differently."""
+    if not overwrite and (other := difference(path, meta)):
+        remedy = "give the same options, another --out, or --overwrite to make it again"
+        raise UserError(f"{path.parent}: was made with {other}; {remedy}")
+
+
+def make_job(arguments, out, videos, wanted):
+    """Take the labels in, look at what is there and return the Job of this rank; name what cannot be prepared."""
+    rank, ranks = divita.ranks()
+    if arguments.overwrite and ranks > 1:
+        folders = ", ".join(str(one.folder) for one in wanted)
+        raise UserError(f"--overwrite is for one process; remove {folders} instead")
+    out.mkdir(parents=True, exist_ok=True)
+    divita.sweep(out)
+    if rank == 0:
+        take_labels(arguments, out, videos)
+    job = Job(arguments, out, videos, wanted, tables_folder(arguments, out))
+    there = set() if arguments.overwrite else prepared(job)
+    for mid in sorted(videos)[rank::ranks]:
+        if not (mid in there and is_current(job, mid)):
+            job.todo[mid] = videos[mid]
+    record(job, dict.fromkeys(job.todo))  # has not failed any more, until it does again
+    for mid in list(job.todo):
+        try:
+            divita.check_mid(mid, "")
+        except UserError:
+            del job.todo[mid]
+            fail(job, mid, "its name cannot name a trailer's files; rename it")
+    return job
 
 
 def tables_folder(arguments, out):
@@ -805,50 +664,14 @@ def tables_folder(arguments, out):
     return folder
 
 
-def make_job(arguments, out, videos, wanted):
-    """Take the labels in, look at what is there and return the Job of this rank; name what cannot be prepared."""
-    rank, ranks = divita.ranks()
-    if arguments.overwrite and ranks > 1:
-        folders = ", ".join(str(one.folder) for one in wanted)
-        raise UserError(f"--overwrite is for one process; remove {folders} instead")
-    divita.sweep(out)
-    if rank == 0:
-        take_labels(arguments, out, videos)
-    job = Job(arguments, out, videos, wanted, tables_folder(arguments, out), todo={})
-    there = set() if arguments.overwrite else prepared(job)
-    for mid in sorted(videos)[rank::ranks]:
-        if mid not in there or not is_current(job, mid):
-            job.todo[mid] = videos[mid]
-    record(job, dict.fromkeys(job.todo))  # has not failed any more, until it does again
-    for mid in [mid for mid in job.todo if not can_name_files(mid)]:
-        del job.todo[mid]
-        fail(job, mid, "its name cannot name a trailer's files; rename it")
-    return job
-
-
-def can_name_files(mid):
-    try:
-        divita.check_mid(mid, "")
-    except UserError:
-        return False
-    return len(os.fsencode(mid)) <= 180  # of 255; figures are called after the run too
-
-
 def take_labels(arguments, out, videos):
     """Copy the labels into the data folder, with splits; say which trailers lack a video and which lack labels."""
     path = out / "labels.csv"
-
-    def digest(labels):
-        return divita.digest_of(labels.mids, labels.genres, labels.y, labels.splits)
-
     if arguments.labels:
-        labels = divita.read_labels(arguments.labels)
+        table = table_of(divita.read_labels(arguments.labels))
         if not path.exists():
-            splits = [f"split{k}" for k in range(labels.splits.shape[1])]
-            rows = np.concatenate([labels.y, labels.splits], 1).tolist()
-            rows = [[mid, *row] for mid, row in zip(labels.mids, rows)]
-            divita.write_csv(path, ["mid", *labels.genres, *splits], rows)
-        elif not path.samefile(arguments.labels) and digest(labels) != digest(divita.read_labels(path)):
+            divita.write_csv(path, table[0], table[1:])
+        elif not path.samefile(arguments.labels) and table != table_of(divita.read_labels(path)):
             raise UserError(f"{path}: differs from {arguments.labels}; remove it to have it replaced")
     elif not path.exists():
         return
@@ -858,6 +681,13 @@ def take_labels(arguments, out, videos):
     if unlabelled := [printable(mid) for mid in sorted(set(videos) - set(mids))]:
         count = f"{len(unlabelled)} of {len(videos)}"
         say(f"{count} videos have no labels and are prepared all the same ({listed(unlabelled)})")
+
+
+def table_of(labels):
+    """Return the rows of a labels.csv, its header first."""
+    cells = np.concatenate([labels.y, labels.splits], 1).tolist()
+    splits = [f"split{k}" for k in range(labels.splits.shape[1])]
+    return [["mid", *labels.genres, *splits], *([mid, *row] for mid, row in zip(labels.mids, cells))]
 
 
 def prepared(job):
@@ -909,27 +739,17 @@ def build(job):
     write_meta(job.tables, {"format": divita.FORMAT, **clip_setting(arguments)})
     paths = arguments.videos and [str(Path(path).absolute()) for path in arguments.videos]  # none: the demo's
     synthetic = any((folder.parent / "true_cuts.csv").exists() for folder in {p.parent for p in job.videos.values()})
-    about = {"clips": job.tables.name, "videos": paths, "synthetic": synthetic}
     for one in job.wanted:
-        if arguments.overwrite and (one.folder / "meta.json").exists():  # no old files among new ones
-            there = divita.read_json(one.folder / "meta.json")
-            alike = all(there.get(name) == value for name, value in one.meta.items())
-            for mid in job.todo if alike else mids_in(one.folder, ".npy"):
-                (one.folder / f"{mid}.npy").unlink(missing_ok=True)
-        write_meta(one.folder, {**one.meta, **about})
+        if arguments.overwrite and difference(one.folder / "meta.json", one.meta):
+            for path in one.folder.glob("*.npy"):  # no old files among new ones
+                path.unlink()
+        write_meta(one.folder, {**one.meta, "clips": job.tables.name, "videos": paths, "synthetic": synthetic})
 
 
 def write_meta(folder, meta):
     text = json.dumps(meta, indent=1) + "\n"
     if not (folder / "meta.json").exists() or (folder / "meta.json").read_text() != text:
         divita.write_text(folder / "meta.json", text)
-
-
-def fail(job, mid, reason):
-    """Name a trailer that cannot be prepared, on the screen and in failed.csv."""
-    job.failed.add(mid)
-    record(job, {mid: reason})
-    tell(f"{printable(mid)}: failed: {reason}")
 
 
 def record(job, outcomes):
@@ -954,49 +774,159 @@ def printable(mid):
 def summary(job):
     """Say where the results lie and what to do next; return the exit status."""
     (rank, ranks), torchrun = divita.ranks(), "TORCHELASTIC_RUN_ID" in os.environ
-    made, clips = sums_over_ranks(job) if ranks > 1 and torchrun else (job.made, job.clips)
+    made = sum_over_ranks(job.made) if ranks > 1 and torchrun else job.made
     if rank == 0:
-        done, of = len(prepared(job)), f", {made} of them now, {clips} clips"
-        if ranks > 1 and not torchrun:
-            of = f", {made} of them now by this rank, 0 of {ranks}"
-        say(f"{done} of {len(job.videos)} trailers prepared in {job.out}{of}")
-        for one in job.wanted:
-            say(f"  {one.folder}")
-        say(f"  {job.tables}: the clips' times")
-        if (job.out / "contact_sheets").exists():
-            say(f"  {job.out / 'contact_sheets'}: some trailers' shots as pictures")
-        if (job.out / "failed.csv").exists():
-            say(f"  {job.out / 'failed.csv'}: what could not be prepared")
+        now = f"{made} of them now" if torchrun or ranks == 1 else f"{made} of them now by this rank, 0 of {ranks}"
+        say(f"{len(prepared(job))} of {len(job.videos)} trailers prepared in {job.out}, {now}")
+        folders = [one.folder for one in job.wanted]
+        for path in (*folders, job.tables, job.out / "contact_sheets", job.out / "failed.csv"):
+            if path.exists():
+                say(f"  {path}")
         say(f"next: {shlex.join(['python', *next_command(job)])}")
     return 1 if job.failed and not torchrun else 0  # torchrun would take a 1 for a crash
 
 
-def sums_over_ranks(job):
-    """Wait for all of torchrun's ranks; return how many trailers and clips they made together."""
+def sum_over_ranks(count):
+    """Wait for all of torchrun's ranks; return the sum of their counts."""
     rank, ranks = divita.ranks()
     store, *_ = next(torch.distributed.rendezvous("env://"))
-    store.add("made", job.made)
-    store.add("clips", job.clips)
+    store.add("sum", count)
     store.set(f"rank {rank}", "has ended")
     store.wait([f"rank {other}" for other in range(ranks)], datetime.timedelta(days=99))
-    return store.add("made", 0), store.add("clips", 0)
+    return store.add("sum", 0)
 
 
 def next_command(job):
     """Return the command that goes on from here, as a list of words."""
     out, arguments = job.out, job.arguments
     if arguments.like:
-        run = Path(arguments.like)
+        run = arguments.like
         return ["03_evaluate.py", "--predict", str(out), "--runs", str(run.parent), "--run", run.name]
     if not (out / "labels.csv").exists():
         return ["03_evaluate.py", "--predict", str(out)]
     command = ["02_train.py", "--data", str(out)]
-    usual = divita.representation_name("")
-    if not all(one.folder.name.endswith(usual) for one in job.wanted):
+    if not all(one.folder.name.endswith(divita.representation_name("")) for one in job.wanted):
         for kind in ("image", "video"):
             names = [one.folder.name for one in job.wanted if one.meta["input"] == kind]
             command += [f"--{kind}", names[0] if names else "none"]
     return [*command, "--runs", f"runs/{out.resolve().name}"]
+
+
+# ---- Processes that decode ----
+
+ALIVE, ENDED = b"frame", b"ended"  # sent between the pickled messages
+
+
+@contextlib.contextmanager
+def decoded(films, plan, workers, patience, most):
+    """Decode films, {mid: path}, in as many processes as `workers`, ahead of the reader by up to `most` messages.
+
+    Yields a generator of (mid, kind, ...): what read_clips() yields or ("failed", why). To be entered before this
+    process has threads, as a process that is forked from one with threads may hang.
+    """
+    messages, left, started = queue.Queue(most), iter(films.items()), []
+    try:
+        for _ in range(min(workers, len(films))):
+            started.append(start_process(look_after, plan, patience))
+        for connection, _ in started:
+            threading.Thread(target=receive, args=(connection, left, messages), daemon=True).start()
+        yield read(messages, len(films))
+    finally:
+        for _, process in started:
+            process.kill()
+
+
+def receive(connection, films, messages):
+    """Be a thread that hands one film after another to a process and puts what it answers into the queue."""
+    try:
+        for mid, path in films:  # the threads share this iterator
+            connection.send(path)
+            kind = None
+            while kind not in ("end", "failed"):
+                kind, *content = connection.recv()
+                messages.put((mid, kind, *content))
+    except (EOFError, OSError):
+        messages.put(UserError("a process that decodes was ended or found no room for another; give fewer --workers"))
+
+
+def read(messages, films):
+    """Yield what the threads put into the queue until each film has ended; raise what is an error."""
+    while films:
+        message = messages.get()
+        if isinstance(message, UserError):
+            raise message
+        if message[1] in ("end", "failed"):
+            films -= 1
+        yield message
+
+
+def start_process(target, *arguments):
+    """Start target(connection, *arguments) in a process; return the other end of its connection, and the process."""
+    ours, theirs = FORK.Pipe()
+    process = FORK.Process(target=run_process, args=(target, theirs, *arguments))
+    try:
+        process.start()
+    except OSError as error:
+        raise UserError(f"no process can be started ({error.strerror}); give fewer --workers") from None
+    finally:
+        theirs.close()
+    return ours, process
+
+
+def run_process(target, *arguments):
+    settle()
+    with contextlib.suppress(EOFError, BrokenPipeError, ConnectionResetError):  # nobody is there any more
+        target(*arguments)
+
+
+def settle():
+    """Prepare a new process: it ends with the one that started it, uses one core, and FFmpeg's messages are not shown,
+    since one line of ours says what is wrong."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
+    torch.set_num_threads(1)
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
+
+
+def look_after(connection, plan, patience):
+    """Be a process that has one film after another decoded by a process of its own, which a damaged film may end or
+    keep for ever, and hands on what it sends."""
+    while True:
+        film, process = start_process(decode, connection.recv(), plan)
+        try:
+            while (message := next_message(film, patience)) != ENDED:
+                if message != ALIVE:
+                    connection.send_bytes(message)
+        except (EOFError, ConnectionResetError):
+            connection.send(("failed", "its decoding ended the process"))
+        except TimeoutError:
+            connection.send(("failed", f"no frame in {patience:g} s of decoding"))
+        process.kill()
+        process.join()
+        film.close()
+
+
+def next_message(film, patience):
+    """Return the next message of the process that decodes a film; silence is a TimeoutError.
+
+    The patience is counted in parts, so that time in which this whole job did not run is not taken for silence.
+    """
+    for _ in range(60):
+        if film.poll(patience / 60):
+            return film.recv_bytes()
+    raise TimeoutError
+
+
+def decode(connection, path, plan):
+    """Be the process that decodes one film: send what read_clips() yields or ("failed", why), then ENDED."""
+    try:
+        for message in read_clips(path, plan, alive=functools.partial(connection.send_bytes, ALIVE)):
+            connection.send(message)
+    except VideoError as error:
+        connection.send(("failed", str(error)))
+    except (cv2.error, MemoryError, ValueError) as error:
+        connection.send(("failed", f"cannot be decoded ({divita.one_line(error)})"))
+    connection.send_bytes(ENDED)
 
 
 # ---- Contact sheets ----
@@ -1008,8 +938,8 @@ def thumbnail(picture):
     return cv2.resize(picture, (width, 96), interpolation=cv2.INTER_LINEAR)
 
 
-def draw_sheet(job, mid, thumbnails, duration):
-    """Draw one frame per shot of one of the first films over a time axis, so that a person sees what was found."""
+def draw_sheet(job, mid, film):
+    """Draw one frame per shot of one of the first films below a time axis, so that a person sees what was found."""
     if job.arguments.segmentation != "shots" or mid not in list(job.videos)[: job.arguments.sheets]:
         return
     import matplotlib
@@ -1017,21 +947,16 @@ def draw_sheet(job, mid, thumbnails, duration):
     matplotlib.use("Agg")
     from matplotlib import pyplot
 
-    shown, columns = thumbnails[:MOST_ON_SHEET], 6
+    shown, columns = film.thumbnails[:MOST_ON_SHEET], 6
     lines = -(-len(shown) // columns)
     figure = pyplot.figure(figsize=(13, 1.9 + 1.5 * lines), layout="constrained")
     rows = figure.add_gridspec(1 + lines, columns, height_ratios=[0.8] + [1] * lines)
     axis = figure.add_subplot(rows[0, :])
-    starts = [start for start, _ in thumbnails]
-    for number, (start, end) in enumerate(zip(starts, [*starts[1:], duration])):
-        axis.axvspan(start, end, color="0.8" if number % 2 else "0.55", linewidth=0)
-        if end - start > duration / 60:
-            axis.text((start + end) / 2, 0.5, number + 1, ha="center", va="center")
-    more = f", the first {len(shown)} shown" if len(shown) < len(thumbnails) else ""
-    axis.set(xlim=(0, duration), yticks=[], xlabel="time (s)")
-    axis.set_title(f"{mid}: {len(thumbnails)} shots in {duration:.1f} s{more}".replace("$", r"\$"))
-    if 1 < len(starts) <= 25:
-        axis.set_xticks([0, *starts[1:], duration], [f"{t:.1f}" for t in [0, *starts[1:], duration]], rotation=60)
+    starts = [start for start, _ in film.thumbnails]
+    axis.eventplot(starts, lineoffsets=0.5, linewidths=1.5, color="black")
+    more = f", the first {len(shown)} shown" if len(shown) < len(starts) else ""
+    axis.set(xlim=(0, film.duration), ylim=(0, 1), yticks=[], xlabel="time (s); lines: where a shot starts")
+    axis.set_title(f"{mid}: {len(starts)} shots in {film.duration:.1f} s{more}", parse_math=False)
     for number, (start, picture) in enumerate(shown):
         axis = figure.add_subplot(rows[1 + number // columns, number % columns])
         axis.imshow(picture)
@@ -1051,8 +976,8 @@ LABELS_MD5 = "d730579950345b2c0f9c4a9779bd9d44"
 def download(names, out):
     """Fetch the published labels and representations, and unpack them: out/mtgc.csv, out/<name>.zarr."""
     names = list(divita.PUBLISHED) if names == ["all"] else [name.removesuffix(".zarr") for name in names]
-    for name in names:
-        divita.published_backbone(name)  # refuses an unknown one
+    kinds = {divita.published_meta(name)["input"]: name for name in names}  # refuses an unknown one
+    out.mkdir(parents=True, exist_ok=True)
     with divita.locked(out):  # of two processes, the second finds everything there
         if not ((out / "mtgc.csv").exists() and md5_of(out / "mtgc.csv") == LABELS_MD5):
             fetch("mtgc.csv", out, LABELS_MD5)
@@ -1063,7 +988,6 @@ def download(names, out):
     say(f"the published labels are in {out / 'mtgc.csv'}, the representations beside them:")
     for name in names:
         say(f"  {out / name}.zarr")
-    kinds = {divita.find_backbone(divita.published_backbone(name)).input: name for name in names}
     command = ["python", "02_train.py", "--data", str(out)]
     for kind in ("image", "video"):
         command += [f"--{kind}", kinds.get(kind, "none")]
@@ -1076,7 +1000,15 @@ def fetch(name, out, md5):
     url = f"{os.environ.get('DIVITA_PUBLISHED', ZENODO)}/{name}?download=1"
     part = out / f"{name}.part"
     if not (part.exists() and md5_of(part) == md5):  # it may have been interrupted after the last byte
-        fetch_rest(url, part)
+        try:
+            fetch_rest(url, part)
+        except urllib.error.HTTPError as error:
+            if error.code == 416:  # longer than the file that the server has
+                part.unlink()
+            raise UserError(f"{url}: {error.code} {error.reason}; try again later, it goes on where it was") from None
+        except (urllib.error.URLError, TimeoutError, ConnectionError, http.client.HTTPException) as error:
+            why = divita.one_line(error)
+            raise UserError(f"{url}: the connection was cut ({why}); the same command goes on where it was") from None
     if (found := md5_of(part)) != md5:
         part.unlink()
         raise UserError(f"{url}: its MD5 is {found}, not the published {md5}; removed, run the same command again")
@@ -1084,30 +1016,19 @@ def fetch(name, out, md5):
 
 
 def fetch_rest(url, part):
-    """Download what a partial file lacks; a UserError says why not all of it came, and what came is kept."""
+    """Download what a partial file lacks; what has come before an error stays."""
     have = part.stat().st_size if part.exists() else 0
-    cut = "fewer bytes came than were announced"
-    try:
-        request = urllib.request.Request(url, headers={"Range": f"bytes={have}-"} if have else {})
-        with urllib.request.urlopen(request, timeout=60) as response:
-            have = have if response.status == 206 else 0  # 206: the server goes on where we were, 200: from the start
-            total = have + int(response.headers.get("Content-Length") or 0)
-            bar = tqdm(desc=part.stem, total=total or None, initial=have, unit="B", unit_scale=True)
-            with bar, open(part, "ab" if have else "wb") as file:
-                while block := response.read(2**20):
-                    file.write(block)
-                    bar.update(len(block))
-        if part.stat().st_size >= total:
-            return
-    except urllib.error.HTTPError as error:
-        if error.code == 416:  # longer than the file that the server has
-            part.unlink()
-        raise UserError(f"{url}: {error.code} {error.reason}; try again later, what is here is gone on with") from None
-    except (OSError, http.client.HTTPException) as error:
-        if getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT):
-            raise
-        cut = divita.one_line(error)
-    raise UserError(f"{url}: the connection was cut ({cut}); the same command goes on where it was")
+    request = urllib.request.Request(url, headers={"Range": f"bytes={have}-"} if have else {})
+    with urllib.request.urlopen(request, timeout=60) as response:
+        have = have if response.status == 206 else 0  # 206: the server goes on where we were, 200: from the start
+        total = have + int(response.headers.get("Content-Length") or 0)
+        bar = tqdm(desc=part.stem, total=total or None, initial=have, unit="B", unit_scale=True)
+        with bar, open(part, "ab" if have else "wb") as file:
+            while block := response.read(2**20):
+                file.write(block)
+                bar.update(len(block))
+    if part.stat().st_size < total:
+        raise ConnectionError("fewer bytes came than were announced")
 
 
 def md5_of(path):
@@ -1123,11 +1044,10 @@ def unpack(archive, out):
     try:
         with tarfile.open(archive) as tar:  # the filter refuses ../, absolute paths, links to the outside, devices
             tar.extractall(folder, tqdm(tar, f"unpacking {name}", unit="file"), filter="data")
-        if not (folder / name / ".zgroup").exists():
-            raise UserError(f"{archive}: holds no {name}; remove it and run the same command again")
+        (folder / name / ".zgroup").stat()
         (folder / name).replace(out / name)
         archive.unlink()
-    except (tarfile.TarError, EOFError, zlib.error) as error:
+    except (tarfile.TarError, EOFError, zlib.error, FileNotFoundError) as error:
         raise UserError(f"{archive}: cannot be unpacked ({divita.one_line(error)}); remove it") from None
     finally:
         shutil.rmtree(folder, ignore_errors=True)
@@ -1174,29 +1094,12 @@ def make_demo(out, workers):
         header = ["mid", *GENRES, "split0", "split1", "split2"]
         divita.write_csv(labels, header, [[mid, *row, *parts] for mid, row, parts in zip(mids, y, splits)])
     jobs = [(out / "videos" / f"{mid}.mp4", i, edit) for i, (mid, edit) in enumerate(zip(mids, edits))]
-    jobs = [job for job in jobs if not job[0].exists()]
-    started = []  # for each worker's share the connection to a process, and the process
-    try:
-        for number in range(min(workers, len(jobs))):
-            share, others = jobs[number::workers], [connection for connection, _ in started]
-            started.append(start_process(make_films, share, closing=others))
-        for number in tqdm(range(len(jobs)), "demo trailers", unit="trailer", disable=not jobs):
-            if reason := started[number % workers][0].recv():
-                raise UserError(reason)
-    finally:
-        for connection, process in started:
-            connection.close()
-            process.join()
-
-
-def make_films(connection, jobs):
-    """Be a process that makes some of the films and tells of each, with a reason where one cannot be made."""
-    for job in jobs:
-        try:
-            film(job)
-            connection.send(None)
-        except UserError as error:
-            connection.send(str(error))
+    if jobs := [job for job in jobs if not job[0].exists()]:
+        with ProcessPoolExecutor(workers, FORK, settle) as processes:
+            try:
+                list(tqdm(processes.map(film, jobs), "demo trailers", len(jobs), unit="trailer"))
+            except BrokenProcessPool:
+                raise UserError("a process that makes the demo's films was ended; run the same command again") from None
 
 
 def demo_labels():

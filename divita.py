@@ -116,8 +116,9 @@ def read_cells(path, header, rows, genres):
 
 
 def check_mid(mid, where):
-    """Refuse a trailer's name that is not a plain file name, since it names the files of that trailer."""
-    if not mid or mid in (".", "..") or any(c in mid for c in "/\\\0") or mid != mid.strip() or not mid.isprintable():
+    """Refuse a trailer's name that is not a plain file name of up to 180 bytes, since it names that trailer's files."""
+    plain = mid == mid.strip() and mid.isprintable() and not set(mid) & set("/\\")
+    if mid in ("", ".", "..") or not plain or len(os.fsencode(mid)) > 180:
         raise UserError(f"{where}: {mid!r} cannot name a trailer's files; use letters, digits, '-', '_' and '.'")
 
 

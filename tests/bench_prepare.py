@@ -43,28 +43,28 @@ def run(extractor, batch, batches):
 
 
 def prepared(folder, *options):
-    """Return the seconds that prepare() takes for a folder without building the backbones, and the job."""
+    """Return the seconds that prepare() takes for a folder without building the backbones, the job, and how many clips."""
     out = Path(tempfile.mkdtemp(dir=folder.parent))
     sys.argv = ["01_prepare.py", "--videos", str(folder), "--out", str(out), "--sheets", "0", *map(str, options)]
     given = prepare.parse_arguments()
-    prepare.fill_in(given)
-    wanted = prepare.wanted_representations(given, prepare.chosen_weights(given, {}), {})
+    wanted = prepare.wanted_representations(given, {})
     job = prepare.make_job(given, out, divita.find_videos([folder]), wanted)
     prepare.build(job)
     prepare.build, build = lambda job: None, prepare.build
     took = seconds(prepare.prepare, job)
     prepare.build = build
+    clips = sum(len(path.read_text().splitlines()) - 1 for path in job.tables.glob("*.csv"))
     shutil.rmtree(out)
-    return took, job
+    return took, job, clips
 
 
-def parts(path, job):
+def parts(path, job, clips):
     """Return the seconds that decoding a film takes alone, and the backbones alone."""
     decoding, backbones = seconds(decode_alone, path), 0.0
     size = job.arguments.batch_size
     for one in job.wanted:
         batch = np.zeros((size, one.meta["frames"], *[one.meta["input_size"]] * 2, 3), np.uint8)
-        backbones += seconds(run, one.run, batch, -(-job.clips // size))
+        backbones += seconds(run, one.run, batch, -(-clips // size))
     return decoding, backbones
 
 
@@ -72,11 +72,11 @@ def against_its_parts(folder, turns):
     """Print prepare's time over that of decoding plus that of the backbones, the mean of just before and just after."""
     options = "--weights random --image shufflenet2d --video shufflenet3d --image-frames 1".split()
     (path,) = folder.iterdir()
-    _, job = prepared(folder, *options)
-    before, ratios = parts(path, job), []
+    _, job, clips = prepared(folder, *options)
+    before, ratios = parts(path, job, clips), []
     for _ in range(turns):
-        whole, job = prepared(folder, *options)
-        after = parts(path, job)
+        whole, job, _ = prepared(folder, *options)
+        after = parts(path, job, clips)
         decoding, backbones = np.mean([before, after], axis=0)
         ratios.append(whole / (decoding + backbones))
         print(
@@ -90,8 +90,8 @@ def against_its_parts(folder, turns):
 def workers(folder, turns):
     """Print the gain of a second worker where decoding is nearly all there is to do."""
     for _ in range(turns):
-        one, _ = prepared(folder, *TINY[:6], "--workers", 1)
-        two, _ = prepared(folder, *TINY[:6], "--workers", 2)
+        one, *_ = prepared(folder, *TINY[:6], "--workers", 1)
+        two, *_ = prepared(folder, *TINY[:6], "--workers", 2)
         print(f"1 worker {one:.1f} s, 2 workers {two:.1f} s: {one / two:.2f} times", flush=True)
 
 
@@ -116,7 +116,7 @@ def many(folder, count):
     first = film(folder / "tt0.mp4", [24])
     for i in range(1, count):
         shutil.copy(first, folder / f"tt{i}.mp4")
-    took, _ = prepared(folder, *TINY[:6])
+    took, *_ = prepared(folder, *TINY[:6])
     print(f"{count} trailers of 1 s: {1000 * took / count:.1f} ms each", flush=True)
 
 

@@ -45,7 +45,8 @@ def read(path, **changes):
     settings = {"segmentation": "shots", "detector": "adaptive", "fps": 24.0, "frames_per_clip": 24}
     settings |= {"inputs": ((np.copy, 24),)} | changes
     messages = list(prepare.read_clips(path, prepare.Plan(**settings), alive=lambda: None))
-    return messages[-1][1], [arrays[0] for _, _, arrays in messages[:-1]], messages[-1][3:]
+    found = messages[-1][1]
+    return found.rows, [arrays[0] for _, _, arrays in messages[:-1]], (found.duration, found.remark)
 
 
 @pytest.fixture(scope="module")
@@ -253,7 +254,7 @@ def test_torchrun_with_a_bad_video(tmp_path, videos, undisturbed):
     result = subprocess.run(list(map(str, [*run, *options])), capture_output=True, text=True, timeout=300)
     assert result.returncode == 0 and "Traceback" not in result.stderr, result.stderr
     assert result.stderr.count("tt00: failed: no video") == 1
-    assert "6 of 7 trailers prepared" in result.stdout and ", 6 of them now, " in result.stdout  # by all ranks
+    assert "6 of 7 trailers prepared" in result.stdout and ", 6 of them now\n" in result.stdout  # by all ranks
     assert "failed.csv" in result.stdout and re.search(r"rank 0 of 2.* (\d)/\1 \[", result.stderr), "the bar ends full"
     made = contents(tmp_path / "out")
     assert made.pop("failed.csv").startswith(b"mid,reason\ntt00,")
