@@ -77,7 +77,6 @@ import datetime
 import functools
 import hashlib
 import http.client
-import json
 import multiprocessing
 import queue
 import shlex
@@ -567,7 +566,7 @@ def wanted_representations(arguments, like):
         if frames > arguments.frames_per_clip:
             raise UserError(f"--image-frames {frames}: a clip has only {arguments.frames_per_clip} frames")
         folder = divita.representation_name(name, arguments.segmentation, arguments.fps, arguments.frames_per_clip)
-        meta = {"format": divita.FORMAT, "representation": folder, "input": kind, "backbone": name}
+        meta = {"representation": folder, "input": kind, "backbone": name}
         meta["weights"] = "file" if isinstance(weights[name], Path) else weights[name]
         meta |= {**setting, "frames": frames, "input_size": backbone.size}
         meta["precision"] = of_run.get("precision") or arguments.precision
@@ -585,20 +584,17 @@ def chosen_weights(arguments, names, like):
     if arguments.videos is None:
         weights.update({name: "random" for name in names if name not in DEMO_PRETRAINED})
     weights.update({name: meta["weights"] for name, meta in like.items()})
-    files = [word.rpartition("=")[::2] for word in arguments.weights if "=" in word]
-    for word in arguments.weights:
-        if word in ("pretrained", "random") and not like:
+    words = [] if like else ["pretrained", "random"]
+    for word in sorted(arguments.weights, key=lambda word: "=" in word):  # the files last
+        name, _, file = word.rpartition("=")
+        if word in words:
             weights = dict.fromkeys(names, word)
-        elif word in ("pretrained", "random"):
-            raise UserError(f"--weights {word} beside --like {arguments.like}, which says it; leave one of them out")
-        elif "=" not in word:
-            raise UserError(f"--weights {word}: neither pretrained, random nor NAME=FILE of {', '.join(names)}")
-    for name, file in files:
-        if name not in names:
-            raise UserError(f"--weights {name}={file}: no such backbone is asked for; there is {', '.join(names)}")
-        if not Path(file).is_file():
-            raise UserError(f"--weights {name}={file}: there is no file {file}")
-        weights[name] = Path(file)
+        elif name in names and Path(file).is_file():
+            weights[name] = Path(file)
+        else:
+            beside = f" beside --like {arguments.like}" if like else ""
+            choices = ", ".join([*words, *(f"{name}=FILE" for name in names)])
+            raise UserError(f"--weights {word}{beside}: give {choices}, with a FILE that is there")
     for name in names:
         if weights[name] == "file":
             raise UserError(f"--like {arguments.like}: {name}'s weights came from a file; add --weights {name}=FILE")
@@ -655,9 +651,8 @@ def make_job(arguments, out, videos, wanted):
 
 def tables_folder(arguments, out):
     """Return the folder of the clip tables: shots/ for a data folder's first setting, its own for every other."""
-    setting = {"format": divita.FORMAT, **clip_setting(arguments)}
-    folder = out / "shots"
-    if (folder / "meta.json").exists() and divita.read_json(folder / "meta.json") != setting:
+    folder, setting = out / "shots", clip_setting(arguments)
+    if difference(folder / "meta.json", setting):
         detector = f"_{arguments.detector}" if arguments.detector == "content" else ""
         folder = out / f"shots_{arguments.segmentation}{detector}_fps{arguments.fps:g}_fpc{arguments.frames_per_clip}"
         check_meta(folder / "meta.json", setting, arguments.overwrite)
@@ -736,20 +731,15 @@ def build(job):
         for key in ("features", "digest", "parameters", "macs_per_clip"):
             one.meta[key] = getattr(one.run, key)
         check_meta(one.folder / "meta.json", one.meta, arguments.overwrite)
-    write_meta(job.tables, {"format": divita.FORMAT, **clip_setting(arguments)})
+    divita.write_json(job.tables / "meta.json", clip_setting(arguments))
     paths = arguments.videos and [str(Path(path).absolute()) for path in arguments.videos]  # none: the demo's
     synthetic = any((folder.parent / "true_cuts.csv").exists() for folder in {p.parent for p in job.videos.values()})
     for one in job.wanted:
         if arguments.overwrite and difference(one.folder / "meta.json", one.meta):
             for path in one.folder.glob("*.npy"):  # no old files among new ones
                 path.unlink()
-        write_meta(one.folder, {**one.meta, "clips": job.tables.name, "videos": paths, "synthetic": synthetic})
-
-
-def write_meta(folder, meta):
-    text = json.dumps(meta, indent=1) + "\n"
-    if not (folder / "meta.json").exists() or (folder / "meta.json").read_text() != text:
-        divita.write_text(folder / "meta.json", text)
+        about = {"clips": job.tables.name, "videos": paths, "synthetic": synthetic}
+        divita.write_json(one.folder / "meta.json", one.meta | about)
 
 
 def record(job, outcomes):

@@ -179,7 +179,7 @@ def configurations(arguments):
     """Return [(label, configuration)] of the rows whose representations exist; say which do not."""
     found, missing = [], []
     for label, *names, changes in table_rows(arguments):
-        paths = [divita.look_for(arguments.data, name) if name else None for name in names]
+        paths = [divita.find_representation(arguments.data, name, missing_ok=True) if name else None for name in names]
         absent = [name for name, path in zip(names, paths) if name and not path]
         if absent:
             missing += absent

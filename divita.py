@@ -225,25 +225,22 @@ def representations(data):
     return [path for path in folders if path.suffix == ".zarr" or {"backbone", "input"} <= meta_of(path).keys()]
 
 
-def look_for(data, name):
-    """Return the path of a representation, by its own name or, at the standard setting, by its backbone's, or None.
+def find_representation(data, name, missing_ok=False):
+    """Return the path of a representation, by its own name or, at the standard setting, by its backbone's.
 
-    The standard setting is the published one: shots, 24 frames per second, 24 frames per clip.
+    The standard setting is the published one: shots, 24 frames per second, 24 frames per clip. Where there is none, a
+    UserError says what there is instead; None where it may be missing.
     """
-    for path in (Path(data) / part for part in (name, f"{name}.zarr", representation_name(name))):
-        if (path / "meta.json").exists() or (path / ".zgroup").exists():
-            return path
-    archives = [path for path in representations(data) if path.suffix == ".zarr"]
-    return next((path for path in archives if published_backbone(path.name) == name), None)
-
-
-def find_representation(data, name):
-    """Return the path of a representation as look_for() does; a UserError says what there is instead."""
-    path = look_for(data, name)
-    if not path:
+    names = {}
+    for path in representations(data):
+        backbone = meta_of(path)["backbone"]
+        if path.suffix == ".zarr" or path.name == representation_name(backbone):
+            names.setdefault(backbone, path)
+        names |= {path.name: path, path.name.removesuffix(".zarr"): path}
+    if name not in names and not missing_ok:
         choices = ", ".join(path.name for path in representations(data)) or "none; prepare one with 01_prepare.py"
         raise UserError(f"{data}: no representation is called {name!r}; there is {choices}")
-    return path
+    return names.get(name)
 
 
 def meta_of(path):
@@ -254,17 +251,12 @@ def meta_of(path):
 
 
 def published_meta(name):
-    """Return what is known of how a published archive was made."""
-    backbone = published_backbone(name)
-    setting = {"segmentation": "shots", "fps": 24.0, "frames_per_clip": 24, "frames": 24}
-    return {"backbone": backbone, "input": find_backbone(backbone).input, "weights": "pretrained", **setting}
-
-
-def published_backbone(name):
-    """Return which backbone made a published archive, by its name with or without .zarr."""
+    """Return what is known of how a published archive was made, by its name with or without .zarr."""
     if name.removesuffix(".zarr") not in PUBLISHED:
         raise UserError(f"{name}: not one of the published archives {', '.join(PUBLISHED)}; rename it to one of them")
-    return PUBLISHED[name.removesuffix(".zarr")][0]
+    backbone, _ = PUBLISHED[name.removesuffix(".zarr")]
+    setting = {"segmentation": "shots", "fps": 24.0, "frames_per_clip": 24, "frames": 24}
+    return {"backbone": backbone, "input": find_backbone(backbone).input, "weights": "pretrained", **setting}
 
 
 def inputs(config):
@@ -1620,6 +1612,11 @@ def sweep(folder):
 def write_text(path, text):
     with written(path) as temporary:
         temporary.write_text(text, encoding="utf-8", newline="")
+
+
+def write_json(path, content):
+    """Write a dictionary that read_json() reads."""
+    write_text(path, json.dumps({"format": FORMAT, **content}, indent=1) + "\n")
 
 
 def write_csv(path, header, rows):

@@ -43,7 +43,7 @@ def run(extractor, batch, batches):
 
 
 def prepared(folder, *options):
-    """Return the seconds that prepare() takes for a folder without building the backbones, the job, and how many clips."""
+    """Return the seconds that prepare() takes for a folder once the backbones are built, the job, and its clips."""
     out = Path(tempfile.mkdtemp(dir=folder.parent))
     sys.argv = ["01_prepare.py", "--videos", str(folder), "--out", str(out), "--sheets", "0", *map(str, options)]
     given = prepare.parse_arguments()

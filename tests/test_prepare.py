@@ -259,7 +259,9 @@ def test_torchrun_with_a_bad_video(tmp_path, videos, undisturbed):
     made = contents(tmp_path / "out")
     assert made.pop("failed.csv").startswith(b"mid,reason\ntt00,")
     assert {name: made[name] for name in made if "meta" not in name} == {
-        name: undisturbed[name] for name in undisturbed if "meta" not in name  # which says where the videos are
+        name: undisturbed[name]
+        for name in undisturbed
+        if "meta" not in name  # which says where the videos are
     }
 
 
