@@ -11,7 +11,6 @@ not repeated. 01_prepare.py makes what this reads, 03_evaluate.py reads what thi
 
 import argparse
 import collections
-import json
 import math
 import platform
 import random
@@ -40,34 +39,30 @@ EXPERIMENTS = ("transfer", "fusion", "aggregation", "extension", "segmentation",
 
 
 def parse_arguments():
-    parser = argparse.ArgumentParser(usage="%(prog)s [options]", description=__doc__.split("\n\n")[0])
-    parser.epilog = "Defaults are in parentheses."
-    parser.formatter_class = lambda prog: argparse.HelpFormatter(prog, max_help_position=34)
-    parser.error = lambda message: parser.exit(2, f"{parser.prog}: error: {message}; see --help\n")
-    what = parser.add_argument_group("what to train on")
-    what.add_argument("--data", metavar="DIR", type=Path, help="what 01_prepare.py made (the demo, data/demo)")
-    what.add_argument("--image", metavar="NAME", help="image representation, its backbone, or none (the first there)")
-    what.add_argument("--video", metavar="NAME", help="video representation, its backbone, or none (the first there)")
-    what.add_argument("--splits", metavar="K", type=int, nargs="+", help="split columns of labels.csv (all there)")
-    what.add_argument("--runs", metavar="DIR", type=Path, default=Path("runs/demo"), help="for the runs (runs/demo)")
-    what.add_argument("--overwrite", action="store_true", help="train again what is trained already")
-    which = parser.add_argument_group("which runs (image only, video only and both)")
-    help = f"a study of the paper: {', '.join(EXPERIMENTS)}"
-    which.add_argument("--experiment", metavar="NAME", choices=EXPERIMENTS, help=help)
-    which.add_argument("--aggregation", metavar="NAME", default="tsfm", help="tsfm, gru, conv or savg (tsfm)")
-    which.add_argument("--fusion", choices=("late", "early"), default="late", help="of image and video (late)")
-    which.add_argument("--clips", metavar="N", type=int, default=CLIPS, help="in a snippet, 0: whole trailer (30)")
-    how = parser.add_argument_group("how to train")
-    how.add_argument("--epochs", metavar="N", type=int, help="at most (100; the demo: 40)")
-    how.add_argument("--lr", metavar="RATE", type=float, help="learning rate of AdamW (1e-4; the demo: 2e-3)")
-    how.add_argument("--batch-size", metavar="N", type=int, default=BATCH_SIZE, help="trailers in a batch (32)")
-    how.add_argument("--seed", metavar="N", type=int, default=0, help="of weights, order and snippets (0)")
+    parser = argparse.ArgumentParser(usage=argparse.SUPPRESS, description="Defaults are in parentheses.")
+    add = parser.add_argument_group("what to train on").add_argument
+    add("--data", metavar="DIR", type=Path, default=DEMO_DATA, help="what 01_prepare.py made (%(default)s)")
+    add("--image", metavar="NAME", help="image representation, its backbone, or none (the first there)")
+    add("--video", metavar="NAME", help="video representation, its backbone, or none (the first there)")
+    add("--splits", metavar="K", type=int, nargs="+", help="split columns of labels.csv (all there)")
+    add("--runs", metavar="DIR", type=Path, default=Path("runs/demo"), help="for the runs (%(default)s)")
+    add("--overwrite", action="store_true", help="train again what is trained already")
+    add = parser.add_argument_group("which runs (image only, video only and both)").add_argument
+    add("--experiment", choices=EXPERIMENTS, help="a study of the paper")
+    add("--aggregation", metavar="NAME", default="tsfm", help="tsfm, gru, conv or savg (%(default)s)")
+    add("--fusion", choices=("late", "early"), default="late", help="of image and video (%(default)s)")
+    add("--clips", metavar="N", type=int, default=CLIPS, help="in a snippet, 0: whole trailer (%(default)s)")
+    add = parser.add_argument_group("how to train").add_argument
+    add("--epochs", metavar="N", type=int, help="at most (100; the demo: 40)")
+    add("--lr", metavar="RATE", type=float, help="learning rate of AdamW (1e-4; the demo: 2e-3)")
+    add("--batch-size", metavar="N", type=int, default=BATCH_SIZE, help="trailers in a batch (%(default)s)")
+    add("--seed", metavar="N", type=int, default=0, help="of weights, order and snippets (%(default)s)")
     arguments = parser.parse_args()
-    demo = arguments.data in (None, DEMO_DATA)
-    arguments.data = arguments.data or DEMO_DATA
-    epochs, rate = (DEMO_EPOCHS, DEMO_LEARNING_RATE) if demo else (EPOCHS, LEARNING_RATE)
-    arguments.epochs = epochs if arguments.epochs is None else arguments.epochs
-    arguments.lr = rate if arguments.lr is None else arguments.lr
+    demo = arguments.data == DEMO_DATA
+    if arguments.epochs is None:
+        arguments.epochs = DEMO_EPOCHS if demo else EPOCHS
+    if arguments.lr is None:
+        arguments.lr = DEMO_LEARNING_RATE if demo else LEARNING_RATE
     for name, least in (("clips", 0), ("epochs", 1), ("batch_size", 1), ("seed", 0)):
         if getattr(arguments, name) < least:
             parser.error(f"--{name.replace('_', '-')} must be at least {least}")
@@ -77,7 +72,7 @@ def parse_arguments():
 
 
 if __name__ == "__main__":
-    signal.signal(signal.SIGINT, signal.SIG_DFL)  # until divita.run() takes over, there is nothing to lose
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # every file is written whole, so that the process may end anywhere
     ARGUMENTS = parse_arguments()
 
 import divita  # first, as it sets Keras's backend and the number of threads
@@ -317,7 +312,7 @@ def write_run(folder, model, config, history, predictions, seconds):
     versions["threads"] = torch.get_num_threads()
     best = int(np.argmin(history["val_loss"])) + 1
     config |= {"best_epoch": best, "seconds": round(seconds, 2), "versions": versions}
-    divita.write_text(folder / "config.json", json.dumps(config, indent=1) + "\n")
+    divita.write_json(folder / "config.json", config)
 
 
 # ---- All runs ----
@@ -382,8 +377,8 @@ def main(arguments):
         divita.sweep(arguments.runs)
         if arguments.experiment:
             rows = [{"label": label, "run": run_name(configuration)} for label, configuration in found]
-            content = {"format": divita.FORMAT, "experiment": arguments.experiment, "rows": rows}
-            divita.write_text(arguments.runs / f"{arguments.experiment}.json", json.dumps(content, indent=1) + "\n")
+            content = {"experiment": arguments.experiment, "rows": rows}
+            divita.write_json(arguments.runs / f"{arguments.experiment}.json", content)
     say(f"{divita.device()}; {len(labels.mids)} trailers, {len(runs)} runs, {sum(done)} of them done already")
     share = zip(runs[rank::world], done[rank::world])  # which does not depend on when a rank starts
     train_all([run for run, finished in share if not finished], labels, arguments.epochs, hidden=rank > 0)

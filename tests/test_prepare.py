@@ -385,6 +385,9 @@ def test_a_changed_film_is_prepared_again_by_every_backbone(script, tmp_path):
     assert "1 of them now" in script("01_prepare.py", *common, *video).out
     assert len({divita.source_of(tmp_path / "out" / name / "a.npy") for name in NAMES}) == 1
     assert [len(np.load(tmp_path / "out" / name / "a.npy")) for name in NAMES] == [3, 3]
+    (mine / "a.mp4").write_text("broken now")
+    assert script("01_prepare.py", *common, *image).code == 1
+    assert [path.name for path in (tmp_path / "out" / NAMES[0]).glob("*.npy")] == ["b.npy"]  # not the earlier film's
 
 
 def test_labels_are_copied_with_splits(script, tmp_path, videos):
