@@ -29,14 +29,14 @@ DEMO_IMAGE_FRAMES = 1  # per clip: fewer than the published 24, for speed
 DEMO_PRETRAINED = ["efficientnetlite_b0"]  # whose weights come with a package; the demo's others are random
 
 
-def parse_arguments(of_run=None):
-    """Read the command line; of_run: {option: value} that a run was made with, in place of the usual defaults."""
+def parse_arguments(like=None):
+    """Read the command line; like: {option: value} in place of the usual defaults."""
     parser = argparse.ArgumentParser(usage=argparse.SUPPRESS, description="Defaults are in parentheses.")
     add = parser.add_argument_group("what").add_argument
     add("--videos", metavar="PATH", nargs="+", help="folders of films, <mid>.mp4, or films (the demo)")
     add("--labels", metavar="CSV", help="genres as in mtgc.csv (none, to be predicted)")
     add("--out", metavar="DIR", default=DEMO_OUT, help="data folder to write (%(default)s)")
-    add("--like", metavar="RUN", help="a run's folder: prepare as its inputs were")
+    add("--like", metavar="DIR", nargs="+", help="a run or representations: prepare as its inputs or these were")
     add("--download", metavar="NAME", nargs="+", help="only fetch published representations, or all")
     add = parser.add_argument_group("backbones").add_argument
     add("--image", metavar="NAME", nargs="+", default=["efficientnetlite_b0"], help="or none (efficientnetlite_b0)")
@@ -56,7 +56,7 @@ def parse_arguments(of_run=None):
     add("--overwrite", action="store_true", help="make again what is there")
     add("--sheets", metavar="N", type=int, default=3, help="contact sheets (%(default)s)")
     add("--patience", metavar="S", type=float, default=60, help="seconds without a frame until a video fails (60)")
-    parser.set_defaults(**(of_run or {}))
+    parser.set_defaults(run=None, **(like or {}))
     arguments = parser.parse_args()
     least = {"image_frames": 1, "batch_size": 1, "fps": 0.1, "frames_per_clip": 1, "workers": 1, "sheets": 0}
     for name, smallest in {**least, "patience": 0.1}.items():
@@ -111,12 +111,12 @@ FORK = multiprocessing.get_context("fork")  # starts at once, where a fresh proc
 
 def main(arguments):
     """Prepare videos, or fetch what is published; return the exit status."""
+    like = {}
+    if arguments.like:
+        arguments, like = follow(arguments)
     out = divita.writable(Path(arguments.out))
     if arguments.download:
         return download(arguments.download, out)
-    like = {}
-    if arguments.like:
-        arguments, like = follow_run(arguments)
     if arguments.videos is None and arguments.image_frames is None:
         arguments.image_frames = DEMO_IMAGE_FRAMES
     wanted = wanted_representations(arguments, like)
@@ -520,30 +520,33 @@ class Wanted:
     run: object = None  # divita.Extractor
 
 
-def follow_run(arguments):
-    """Return the arguments as --like makes them, and {backbone: meta.json of the run's input}.
+def follow(arguments):
+    """Return the arguments with what --like names in place of the defaults, and {backbone: meta.json} of that.
 
-    A UserError names an option that contradicts the run.
+    --like is a run, whose inputs no other option may contradict, or representations, which the other options change.
     """
-    folder = Path(arguments.like)
-    configs = sorted(folder.glob("split*/config.json")) or sorted(folder.glob("config.json"))
-    if not configs:
-        raise UserError(f"--like {folder}: no finished run there; name a folder that 02_train.py made")
-    inputs = divita.inputs(divita.read_json(configs[0]))
-    of_run = {"image": ["none"], "video": ["none"]}
-    for kind, _, meta in inputs:
-        of_run[kind] = [meta["backbone"]]
+    folders = [Path(path) for path in arguments.like]
+    configs = sorted(folders[0].glob("split*/config.json")) or sorted(folders[0].glob("config.json"))
+    if configs:
+        metas = [meta for _, _, meta in divita.inputs(divita.read_json(configs[0]))]
+        options = {"image": ["none"], "video": ["none"], **{meta["input"]: [meta["backbone"]] for meta in metas}}
+    else:
+        metas = [divita.meta_of(folder) for folder in folders]
+        if not all("backbone" in meta for meta in metas):
+            raise UserError(f"--like {listed(arguments.like)}: no finished run there, and no representation")
+        options = {"out": str(folders[0].parent), "videos": metas[0]["videos"]}
+    for meta in metas:
         for name in ("segmentation", "detector", "fps", "frames_per_clip", "precision"):
             if meta.get(name) is not None:  # not all is known of a published representation
-                of_run[name] = meta[name]
-        if kind == "image":
-            of_run["image_frames"] = meta["frames"]
-    arguments = parse_arguments(of_run)
-    arguments.like = configs[0].parent.parent
-    for name, value in of_run.items():
-        if (given := getattr(arguments, name)) != value:
-            raise UserError(f"{option(name, given)} contradicts --like {folder}, made with {option(name, value)}")
-    return arguments, {meta["backbone"]: meta for _, _, meta in inputs}
+                options[name] = meta[name]
+        if meta["input"] == "image":
+            options["image_frames"] = meta["frames"]
+    followed = parse_arguments(options)
+    for name, value in options.items() if configs else ():
+        if (given := getattr(followed, name)) != value:
+            raise UserError(f"{option(name, given)} contradicts --like {folders[0]}, made with {option(name, value)}")
+    followed.run = configs[0].parent.parent if configs else None
+    return followed, {meta["backbone"]: meta for meta in metas}
 
 
 def option(name, value):
@@ -583,7 +586,7 @@ def chosen_weights(arguments, names, like):
     weights = dict.fromkeys(names, "pretrained")
     if arguments.videos is None:
         weights.update({name: "random" for name in names if name not in DEMO_PRETRAINED})
-    weights.update({name: meta["weights"] for name, meta in like.items()})
+    weights.update({name: like[name]["weights"] for name in names if name in like})
     words = [] if like else ["pretrained", "random"]
     for word in sorted(arguments.weights, key=lambda word: "=" in word):  # the files last
         name, _, file = word.rpartition("=")
@@ -592,12 +595,13 @@ def chosen_weights(arguments, names, like):
         elif name in names and Path(file).is_file():
             weights[name] = Path(file)
         else:
-            beside = f" beside --like {arguments.like}" if like else ""
+            beside = f" beside --like {listed(arguments.like)}" if like else ""
             choices = ", ".join([*words, *(f"{name}=FILE" for name in names)])
             raise UserError(f"--weights {word}{beside}: give {choices}, with a FILE that is there")
     for name in names:
         if weights[name] == "file":
-            raise UserError(f"--like {arguments.like}: {name}'s weights came from a file; add --weights {name}=FILE")
+            like = listed(arguments.like)
+            raise UserError(f"--like {like}: {name}'s weights came from a file; add --weights {name}=FILE")
     return weights
 
 
@@ -727,7 +731,8 @@ def build(job):
             name, one.weights, one.meta["frames"], arguments.batch_size, precision=one.meta["precision"], clips=clips
         )
         if one.digest not in (None, one.run.digest):
-            raise UserError(f"{name}: its weights are {one.run.digest}, not those of {arguments.like}, {one.digest}")
+            like = listed(arguments.like)
+            raise UserError(f"{name}: its weights are {one.run.digest}, not those of {like}, {one.digest}")
         for key in ("features", "digest", "parameters", "macs_per_clip"):
             one.meta[key] = getattr(one.run, key)
         check_meta(one.folder / "meta.json", one.meta, arguments.overwrite)
@@ -788,9 +793,8 @@ def sum_over_ranks(count):
 
 def next_command(job):
     """Return the command that goes on from here, as a list of words."""
-    out, arguments = job.out, job.arguments
-    if arguments.like:
-        run = arguments.like
+    out, run = job.out, job.arguments.run
+    if run:
         return ["03_evaluate.py", "--predict", str(out), "--runs", str(run.parent), "--run", run.name]
     if not (out / "labels.csv").exists():
         return ["03_evaluate.py", "--predict", str(out)]

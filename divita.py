@@ -281,56 +281,38 @@ def unlike(a, b):
 def preparation(data, names):
     """Return the 01_prepare.py commands that make representations, given by their names or their backbones'.
 
-    What a name does not say is as in the representations that are there, the same backbone's before others. A word in
-    capitals stands for what these do not know, a folder of videos or a file of weights.
+    What a name does not say is as in the representations that are there, the same backbone's before others.
     """
-    command = ["python", "01_prepare.py", "--out", str(data)]
     there = representations(data)
     if any(path.suffix == ".zarr" for path in there):
         archives = {backbone: name for name, (backbone, _) in PUBLISHED.items()}
-        return [shlex.join([*command, "--download", *(archives.get(name, name) for name in names)])]
-    metas = [meta_of(path) for path in there]
-    if not any(meta.get("synthetic") for meta in metas):
-        command += ["--videos", *next((meta["videos"] for meta in metas if meta.get("videos")), ["DIR"])]
-        if (Path(data) / "labels.csv").exists():
-            command += ["--labels", str(Path(data) / "labels.csv")]
-    together = {}  # options -> the backbones that one command makes with them
+        names = [archives.get(name, name) for name in names]
+        return [shlex.join(["python", "01_prepare.py", "--out", str(data), "--download", *names])]
+    together = {}  # setting -> the backbones that one command makes at it
     for name in names:
         found = re.fullmatch(r"(.+)_(shots|seconds)_fps(.+)_fpc(\d+)", name)
         backbone, *setting = found.groups() if found else (name, "shots", "24", "24")
-        backbone = find_backbone(re.sub("^kerascv-", "kerascv:", backbone))
-        options = preparing_options(backbone, *setting, metas)
-        together.setdefault(options, {"image": [], "video": []})[backbone.input].append(backbone.name)
+        together.setdefault(tuple(setting), []).append(find_backbone(re.sub("^kerascv-", "kerascv:", backbone)))
     commands = []
-    for options, backbones in together.items():
-        images, videos = (list(dict.fromkeys(names)) or ["none"] for names in backbones.values())
-        commands.append(shlex.join([*command, "--image", *images, "--video", *videos, *options]))
+    for (segmentation, fps, frames_per_clip), backbones in together.items():
+        like = dict.fromkeys(str(closest(there, backbone)) for backbone in backbones) if there else {}
+        command = ["python", "01_prepare.py"]
+        command += ["--like", *like] if like else ["--out", str(data), "--videos", "DIR"]
+        for kind in ("image", "video"):
+            of_kind = [backbone.name for backbone in backbones if backbone.input == kind]
+            command += [f"--{kind}", *(dict.fromkeys(of_kind) or ["none"])]
+        command += ["--segmentation", segmentation, "--fps", fps, "--frames-per-clip", frames_per_clip]
+        commands.append(shlex.join(command))
     return commands
 
 
-def preparing_options(backbone, segmentation, fps, frames_per_clip, metas):
-    """Return the options of 01_prepare.py, but its defaults, for a backbone at a setting."""
+def closest(representations, backbone):
+    """Return the representation of the same backbone, else of the same kind of input, else any."""
 
-    def closeness(meta):
-        return meta["backbone"] == backbone.name, meta["input"] == backbone.input
+    def closeness(path):
+        return meta_of(path)["backbone"] == backbone.name, meta_of(path)["input"] == backbone.input
 
-    like = {}  # the backbone's own meta.json, and what that does not say from another one
-    for meta in sorted(metas, key=closeness):
-        like |= {field: value for field, value in meta.items() if value is not None}
-    synthetic = like.get("synthetic")  # the demo's own defaults are others
-    weights = like.get("weights") if like.get("backbone") == backbone.name else None
-    frames = like.get("frames") if backbone.input == like.get("input") == "image" else None
-    wanted = (
-        ("segmentation", segmentation, "shots"),
-        ("detector", like.get("detector"), "adaptive"),
-        ("fps", fps, "24"),
-        ("frames-per-clip", frames_per_clip, "24"),
-        ("image-frames", frames, None if synthetic else like.get("frames_per_clip")),
-        ("precision", like.get("precision"), "float32"),
-        ("weights", f"{backbone.name}=FILE" if weights == "file" else weights, None if synthetic else "pretrained"),
-    )
-    given = [(f"--{option}", str(value)) for option, value, usual in wanted if value not in (None, usual)]
-    return tuple(word for pair in given for word in pair)
+    return max(representations, key=closeness)
 
 
 def open_representation(data, name):

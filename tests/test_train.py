@@ -350,7 +350,7 @@ def test_vectors_of_another_film_are_not_trained_on(train, data):
     rewrite(data, films={f"tt{i:04d}": "another film" for i in range(4, 8)})
     result = train("--splits", "0")
     assert refused(result, "shufflenet2d_shots", "shufflenet3d_shots", "another film", "tt0004, tt0005, tt0006, ...")
-    assert "python 01_prepare.py --out" in result.err and "tt0007" not in result.err
+    assert "python 01_prepare.py --like" in result.err and "tt0007" not in result.err
     assert train(*ONE).code == 0
 
 
@@ -384,7 +384,9 @@ def films(tmp_path):
     for i, mid in enumerate(x):
         film(data / "films" / f"{mid}.mp4", (30, 40), seed=i)
     for kind, backbone, frames in (("image", "tiny2d", 2), ("video", "tiny3d", 24)):
-        write_representation(data, kind, backbone, x, detector="content", frames=frames, videos=str(data / "films"))
+        write_representation(
+            data, kind, backbone, x, detector="content", frames=frames, digest=None, videos=[str(data / "films")]
+        )
     return data
 
 
@@ -409,33 +411,28 @@ def test_printed_commands_make_what_is_missing(films, tmp_path, script, experime
             assert meta["detector"] == ("content" if meta["segmentation"] == "shots" else None)
 
 
-def test_commands_say_what_is_not_the_default_and_ask_for_what_is_unknown(data):
-    for path in divita.representations(data):
-        shutil.rmtree(path)
-    x, options = {"tt0000": np.ones((4, 8))}, {"precision": "bfloat16", "videos": None}
-    write_representation(data, "image", "shufflenet2d", x, weights="file", **options)
-    write_representation(data, "video", "shufflenet3d", x, weights="pretrained", **options)
-    names = ["shufflenet2d_seconds_fps24_fpc24", "shufflenet3d_seconds_fps24_fpc24", "r2plus1d"]
-    folder = ["--out", str(data), "--videos", "DIR", "--labels", str(data / "labels.csv")]
-    assert [shlex.split(line)[2:] for line in divita.preparation(data, names)] == [
-        [*folder, "--image", "shufflenet2d", "--video", "none", "--segmentation", "seconds"]
-        + ["--precision", "bfloat16", "--weights", "shufflenet2d=FILE"],
-        [*folder, "--image", "none", "--video", "shufflenet3d", "--segmentation", "seconds", "--precision", "bfloat16"],
-        [*folder, "--image", "none", "--video", "r2plus1d", "--precision", "bfloat16"],
+def test_commands_follow_what_is_there_and_ask_for_what_is_unknown(data):
+    names = [
+        "shufflenet2d_seconds_fps24_fpc24",
+        "shufflenet3d_seconds_fps24_fpc24",
+        "r2plus1d",
+        "resnet50_shots_fps8_fpc24",
     ]
-
-
-def test_commands_for_the_demo_name_no_videos(data):
+    image, video = map(str, divita.representations(data))
+    assert [shlex.split(line)[2:] for line in divita.preparation(data, names)] == [
+        ["--like", image, video, "--image", "shufflenet2d", "--video", "shufflenet3d"]
+        + ["--segmentation", "seconds", "--fps", "24", "--frames-per-clip", "24"],
+        ["--like", video, "--image", "none", "--video", "r2plus1d"]
+        + ["--segmentation", "shots", "--fps", "24", "--frames-per-clip", "24"],
+        ["--like", image, "--image", "resnet50", "--video", "none"]
+        + ["--segmentation", "shots", "--fps", "8", "--frames-per-clip", "24"],
+    ]
     for path in divita.representations(data):
         shutil.rmtree(path)
-    x, options = {"demo000": np.ones((4, 8))}, {"videos": None, "synthetic": True}
-    write_representation(data, "image", "efficientnetlite_b0", x, weights="pretrained", frames=1, **options)
-    write_representation(data, "video", "shufflenet3d", x, weights="random", **options)
-    names = [f"{name}_seconds_fps24_fpc24" for name in ("efficientnetlite_b0", "shufflenet3d")]
-    image, video = (line.partition(f"--out {data} ")[2] for line in divita.preparation(data, names))
-    seconds = "--segmentation seconds"
-    assert image == f"--image efficientnetlite_b0 --video none {seconds} --image-frames 1 --weights pretrained"
-    assert video == f"--image none --video shufflenet3d {seconds} --weights random"
+    (line,) = divita.preparation(data, ["r2plus1d"])
+    assert line.startswith(
+        f"python 01_prepare.py --out {shlex.quote(str(data))} --videos DIR --image none --video r2plus1d"
+    )
 
 
 def test_without_a_standard_representation_one_setting_is_taken(train, tmp_path, data):
