@@ -155,14 +155,14 @@ class Trailer:
     """What has been found out about a trailer so far."""
 
     mid: str
-    vectors: dict = field(default_factory=lambda: collections.defaultdict(dict))  # {folder: {clip: vector (F)}}
+    vectors: dict = field(default_factory=lambda: collections.defaultdict(list))  # {folder: [vector (F) of each clip]}
     film: object = None  # a Film, once decoding has ended
 
 
 def prepare(job):
     """Decode this rank's trailers, run the backbones over their clips and save the trailers as they are complete."""
     given, (rank, ranks) = job.arguments, divita.ranks()
-    trailers, batches = {}, [[] for _ in job.wanted]  # a batch is filled with (trailer, number of the clip, frames)
+    trailers, batches = {}, [[] for _ in job.wanted]  # a backbone's batch is filled with (trailer, frames)
     plan, ahead = make_plan(given, job.wanted), 2 * given.batch_size
     with decoded(job.todo, plan, given.workers, given.patience, ahead) as messages:
         where = f"{divita.device()}, rank {rank} of {ranks}" if ranks > 1 else divita.device()
@@ -173,19 +173,19 @@ def prepare(job):
             for mid, kind, *content in messages:
                 trailer = trailers.setdefault(mid, Trailer(mid))
                 if kind == "clip":
-                    clip, inputs = content
+                    (inputs,) = content
                     for one, batch, frames in zip(job.wanted, batches, inputs):
-                        batch.append((trailer, clip, frames))
+                        batch.append((trailer, frames))
                         if len(batch) == given.batch_size:
                             run_batch(one, batch)
                 elif kind == "end":
                     (trailer.film,) = content
                     if trailer.film.remark:
-                        tell(f"{mid}: {trailer.film.remark}")
+                        tqdm.write(f"{mid}: {trailer.film.remark}", file=sys.stderr)
                     draw_sheet(job, mid, trailer.film)
                 else:
                     del trailers[mid]
-                    fail(job, mid, *content)
+                    fail(job, mid, reason=content[0])
                     bar.update()
                 save_complete(job, trailers, bar)
             for one, batch in zip(job.wanted, batches):
@@ -196,9 +196,9 @@ def prepare(job):
 def run_batch(wanted, batch):
     """Run a backbone over a batch's clips, hand each vector to its trailer and empty the batch."""
     if batch:
-        vectors = wanted.run(np.stack([frames for _, _, frames in batch]))  # (N, T, S, S, 3) -> (N, F)
-        for (trailer, clip, _), vector in zip(batch, vectors):
-            trailer.vectors[wanted.folder][clip] = vector
+        vectors = wanted.run(np.stack([frames for _, frames in batch]))  # (N, T, S, S, 3) -> (N, F)
+        for (trailer, _), vector in zip(batch, vectors):
+            trailer.vectors[wanted.folder].append(vector)
         batch.clear()
 
 
@@ -215,7 +215,7 @@ def save(job, trailer):
     """Write a trailer's clip table and, with a note of what they were made from, its vectors."""
     table = "clip,shot,start_frame,end_frame,start_s,end_s\n"
     table += "".join(",".join(map(str, row)) + "\n" for row in trailer.film.rows)
-    vectors = {folder: np.stack([v[i] for i in range(len(v))]) for folder, v in trailer.vectors.items()}
+    vectors = {folder: np.stack(clips) for folder, clips in trailer.vectors.items()}
     if not all(np.isfinite(clips).all() for clips in vectors.values()):
         return fail(job, trailer.mid, "a backbone's vectors are not all finite numbers")
     divita.write_text(job.tables / f"{trailer.mid}.csv", table)
@@ -233,11 +233,7 @@ def fail(job, mid, reason):
     for one in job.wanted:  # what an earlier film left
         (one.folder / f"{mid}.npy").unlink(missing_ok=True)
     record(job, {mid: reason})
-    tell(f"{printable(mid)}: failed: {reason}")
-
-
-def tell(text):
-    tqdm.write(text, file=sys.stderr)
+    tqdm.write(f"{printable(mid)}: failed: {reason}", file=sys.stderr)
 
 
 # ---- A film's frames ----
@@ -450,8 +446,7 @@ class Film:
 
 
 def read_clips(path, plan, alive):
-    """Decode a film once and yield ("clip", number, [uint8 (T, S, S, 3) per input of the plan]) for each clip, then
-    ("end", a Film)."""
+    """Decode a film once; yield ("clip", [uint8 (T, S, S, 3) per input of the plan]) for each clip, ("end", Film)."""
     capture, digest = open_film(path)
     frames, rate = read_frames(capture, alive), capture.get(cv2.CAP_PROP_FPS)
     if plan.segmentation == "shots":
@@ -463,7 +458,7 @@ def read_clips(path, plan, alive):
     def numbered(clips):
         for row, arrays in clips:
             rows.append((len(rows), *row))
-            yield "clip", len(rows) - 1, arrays
+            yield "clip", arrays
 
     def end(shot, time):
         yield from numbered(shot.end(time))
@@ -691,15 +686,11 @@ def table_of(labels):
 
 def prepared(job):
     """Return the trailers of all ranks that have all their files, whatever these were made from."""
-    folders = [(one.folder, ".npy") for one in job.wanted] + [(job.tables, ".csv")]
-    return set(job.videos).intersection(*(mids_in(*folder) for folder in folders))
-
-
-def mids_in(folder, suffix):
-    """Return the trailers whose files are in a folder, none if it is not there or its meta.json is missing."""
-    if not (folder / "meta.json").exists():
-        return set()
-    return {entry.name.removesuffix(suffix) for entry in os.scandir(folder) if entry.name.endswith(suffix)}
+    found = set(job.videos)
+    for folder in [job.tables, *(one.folder for one in job.wanted)]:
+        files = os.listdir(folder) if (folder / "meta.json").exists() else []
+        found &= {name[:-4] for name in files if name.endswith((".csv", ".npy"))}
+    return found
 
 
 def is_current(job, mid):
@@ -1146,7 +1137,9 @@ def paint(picture, hue, dark, rng):
     ground, form = ((50, 65), (165, 185)) if dark else ((165, 185), (50, 65))  # ranges of brightness
     corners = colours(hue + rng.uniform(-12, 12, 4), ground, rng).reshape(2, 2, 3)
     canvas = cv2.resize(corners, (width, height), interpolation=cv2.INTER_LINEAR).astype(np.uint8)
-    plain, centres = canvas.copy(), strew(width, height, 20, rng)
+    plain, spacing = canvas.copy(), 20
+    centres = np.mgrid[spacing / 2 : width : spacing, spacing / 2 : height : spacing].reshape(2, -1).T  # (N, 2)
+    centres = centres + rng.uniform(-0.3, 0.3, centres.shape) * spacing  # an irregular grid
     tint = hue + rng.choice([-1, 1]) * rng.uniform(15, 30) + rng.uniform(-8, 8, len(centres))
     tint = rng.uniform(0, 180, len(centres)) if picture == "confetti" else tint
     scale = rng.uniform(0.9, 1.15) * rng.uniform(6, 10, len(centres))  # px
@@ -1167,12 +1160,6 @@ def colours(hue, brightness, rng):
     count = len(hue)
     hsv = np.stack([hue % 180, rng.uniform(50, 80, count), rng.uniform(*brightness, count)], axis=1)
     return cv2.cvtColor(np.uint8(hsv)[None], cv2.COLOR_HSV2BGR)[0].astype(float)
-
-
-def strew(width, height, spacing, rng):
-    """-> the centres (N, 2) of an irregular grid."""
-    grid = np.mgrid[spacing / 2 : width : spacing, spacing / 2 : height : spacing].reshape(2, -1).T
-    return grid + rng.uniform(-0.3, 0.3, grid.shape) * spacing
 
 
 def outlines(picture, rng):

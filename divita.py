@@ -86,17 +86,14 @@ def read_labels(path):
     """
     path = Path(path)
     header, rows = read_table(path)
-    names = [name for name in header if name.startswith("split") and name[5:].isdigit()]
-    genres = [name for name in header[1:] if name not in names]
-    if header[0] != "mid" or not genres or header != ["mid", *genres, *names]:
-        raise UserError(f"{path}: the columns must be mid, the genres, then split0, split1 ... if any; not {header}")
-    if len(set(header)) < len(header) or not all(header):
-        raise UserError(f"{path}: a column's name is empty or there twice: {header}")
-    if names != [f"split{k}" for k in range(len(names))]:
-        raise UserError(f"{path}: the split columns must be split0, split1 ... in this order; not {names}")
+    genres = [name for name in header[1:] if not re.fullmatch(r"split\d+", name)]
+    splits = [f"split{k}" for k in range(len(header) - 1 - len(genres))]
+    if header != ["mid", *genres, *splits] or not genres or not all(header) or len(set(header)) < len(header):
+        columns = "mid, the genres, then split0, split1 ... if any, none empty and none twice"
+        raise UserError(f"{path}: the columns must be {columns}; not {header}")
     mids, cells = read_cells(path, header, rows, len(genres))
-    splits = cells[:, len(genres) :] if names else made_splits(path, mids)
-    return Labels(mids, genres, cells[:, : len(genres)], splits)
+    y, subsets = np.split(cells, [len(genres)], axis=1)
+    return Labels(mids, genres, y, subsets if splits else made_splits(path, mids))
 
 
 def read_cells(path, header, rows, genres):

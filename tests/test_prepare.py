@@ -46,7 +46,7 @@ def read(path, **changes):
     settings |= {"inputs": ((np.copy, 24),)} | changes
     messages = list(prepare.read_clips(path, prepare.Plan(**settings), alive=lambda: None))
     found = messages[-1][1]
-    return found.rows, [arrays[0] for _, _, arrays in messages[:-1]], (found.duration, found.remark)
+    return found.rows, [arrays[0] for _, arrays in messages[:-1]], (found.duration, found.remark)
 
 
 @pytest.fixture(scope="module")
