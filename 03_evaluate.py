@@ -88,7 +88,7 @@ def evaluate(arguments):
             raise UserError(f"{runs[0].name} and {run.name} have other genres ({other}); give each its own --runs")
     by_chance = chance(max(runs, key=lambda run: len(run.tests)))
     notes = data_notes(runs)
-    tables = [overall_table(runs, by_chance, notes), genres_table(runs, by_chance)]
+    tables = run_tables(runs, by_chance, notes)
     tables += [experiment_table(path, runs) for path in sorted(arguments.runs.glob("*.json"))]
     by_validation = sorted(runs, key=lambda run: -run.validation)
     tables.append(claims_table(by_validation, notes))
@@ -177,36 +177,25 @@ def read_run(folder):
         if fields := divita.unlike(config, other):
             what = f"split {first} and split {split} differ in {', '.join(fields)}"
             raise UserError(f"{what}; train them alike, with --overwrite, or each in its own --runs")
-    trained, validation, tests, histories = set(), [], {}, []
+    trained, parts, histories = set(), {"validation": {}, "test": {}}, []
     for split, path in splits.items():
-        train_mids, (_, true, p), test = read_predictions(path / "predictions.npz", config["genres"])
-        trained |= set(train_mids)
-        if true.any():
-            validation.append(100 * divita.area_under_curve(true.ravel(), p.ravel()))
-        if test[1].any():
-            tests[split] = test
+        with np.load(path / "predictions.npz", allow_pickle=False) as file:
+            trained |= set(file["train_mids"].tolist())
+            for part, found in parts.items():
+                mids, true, p = (file[f"{part}_{key}"] for key in ("mids", "true", "probabilities"))
+                if not (len(mids) == len(true) and true.shape == p.shape and np.isfinite(p).all()):
+                    raise ValueError(f"the {part} part of predictions.npz holds NaN or does not fit together")
+                if true.any():
+                    found[split] = mids.tolist(), true, p
         history = np.genfromtxt(path / "history.csv", delimiter=",", names=True, ndmin=1)
         histories.append(history[["epoch", "loss", "val_loss"]])
-    if not tests:
+    if not parts["test"]:
         raise UserError("no test trailer has a genre, so there is nothing to measure; train on splits where some have")
-    scores = over_splits([in_percent(divita.metrics(true, p)) for _, true, p in tests.values()])
     metas = {kind: meta for kind, _, meta in divita.inputs(config)}
-    found = trained, tests, histories, np.mean(validation or [0.0])
-    return Run(folder.name, splits, config, metas, *found, *scores, *cost(config, metas))
-
-
-def read_predictions(path, genres):
-    """Return the mids of the training part and (mids, genres, probabilities) of the validation and of the test part."""
-    with np.load(path, allow_pickle=False) as file:
-        if list(file["genres"]) != genres:
-            raise ValueError(f"{path.name} has other genres than config.json")
-        parts = []
-        for part in ("validation", "test"):
-            mids, true, p = (file[f"{part}_{key}"] for key in ("mids", "true", "probabilities"))
-            if not (len(mids) == len(true) and true.shape == p.shape and np.isfinite(p).all()):
-                raise ValueError(f"the {part} part of {path.name} holds NaN or does not fit together")
-            parts.append((mids.tolist(), true, p))
-        return file["train_mids"].tolist(), *parts
+    areas = [divita.area_under_curve(true.ravel(), p.ravel()) for _, true, p in parts["validation"].values()]
+    scores = over_splits([in_percent(divita.metrics(true, p)) for _, true, p in parts["test"].values()])
+    read = folder.name, splits, config, metas, trained, parts["test"], histories, 100 * np.mean(areas or [0.0])
+    return Run(*read, *scores, *cost(config, metas))
 
 
 def best(runs):
@@ -271,9 +260,10 @@ def bootstrap(a, b):
 # ---- Tables ----
 
 
-def overall_table(runs, by_chance, notes):
-    """Return the table of all runs."""
-    columns = [["", *map(str, range(1, len(runs) + 1)), ""], ["run", *(run.name for run in runs), "chance"]]
+def run_tables(runs, by_chance, notes):
+    """Return the table of all runs and the table of their genres."""
+    numbers = [str(number) for number in range(1, len(runs) + 1)]
+    columns = [["", *numbers, ""], ["run", *(run.name for run in runs), "chance"]]
     columns.append(["splits", *(", ".join(run.tests) for run in runs), "–"])
     columns += [[metric, *score_cells(runs, j), f"{by_chance[j]:.2f}"] for j, metric in enumerate(METRICS)]
     columns += cost_columns([*runs, None])
@@ -281,15 +271,11 @@ def overall_table(runs, by_chance, notes):
 over the splits; highest uAP first. Chance: what random probabilities get on average."""
     costs = """Parameters and multiply-adds (GMACs, per clip) are those of backbones and head; a head's multiply-adds \
 for a snippet are shared out over its clips."""
-    return Table("All runs", [scores, costs, *gaps(runs), *notes], list(zip(*columns)), words=3)
-
-
-def genres_table(runs, by_chance):
-    """Return the table of the genres, whose columns are the rows of the table of all runs."""
-    rows = [["", *map(str, range(1, len(runs) + 1)), "chance"]]
+    overall = Table("All runs", [scores, costs, *gaps(runs), *notes], list(zip(*columns)), words=3)
+    rows = [["", *numbers, "chance"]]
     for j, genre in enumerate(runs[0].config["genres"], len(METRICS)):
         rows.append([genre, *score_cells(runs, j), plus_minus(by_chance[j], np.nan)])
-    return Table("Genres", ["Runs by their number above."], rows)
+    return [overall, Table("Genres", ["Runs by their number above."], rows)]
 
 
 def gaps(runs):
@@ -342,11 +328,8 @@ def write_table_csv(path, runs):
 def experiment_table(path, runs):
     """Return the table of one experiment of 02_train.py, beside the paper's values where they are of the same data."""
     experiment, trained = divita.read_json(path), {run.name: run for run in runs}
-    try:
-        title, rows = experiment["experiment"], experiment["rows"]
-        labels, runs = [row["label"] for row in rows], [trained.get(row["run"]) for row in rows]
-    except (KeyError, TypeError):
-        raise UserError(f"{path}: does not list runs; train the experiment again") from None
+    labels = [row["label"] for row in experiment["rows"]]
+    runs = [trained.get(row["run"]) for row in experiment["rows"]]
     beside = any(label in PAPER and run and is_published(run) for label, run in zip(labels, runs))
     columns = [["", *labels]]
     for j, metric in enumerate(METRICS):
@@ -359,7 +342,7 @@ def experiment_table(path, runs):
     columns += cost_columns(runs)
     missing = ", ".join(label for label, run in zip(labels, runs) if not run)
     notes = [f"Not trained yet: {missing}."] if missing else []
-    return Table(f"Experiment: {title}", notes, list(zip(*columns)))
+    return Table(f"Experiment: {experiment['experiment']}", notes, list(zip(*columns)))
 
 
 def compared(runs, names):
@@ -583,9 +566,13 @@ def draw_cooccurrence(run):
 def draw_cost(runs):
     """Draw uAP against multiply-adds, parameters as the circles' areas; labels stand evenly at the right."""
     figure, axis = plt.subplots(figsize=(7, max(3, 0.8 + 0.25 * len(runs))))
-    sizes = np.array([run.parameters for run in runs])
-    places = [(run.gmacs, run.mean[0]) for run in runs]
-    axis.scatter(*zip(*places), 900 * sizes / sizes.max(), alpha=0.8, facecolor="0.9", edgecolor="black")
+    most = max(run.parameters for run in runs)
+    line = {"arrowstyle": "-", "color": "0.5", "linewidth": 0.5, "shrinkA": 1, "shrinkB": 0, "relpos": (0, 0.5)}
+    options = {"textcoords": "axes fraction", "va": "center", "size": 7, "arrowprops": line}
+    for i, run in enumerate(runs):  # the best at the top
+        place, label = (run.gmacs, run.mean[0]), f"{short(run)}: {run.parameters / 1e6:.3g} M"
+        axis.scatter(*place, 900 * run.parameters / most, alpha=0.8, facecolor="0.9", edgecolor="black")
+        axis.annotate(label, place, xytext=(1.06, 1 - (i + 0.5) / len(runs)), **options)
     axis.set(xlabel="billions of multiply-adds per clip", ylabel="uAP (%)", xscale="log")
     axis.set_title("area: parameters of backbones and head (M: millions)")
     axis.xaxis.set_major_locator(matplotlib.ticker.LogLocator(subs=(1, 2, 3, 5)))
@@ -593,10 +580,6 @@ def draw_cost(runs):
     axis.minorticks_off()
     axis.margins(0.15, 0.2)
     axis.set_yticks([value for value in axis.get_yticks() if 0 <= value <= 100])
-    line = {"arrowstyle": "-", "color": "0.5", "linewidth": 0.5, "shrinkA": 1, "shrinkB": 0, "relpos": (0, 0.5)}
-    options = {"textcoords": "axes fraction", "va": "center", "size": 7, "arrowprops": line}
-    for run, place, height in zip(runs, places, np.linspace(1, 0, 2 * len(runs) + 1)[1::2]):  # best first, downwards
-        axis.annotate(f"{short(run)}: {run.parameters / 1e6:.3g} M", place, xytext=(1.06, height), **options)
     return figure
 
 
@@ -759,28 +742,24 @@ def draw_trailer(title, p, over_time, genres, times, pictures):
     width, end = len(times["shot"]) - len(over_time) + 1, times["end_s"][-1]
     middle = (times["start_s"][: len(over_time)] + times["end_s"][width - 1 :]) / 2  # of each snippet
     cuts = times["start_s"][1:][np.diff(times["shot"]) > 0]
-    heights = [1] * len(genres)
-    if pictures:
-        heights.append(1.4)
-    look = {"xlim": (0, end), "ylim": (0, 1), "yticks": ()}
-    options = {"figsize": (7, 0.8 + 0.27 * sum(heights)), "height_ratios": heights, "subplot_kw": look}
-    figure, axes = plt.subplots(len(heights), sharex=True, squeeze=False, **options)
-    axes = axes[:, 0]
-    for axis, g in zip(axes, np.argsort(-p)):
+    order, floors = np.argsort(-p), -1.35 * np.arange(len(genres))  # of the bands
+    bottom = floors[-1] - (1.7 if pictures else 0)
+    figure, axis = plt.subplots(figsize=(7, 0.8 + 0.2 * (1 - bottom)))
+    axis.vlines(cuts, floors[-1], 1, color="0.85", linewidth=0.5, zorder=0)
+    axis.hlines(floors + THRESHOLD, 0, end, color="0.5", linewidth=0.5, linestyle=":")
+    for g, floor in zip(order, floors):
         hue = COLOURS[g % len(COLOURS)]
-        x, y = [0, *middle, end], over_time[[0, *range(len(over_time)), -1], g]
-        axis.fill_between(x, y, color=hue, alpha=0.5, linewidth=0)
-        axis.plot(x, y, color=hue, linewidth=1)
-        axis.axhline(THRESHOLD, color="0.5", linewidth=0.5, linestyle=":")
-        axis.vlines(cuts, 0, 1, color="0.85", linewidth=0.5, zorder=0)
-        axis.label_outer(remove_inner_ticks=True)
-        weight = "bold" if p[g] >= THRESHOLD else "normal"
-        axis.set_ylabel(f"{genres[g]} {p[g]:.2f}", rotation=0, ha="right", va="center", weight=weight)
+        x, y = [0, *middle, end], floor + over_time[[0, *range(len(over_time)), -1], g]
+        axis.fill_between(x, floor, y, color=hue, alpha=0.5, linewidth=0)
+        axis.plot(x, y, color=hue, linewidth=1, clip_on=False)
     for place, picture in pictures:
         image = OffsetImage(picture, zoom=0.22)  # 90 pixels are 0.275 inches
-        axes[-1].add_artist(AnnotationBbox(image, (place, 0.5), frameon=False, pad=0))
-        axes[-1].set_ylabel("film", rotation=0, ha="right", va="center")
-    axes[-1].set_xlabel("time (s); grey lines: cuts")
+        axis.add_artist(AnnotationBbox(image, (place, (bottom + floors[-1]) / 2), frameon=False, pad=0))
+    axis.set_yticks(floors + 0.5, [f"{genres[g]} {p[g]:.2f}" for g in order])
+    for g, label in zip(order, axis.get_yticklabels()):
+        label.set_weight("bold" if p[g] >= THRESHOLD else "normal")
+    axis.tick_params(left=False)
+    axis.set(xlim=(0, end), ylim=(bottom, 1), xlabel="time (s); grey lines: cuts")
     snippets = f"snippets of {width} clip{'s' if width > 1 else ''}"
     figure.suptitle(f"{title}\nprobability (0 to 1, dots at {THRESHOLD}) in {snippets}")
     return figure
