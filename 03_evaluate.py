@@ -32,9 +32,8 @@ THRESHOLD = 0.5  # a genre is predicted from this probability on
 
 
 def parse_arguments():
-    description = "%(prog)s [options]: " + __doc__.partition("\n")[0]
+    description = f"python %(prog)s [options]: {__doc__.splitlines()[0]} Defaults are in parentheses."
     parser = argparse.ArgumentParser(usage=argparse.SUPPRESS, description=description)  # so that an error is one line
-    parser.epilog = "Defaults are in parentheses."
     add = parser.add_argument_group("tables and figures").add_argument
     add("--runs", metavar="DIR", type=Path, default=Path("runs/demo"), help="trained by 02_train.py (runs/demo)")
     add("--out", metavar="DIR", type=Path, help="for results (results/<name of --runs, or of the new trailers' data>)")
@@ -177,25 +176,26 @@ def read_run(folder):
         if fields := divita.unlike(config, other):
             what = f"split {first} and split {split} differ in {', '.join(fields)}"
             raise UserError(f"{what}; train them alike, with --overwrite, or each in its own --runs")
-    trained, parts, histories = set(), {"validation": {}, "test": {}}, []
+    trained, tests, areas, histories = set(), {}, [], []
     for split, path in splits.items():
         with np.load(path / "predictions.npz", allow_pickle=False) as file:
             trained |= set(file["train_mids"].tolist())
-            for part, found in parts.items():
+            for part in ("validation", "test"):
                 mids, true, p = (file[f"{part}_{key}"] for key in ("mids", "true", "probabilities"))
                 if not (len(mids) == len(true) and true.shape == p.shape and np.isfinite(p).all()):
                     raise ValueError(f"the {part} part of predictions.npz holds NaN or does not fit together")
-                if true.any():
-                    found[split] = mids.tolist(), true, p
+                if true.any() and part == "test":
+                    tests[split] = mids.tolist(), true, p
+                elif true.any():
+                    areas.append(divita.area_under_curve(true.ravel(), p.ravel()))
         history = np.genfromtxt(path / "history.csv", delimiter=",", names=True, ndmin=1)
         histories.append(history[["epoch", "loss", "val_loss"]])
-    if not parts["test"]:
+    if not tests:
         raise UserError("no test trailer has a genre, so there is nothing to measure; train on splits where some have")
     metas = {kind: meta for kind, _, meta in divita.inputs(config)}
-    areas = [divita.area_under_curve(true.ravel(), p.ravel()) for _, true, p in parts["validation"].values()]
-    scores = over_splits([in_percent(divita.metrics(true, p)) for _, true, p in parts["test"].values()])
-    read = folder.name, splits, config, metas, trained, parts["test"], histories, 100 * np.mean(areas or [0.0])
-    return Run(*read, *scores, *cost(config, metas))
+    validation = 100 * np.mean(areas or [0.0])
+    scores = over_splits([in_percent(divita.metrics(true, p)) for _, true, p in tests.values()])
+    return Run(folder.name, splits, config, metas, trained, tests, histories, validation, *scores, *cost(config, metas))
 
 
 def best(runs):
@@ -392,11 +392,13 @@ def claims_table(runs, notes):
         pairs = [(a, b) for a in shots for b in seconds if alike(a, b, about=("segmentation", "detector"))]
         missing = f"missing: {kind} on shots and on seconds, otherwise alike (02_train.py --experiment segmentation)"
         rows.append([f"shots instead of seconds, {kind}", paper, gain(pairs, missing)])
-    fused = {(run.config["fusion"], cuts[run.name]): [] for run in runs if run.config["fusion"]}
-    for run in (run for run in runs if run.config["fusion"]):
-        others = [other for other in runs if len(other.metas) == 1 and alike(run, other)]
-        if len({kind for other in others for kind in other.metas}) == 2:  # else one cannot say which is better
-            fused[run.config["fusion"], cuts[run.name]].append((run, others[0]))
+    fused = {}  # late or early, on shots or seconds -> pairs of a run on both inputs and the better one on one of them
+    for run in runs:
+        if run.config["fusion"]:
+            pairs = fused.setdefault((run.config["fusion"], cuts[run.name]), [])
+            others = [other for other in runs if len(other.metas) == 1 and alike(run, other)]
+            if len({kind for other in others for kind in other.metas}) == 2:  # else one cannot say which is better
+                pairs.append((run, others[0]))
     for (fusion, cut), pairs in sorted((fused or {("late", "shots"): []}).items(), reverse=True):
         rows.append([f"{fusion} fusion instead of its better input, {cut}", "+2.91 %", gain(pairs, MISSING)])
     backbones = {run.name: [meta["backbone"] for meta in run.metas.values()] for run in runs}
@@ -432,8 +434,10 @@ def alike(a, b, about=()):
     for (kind, x), (other, y) in itertools.product(a.metas.items(), b.metas.items()):
         if kind == other or "backbone" in about:
             found += [field for field in differing(x, y, PREPARATION) if field not in about]
+    if found:
+        return False
     trailers = [{split: sorted(mids) for split, (mids, _, _) in run.tests.items()} for run in (a, b)]
-    return not found and trailers[0] == trailers[1]
+    return trailers[0] == trailers[1]
 
 
 def differing(x, y, keys):
@@ -685,19 +689,21 @@ def films_and_data(arguments):
 
 def matching(data, run, kind, expected):
     """Open the representation in `data` that was made as an input of a run was; a UserError says what differs."""
-    found = [(["backbone"], data, {"backbone": "none"})]
+    found = []
     for path in divita.representations(data):
         meta = divita.meta_of(path)
         if meta["backbone"] == expected["backbone"]:
             found.append((differing(meta, expected, PREPARATION), path, meta))
-    other, path, meta = min(found[1:] or found, key=lambda candidate: len(candidate[0]))
-    if not other:
-        return divita.open_representation(data, path.name)
-    what = "; ".join(f"{field} {meta[field]}, not {expected[field]}" for field in other)
+    path, meta, what = data, {}, f"no representation by {expected['backbone']} there"
+    if found:
+        other, path, meta = min(found, key=lambda candidate: len(candidate[0]))
+        if not other:
+            return divita.open_representation(data, path.name)
+        values = "; ".join(f"{field} {meta[field]}, not {expected[field]}" for field in other)
+        what = f"not made as the run's {kind} input: {values}"
     new = data.with_name(f"{data.resolve().name}_like_{run.name}")
     again = ["python", "01_prepare.py", "--like", f"{run}", "--videos", *(meta.get("videos") or ["DIR"])]
-    again += ["--out", f"{new}"]
-    raise UserError(f"{path}: not made as the run's {kind} input: {what}; make it alike with: {shlex.join(again)}")
+    raise UserError(f"{path}: {what}; make it with: {shlex.join([*again, '--out', f'{new}'])}")
 
 
 def overlapping(clips, length):

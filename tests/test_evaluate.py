@@ -267,6 +267,7 @@ def test_the_comparison_is_chosen_by_validation(script, tmp_path):
     make_run(runs, "image", image=image, signal=0.1, validation=0.5, **options)
     make_run(runs, "video", video=video, signal=0.5, validation=0.1, **options)
     make_run(runs, "image_slow", image=image, signal=0.9, validation=0.9, lr=1e-5, **options)
+    make_run(runs, "image_two_splits", image=image, validation=0.9, **options | {"splits": [0, 1]})
     result = script("03_evaluate.py", "--runs", runs, "--out", tmp_path / "out")
     assert "A: both. B: image. The best run" in result.out
     assert "--run both\n" in result.out  # to predict with
