@@ -328,8 +328,11 @@ def write_table_csv(path, runs):
 def experiment_table(path, runs):
     """Return the table of one experiment of 02_train.py, beside the paper's values where they are of the same data."""
     experiment, trained = divita.read_json(path), {run.name: run for run in runs}
-    labels = [row["label"] for row in experiment["rows"]]
-    runs = [trained.get(row["run"]) for row in experiment["rows"]]
+    try:
+        title, rows = experiment["experiment"], experiment["rows"]
+        labels, runs = [row["label"] for row in rows], [trained.get(row["run"]) for row in rows]
+    except (KeyError, TypeError):
+        raise UserError(f"{path}: does not list runs; train the experiment again") from None
     beside = any(label in PAPER and run and is_published(run) for label, run in zip(labels, runs))
     columns = [["", *labels]]
     for j, metric in enumerate(METRICS):
@@ -342,7 +345,7 @@ def experiment_table(path, runs):
     columns += cost_columns(runs)
     missing = ", ".join(label for label, run in zip(labels, runs) if not run)
     notes = [f"Not trained yet: {missing}."] if missing else []
-    return Table(f"Experiment: {experiment['experiment']}", notes, list(zip(*columns)))
+    return Table(f"Experiment: {title}", notes, list(zip(*columns)))
 
 
 def compared(runs, names):

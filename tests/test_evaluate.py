@@ -474,6 +474,7 @@ def experiment(text):
         (unfinished, [], "no finished run there"),
         (other_genres, [], "one and other have other genres (comedy, drama, horror, ...)"),
         (experiment("{}"), [], "not of format 1"),
+        (experiment('{"format": 1, "rows": [1]}'), [], "does not list runs"),
         (None, ["--compare", "one", "nix"], "no run is called nix; there is one"),
         (None, ["--compare", "a"], "expected 2 arguments"),
         (None, ["--run", "one"], "--run says whose models --predict takes"),
