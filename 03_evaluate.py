@@ -22,7 +22,7 @@ import subprocess
 import sys
 import textwrap
 import zipfile
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
@@ -32,10 +32,8 @@ THRESHOLD = 0.5  # a genre is predicted from this probability on
 
 
 def parse_arguments():
-    parser = argparse.ArgumentParser(usage="%(prog)s [options]", description=__doc__.split("\n\n")[0])
-    parser.epilog = "Defaults are in parentheses."
-    parser.formatter_class = lambda prog: argparse.HelpFormatter(prog, max_help_position=34)
-    parser.error = lambda message: parser.exit(2, f"{parser.prog}: error: {message}; see --help\n")
+    description = f"python %(prog)s [options]: {__doc__.splitlines()[0]} Defaults are in parentheses."
+    parser = argparse.ArgumentParser(usage=argparse.SUPPRESS, description=description)  # so that an error is one line
     add = parser.add_argument_group("tables and figures").add_argument
     add("--runs", metavar="DIR", type=Path, default=Path("runs/demo"), help="trained by 02_train.py (runs/demo)")
     add("--out", metavar="DIR", type=Path, help="for results (results/<name of --runs, or of the new trailers' data>)")
@@ -81,7 +79,7 @@ def main(arguments):
 def evaluate(arguments):
     """Read the runs, write their tables and figures, then print the tables."""
     out = divita.writable(arguments.out or Path("results") / arguments.runs.resolve().name)
-    runs = sorted(read_runs(arguments.runs, measured), key=lambda run: -run.mean[0])
+    runs = sorted(read_runs(arguments.runs), key=lambda run: -run.mean[0])
     genres = runs[0].config["genres"]
     for run in runs:
         if run.config["genres"] != genres:
@@ -89,12 +87,12 @@ def evaluate(arguments):
             raise UserError(f"{runs[0].name} and {run.name} have other genres ({other}); give each its own --runs")
     by_chance = chance(max(runs, key=lambda run: len(run.tests)))
     notes = data_notes(runs)
-    tables = [overall_table(runs, by_chance, notes), genres_table(runs, by_chance)]
+    tables = run_tables(runs, by_chance, notes)
     tables += [experiment_table(path, runs) for path in sorted(arguments.runs.glob("*.json"))]
-    tables.append(claims_table(runs, notes))
-    a, b, why = compared(runs, arguments.compare)
-    if a:
-        tables.append(comparison_table(a, b, why))
+    by_validation = sorted(runs, key=lambda run: -run.validation)
+    tables.append(claims_table(by_validation, notes))
+    if pair := compared(by_validation, arguments.compare):
+        tables.append(comparison_table(*pair))
     markdown = "\n".join(table.markdown() for table in tables)
     divita.sweep(out)
     divita.write_text(out / "table.md", markdown)
@@ -103,11 +101,11 @@ def evaluate(arguments):
     for name, figure in figures(runs, by_chance):
         save(figure, out / f"{name}.png")
     say(f"\n{markdown}")
-    if not a:
-        say(why)
+    if not pair:
+        say(f"no comparison of two runs: {MISSING}; name two with --compare")
     say(f"tables (table.md, table.csv, table.tex) and figures (*.png): {out}")
-    command = ["python", "03_evaluate.py", "--runs", f"{arguments.runs}", "--predict", "FILM", "--run", best(runs).name]
-    say(f"next, the genres of a new trailer: {shlex.join(command)}")
+    command = shlex.join(["python", "03_evaluate.py", "--runs", f"{arguments.runs}", "--predict", "FILM"])
+    say(f"next, the genres of a new trailer: {command} --run {shlex.quote(by_validation[0].name)}")
 
 
 # ---- Reading runs ----
@@ -117,63 +115,45 @@ def evaluate(arguments):
 class Run:
     """A configuration and what training left of it.
 
-    splits: split -> folder; config: of all splits, which differ in divita.OF_A_SPLIT alone; trained: mids that a split
-    was trained on; validation: the uAP of the validation trailers in percent, the mean over the splits; tests: split ->
-    mids (N), their genres (N, G) and probabilities (N, G). Of both, splits where no trailer has a genre are left out.
+    splits: split -> folder; config: of all splits, which differ in divita.OF_A_SPLIT alone; metas: "image" or "video"
+    -> what the meta.json of that input says; trained: mids that a split was trained on; tests: split -> mids (N), their
+    genres (N, G) and probabilities (N, G), without splits no test trailer of which has a genre; histories: an array per
+    split with fields epoch, loss and val_loss.
 
-    measured() adds histories, split -> array with fields epoch, loss and val_loss; scores (splits, 4 + G), METRICS and
-    each genre's area in percent, NaN for a genre without a positive, of which mean and deviation, (4 + G,), are over
-    the splits; parameters and gmacs (billions of multiply-adds per clip) of head and backbones.
+    validation is the uAP of the validation trailers in percent, the mean over the splits; mean and deviation over the
+    splits, (4 + G,), are those of METRICS and of each genre's area on the test trailers in percent, NaN for what no
+    split has; parameters and gmacs (billions of multiply-adds per clip) are those of head and backbones.
     """
 
     name: str
     splits: dict
     config: dict
+    metas: dict
     trained: set
-    validation: float
     tests: dict
-    histories: dict = field(default_factory=dict)
-    scores: np.ndarray = None
-    parameters: int = 0
-    gmacs: float = 0.0
-
-    @property
-    def inputs(self):
-        return divita.inputs(self.config)
-
-    @property
-    def kinds(self):
-        return [kind for kind, _, _ in self.inputs]
-
-    @property
-    def mean(self):
-        return np.ma.masked_invalid(self.scores).mean(0).filled(np.nan)
-
-    @property
-    def deviation(self):
-        return np.ma.masked_invalid(self.scores).std(0, ddof=1).filled(np.nan)
+    histories: list
+    validation: float
+    mean: np.ndarray
+    deviation: np.ndarray
+    parameters: int
+    gmacs: float
 
 
-def read_runs(folder, read, only=None):
-    """Return [read(name, {split: folder})] of the finished runs in a folder, or of `only` one; say what is left out."""
-    paths = sorted(folder.glob("*/split*"), key=lambda path: (path.parent.name, len(path.name), path.name))
-    finished = [path for path in paths if (path / "config.json").exists()]  # which is written last
-    found, runs, reasons = {}, [], []
-    for path in finished:
-        found.setdefault(path.parent.name, {})[path.name.removeprefix("split")] = path
-    if not found:
+def read_runs(folder, only=None):
+    """Return the finished runs in a folder, or `only` one of them; say what is left out."""
+    names = sorted({path.parent.parent.name for path in folder.glob("*/split*/config.json")})
+    if not names:
         train = shlex.join(["python", "02_train.py", "--runs", f"{folder}"])
         raise UserError(f"{folder}: no finished run there; train first: {train}")
-    if only and only not in found:
-        raise UserError(f"{folder}: no trained run {only}; there is {', '.join(found)}")
-    if len(finished) < len(paths):
-        unfinished = [f"{path.parent.name}/{path.name}" for path in paths if path not in finished]
-        say(f"not finished, left out: {', '.join(unfinished)}")
-    if only:
-        found = {only: found[only]}
-    for name, splits in tqdm(found.items(), "reading runs", unit="run", leave=False):
+    if only and only not in names:
+        raise UserError(f"{folder}: no trained run {only}; there is {', '.join(names)}")
+    unfinished = [path for path in sorted(folder.glob("*/split*")) if not (path / "config.json").exists()]
+    if unfinished:
+        say(f"not finished, left out: {', '.join(f'{path.relative_to(folder)}' for path in unfinished)}")
+    runs, reasons = [], []
+    for name in tqdm([only] if only else names, "reading runs", unit="run", leave=False):
         try:
-            runs.append(read(name, splits))
+            runs.append(read_run(folder / name))
         except UserError as error:
             reasons.append(f"{name}, left out: {error}")
         except (OSError, ValueError, TypeError, KeyError, EOFError, zipfile.BadZipFile) as error:
@@ -186,41 +166,36 @@ def read_runs(folder, read, only=None):
     return runs
 
 
-def read_run(name, splits):
-    """Read the splits of a run, {split: folder}, which must be alike in what identifies the run."""
+def read_run(folder):
+    """Read the finished splits of a run, which must be alike in what identifies it, and measure it."""
+    paths = [path.parent for path in folder.glob("split*/config.json")]  # which is written last
+    splits = {path.name.removeprefix("split"): path for path in sorted(paths, key=lambda path: (len(path.name), path))}
     configs = {split: divita.read_json(path / "config.json") for split, path in splits.items()}
     (first, config), *others = configs.items()
     for split, other in others:
         if fields := divita.unlike(config, other):
             what = f"split {first} and split {split} differ in {', '.join(fields)}"
             raise UserError(f"{what}; train them alike, with --overwrite, or each in its own --runs")
-    trained, parts = set(), {"validation": {}, "test": {}}
+    trained, tests, areas, histories = set(), {}, [], []
     for split, path in splits.items():
         with np.load(path / "predictions.npz", allow_pickle=False) as file:
-            if list(file["genres"]) != config["genres"]:
-                raise ValueError("predictions.npz has other genres than config.json")
             trained |= set(file["train_mids"].tolist())
-            for part, found in parts.items():
+            for part in ("validation", "test"):
                 mids, true, p = (file[f"{part}_{key}"] for key in ("mids", "true", "probabilities"))
                 if not (len(mids) == len(true) and true.shape == p.shape and np.isfinite(p).all()):
                     raise ValueError(f"the {part} part of predictions.npz holds NaN or does not fit together")
-                if true.any():
-                    found[split] = mids.tolist(), true, p
-    areas = [divita.area_under_curve(true.ravel(), p.ravel()) for _, true, p in parts["validation"].values()]
-    return Run(name, splits, config, trained, 100 * np.mean(areas or [0.0]), parts["test"])
-
-
-def measured(name, splits):
-    """Read a run and measure it on its test trailers."""
-    run = read_run(name, splits)
-    if not run.tests:
-        raise UserError("no test trailer has a genre, so there is nothing to measure; train on splits where some have")
-    for split, path in splits.items():
+                if true.any() and part == "test":
+                    tests[split] = mids.tolist(), true, p
+                elif true.any():
+                    areas.append(divita.area_under_curve(true.ravel(), p.ravel()))
         history = np.genfromtxt(path / "history.csv", delimiter=",", names=True, ndmin=1)
-        run.histories[split] = history[["epoch", "loss", "val_loss"]]
-    run.parameters, run.gmacs = cost(run)
-    run.scores = np.array([in_percent(divita.metrics(true, p)) for _, true, p in run.tests.values()])
-    return run
+        histories.append(history[["epoch", "loss", "val_loss"]])
+    if not tests:
+        raise UserError("no test trailer has a genre, so there is nothing to measure; train on splits where some have")
+    metas = {kind: meta for kind, _, meta in divita.inputs(config)}
+    validation = 100 * np.mean(areas or [0.0])
+    scores = over_splits([in_percent(divita.metrics(true, p)) for _, true, p in tests.values()])
+    return Run(folder.name, splits, config, metas, trained, tests, histories, validation, *scores, *cost(config, metas))
 
 
 def best(runs):
@@ -235,10 +210,15 @@ def in_percent(metrics):
     return 100 * np.array([*(metrics[name] for name in METRICS), *metrics["per_genre"]])
 
 
+def over_splits(scores):
+    """Return mean and sample standard deviation of scores (splits, n), (n,) each, without NaN or NaN for nothing."""
+    known = np.ma.masked_invalid(scores)
+    return known.mean(0).filled(np.nan), known.std(0, ddof=1).filled(np.nan)
+
+
 def chance(run):
     """Return what random probabilities get on a run's test trailers, (4 + G,), averaged over the splits."""
-    scores = [in_percent(divita.chance(true)) for _, true, _ in run.tests.values()]
-    return np.ma.masked_invalid(scores).mean(0).filled(np.nan)
+    return over_splits([in_percent(divita.chance(true)) for _, true, _ in run.tests.values()])[0]
 
 
 def bootstrap(a, b):
@@ -259,47 +239,43 @@ def bootstrap(a, b):
         raise UserError(f"{a.name} and {b.name} share no split and test trailers; train both on the same --data")
     mids = np.unique(np.concatenate([shared for shared, *_ in common.values()]))
     draws = np.random.default_rng(SEED).multinomial(len(mids), np.full(len(mids), 1 / len(mids)), RESAMPLES)
-    weights = np.vstack([np.ones_like(draws[:1]), draws])  # (1 + R, mids); the first: every trailer once
-    values, absent = np.zeros((2, len(weights), 4)), np.zeros(len(weights), bool)
+    times = np.vstack([np.ones_like(draws[:1]), draws])  # (1 + R, mids); first, every trailer once
+    values, absent = np.zeros((2, len(times), 4)), np.zeros(len(times), bool)
     for split, (shared, true, *probabilities) in common.items():
-        drawn = weights[:, np.searchsorted(mids, shared)]  # (1 + R, n)
+        drawn = times[:, np.searchsorted(mids, shared)]  # (1 + R, n)
         absent |= ((drawn @ true == 0) & true.any(0)).any(1)
         for i, p in enumerate(probabilities):
             per_trailer = divita.metrics(true, p)["per_trailer"]
-            for r, times in enumerate(tqdm(drawn, f"bootstrap, split {split}, run {i + 1} of 2", leave=False)):
-                found = divita.metrics(true, p, times, per_trailer)
-                values[i, r] += in_percent(found)[:4] / len(common)
-    whole, resampled = values[:, 0], values[:, 1:]
+            for r in tqdm(range(len(drawn)), f"bootstrap, split {split}, run {i + 1} of 2", leave=False):
+                rows = np.repeat(np.arange(len(shared)), drawn[r])
+                values[i, r] += in_percent(divita.metrics(true[rows], p[rows], per_trailer[rows]))[:4] / len(common)
+    a_and_b, resampled = values[:, 0], values[:, 1:]
     interval = np.nanpercentile(resampled[0] - resampled[1], (2.5, 97.5), axis=0)
     note = f"{len(mids):,} test trailers of splits {', '.join(common)}, {RESAMPLES:,} resamples"
     if absent.any():
         note += f"; in {absent.sum():,} of them a genre has no positive and is left out"
-    return np.stack([*whole, whole[0] - whole[1], *interval], 1), note
+    return np.stack([*a_and_b, a_and_b[0] - a_and_b[1], *interval], 1), note
 
 
 # ---- Tables ----
 
-SCORES = """Areas under precision-recall curves of the test trailers in percent, mean ± sample standard deviation over \
-the splits; highest uAP first. Chance: what random probabilities get on average."""
-COSTS = """Parameters and multiply-adds (GMACs, per clip) are those of backbones and head; a head's multiply-adds for \
-a snippet are shared out over its clips."""
 
-
-def overall_table(runs, by_chance, notes):
-    """Return the table of all runs."""
-    columns = [["", *map(str, range(1, len(runs) + 1)), ""], ["run", *(run.name for run in runs), "chance"]]
+def run_tables(runs, by_chance, notes):
+    """Return the table of all runs and the table of their genres."""
+    numbers = [str(number) for number in range(1, len(runs) + 1)]
+    columns = [["", *numbers, ""], ["run", *(run.name for run in runs), "chance"]]
     columns.append(["splits", *(", ".join(run.tests) for run in runs), "–"])
     columns += [[metric, *score_cells(runs, j), f"{by_chance[j]:.2f}"] for j, metric in enumerate(METRICS)]
     columns += cost_columns([*runs, None])
-    return Table("All runs", [SCORES, COSTS, *gaps(runs), *notes], list(zip(*columns)), words=3)
-
-
-def genres_table(runs, by_chance):
-    """Return the table of the genres, whose columns are the rows of the table of all runs."""
-    rows = [["", *map(str, range(1, len(runs) + 1)), "chance"]]
+    scores = """Areas under precision-recall curves of the test trailers in percent, mean ± sample standard deviation \
+over the splits; highest uAP first. Chance: what random probabilities get on average."""
+    costs = """Parameters and multiply-adds (GMACs, per clip) are those of backbones and head; a head's multiply-adds \
+for a snippet are shared out over its clips."""
+    overall = Table("All runs", [scores, costs, *gaps(runs), *notes], list(zip(*columns)), words=3)
+    rows = [["", *numbers, "chance"]]
     for j, genre in enumerate(runs[0].config["genres"], len(METRICS)):
         rows.append([genre, *score_cells(runs, j), plus_minus(by_chance[j], np.nan)])
-    return Table("Genres", ["Runs by their number above."], rows)
+    return [overall, Table("Genres", ["Runs by their number above."], rows)]
 
 
 def gaps(runs):
@@ -323,7 +299,7 @@ def data_notes(runs):
     if all(map(is_published, runs)):
         return ["Trained on the published representations of Trailers12k."]
     notes = ["Not the paper's data: its values and these cannot be compared."]
-    metas = [meta for run in runs for _, _, meta in run.inputs]
+    metas = [meta for run in runs for meta in run.metas.values()]
     if any(meta.get("synthetic") for meta in metas):
         notes.insert(0, "The trailers are synthetic, made to try the code: nothing here is a finding about films.")
     untrained = sorted({meta["backbone"] for meta in metas if meta["weights"] == "random"})
@@ -333,7 +309,7 @@ def data_notes(runs):
 
 
 def is_published(run):
-    return not any(run.config[f"{kind}_meta"] for kind in run.kinds)
+    return not any(run.config[f"{kind}_meta"] for kind in run.metas)
 
 
 def write_table_csv(path, runs):
@@ -357,10 +333,11 @@ def experiment_table(path, runs):
         labels, runs = [row["label"] for row in rows], [trained.get(row["run"]) for row in rows]
     except (KeyError, TypeError):
         raise UserError(f"{path}: does not list runs; train the experiment again") from None
+    beside = any(label in PAPER and run and is_published(run) for label, run in zip(labels, runs))
     columns = [["", *labels]]
     for j, metric in enumerate(METRICS):
         columns.append([metric, *score_cells(runs, j)])
-        if any(label in PAPER and run and is_published(run) for label, run in zip(labels, runs)):
+        if beside:
             papers = [PAPER[label][j] if label in PAPER else (np.nan, np.nan) for label in labels]
             differences = [run.mean[j] - paper[0] if run else np.nan for run, paper in zip(runs, papers)]
             columns.append(["paper", *(plus_minus(*paper) for paper in papers)])
@@ -372,9 +349,9 @@ def experiment_table(path, runs):
 
 
 def compared(runs, names):
-    """Return two runs to compare, those named or the best on two inputs and the best on one of them, and the reason.
+    """Return two runs to compare and why, those named or the best on both inputs and the best on one of them.
 
-    The latter differ in nothing else; where there are no such runs, None twice and what is missing.
+    runs: the best by validation first. The latter differ in nothing else; where there are no such runs, None.
     """
     if names:
         found = {run.name: run for run in runs}
@@ -382,11 +359,9 @@ def compared(runs, names):
             if name not in found:
                 raise UserError(f"no run is called {name}; there is {', '.join(found)}")
         return found[names[0]], found[names[1]], "Chosen with --compare."
-    pairs = paired([run for run in runs if run.config["fusion"]], [run for run in runs if not run.config["fusion"]])
-    a, b, obstacle = closest(pairs, MISSING)
-    if obstacle:
-        return None, None, f"no comparison of two runs: {obstacle}; name two with --compare"
-    return a, b, "The best run on both inputs and the best on one of them, by validation, alike in all else."
+    why = "The best run on both inputs and the best on one of them, by validation, alike in all else."
+    pairs = [(a, b, why) for a in runs for b in runs if len(a.metas) > len(b.metas) and alike(a, b)]
+    return pairs[0] if pairs else None
 
 
 def comparison_table(a, b, why):
@@ -408,78 +383,64 @@ MISSING = "missing: runs on image, on video and on both, otherwise alike (02_tra
 
 
 def claims_table(runs, notes):
-    """Return the paper's headline claims beside ours, each from two runs that differ in what the claim is about."""
+    """Return the paper's headline claims beside ours, each from two runs that differ in what the claim is about.
+
+    runs: the best by validation first, so that the first of several pairs is the best.
+    """
     rows = [["", "paper", "ours"]]
-    cuts = {run.name: run.inputs[0][2]["segmentation"] for run in runs}
-    alone = {kind: [run for run in runs if run.kinds == [kind]] for kind in ("image", "video")}
+    cuts = {run.name: next(iter(run.metas.values()))["segmentation"] for run in runs}
     for kind, paper in (("image", "+1.83 %"), ("video", "+3.75 %")):
-        shots, seconds = ([run for run in alone[kind] if cuts[run.name] == cut] for cut in ("shots", "seconds"))
-        missing = f"missing: {kind} on shots and on seconds (02_train.py --experiment segmentation)"
-        ours = gain(paired(shots, seconds, about=("segmentation", "detector")), missing)
-        rows.append([f"shots instead of seconds, {kind}", paper, ours])
-    ways = {(run.config["fusion"], cuts[run.name]) for run in runs if run.config["fusion"]} or {("late", "shots")}
-    for fusion, cut in sorted(ways, reverse=True):
-        pairs = []
-        for run in (run for run in runs if (run.config["fusion"], cuts[run.name]) == (fusion, cut)):
-            nearest = [min(paired([run], alone[kind]), key=unlikeness, default=None) for kind in alone]
-            if None not in nearest:  # the better input; where one differs in more, that one, and so no number
-                pairs.append(max(nearest, key=lambda pair: (len(pair[2]), pair[1].validation)))
+        alone = [run for run in runs if list(run.metas) == [kind]]
+        shots, seconds = ([run for run in alone if cuts[run.name] == cut] for cut in ("shots", "seconds"))
+        pairs = [(a, b) for a in shots for b in seconds if alike(a, b, about=("segmentation", "detector"))]
+        missing = f"missing: {kind} on shots and on seconds, otherwise alike (02_train.py --experiment segmentation)"
+        rows.append([f"shots instead of seconds, {kind}", paper, gain(pairs, missing)])
+    fused = {}  # late or early, on shots or seconds -> pairs of a run on both inputs and the better one on one of them
+    for run in runs:
+        if run.config["fusion"]:
+            pairs = fused.setdefault((run.config["fusion"], cuts[run.name]), [])
+            others = [other for other in runs if len(other.metas) == 1 and alike(run, other)]
+            if len({kind for other in others for kind in other.metas}) == 2:  # else one cannot say which is better
+                pairs.append((run, others[0]))
+    for (fusion, cut), pairs in sorted((fused or {("late", "shots"): []}).items(), reverse=True):
         rows.append([f"{fusion} fusion instead of its better input, {cut}", "+2.91 %", gain(pairs, MISSING)])
-    backbones = {run.name: [meta["backbone"] for _, _, meta in run.inputs] for run in runs}
+    backbones = {run.name: [meta["backbone"] for meta in run.metas.values()] for run in runs}
     light = [run for run in runs if backbones[run.name] == ["shufflenet2d", "shufflenet3d"]]
     top = [run for run in runs if backbones[run.name] == ["swin3d"]]
-    pairs = paired(light, top, about=("backbone", "digest", "input_size", "features"), across=True)
-    ours = gain(pairs, "missing: shufflenet2d+shufflenet3d or swin3d (02_train.py --experiment transfer)", shares=True)
-    rows.append(["ShuffleNet fusion instead of Swin-3D", f"-3.46 %; {PAPER_SHARES}", ours])
+    about = ("backbone", "digest", "input_size", "features")
+    pairs = [(a, b) for a in light for b in top if alike(a, b, about)]
+    missing = "missing: shufflenet2d+shufflenet3d and swin3d, otherwise alike (02_train.py --experiment transfer)"
+    rows.append(["ShuffleNet fusion instead of Swin-3D", f"-3.46 %; {PAPER_SHARES}", gain(pairs, missing, True)])
     notes = ["Ours: uAP in points and relative; the paper does not say which of the two its percentages are.", *notes]
     return Table("The paper's claims", notes, rows, words=3)
 
 
 def gain(pairs, missing, shares=False):
     """Return in words what the first of two runs gains on the second, and perhaps its shares of the cost."""
-    a, b, obstacle = closest(pairs, missing)
-    if obstacle:
-        return obstacle
-    common = [split for split in a.tests if split in b.tests]
-    of_a, of_b = (np.mean([run.scores[list(run.tests).index(split), 0] for split in common]) for run in (a, b))
-    words = f"{of_a - of_b:+.2f} points ({100 * (of_a / of_b - 1):+.2f} %), {a.name} against {b.name}"
+    if not pairs:
+        return missing
+    a, b = pairs[0]
+    points, ratio = a.mean[0] - b.mean[0], a.mean[0] / b.mean[0]
+    words = f"{points:+.2f} points ({100 * (ratio - 1):+.2f} %), {a.name} against {b.name}"
     if shares:
         words += f"; {100 * a.parameters / b.parameters:.2f} % of the parameters"
         words += f", {100 * a.gmacs / b.gmacs:.2f} % of the multiply-adds"
-    alike = sum(not found for _, _, found in pairs)
-    return words if alike == 1 else f"{words}; best by validation of {alike} pairs"
+    return words if len(pairs) == 1 else f"{words}; best by validation of {len(pairs)} pairs"
 
 
-def closest(pairs, missing):
-    """Return two runs that differ in least and what is in the way of comparing them: "", a difference, or `missing`."""
-    if not pairs:
-        return None, None, missing
-    a, b, found = min(pairs, key=unlikeness)
-    return a, b, found and f"no number: {a.name} and {b.name} differ in {', '.join(found)} too"
+def alike(a, b, about=()):
+    """Tell whether two runs differ in nothing but their inputs and what the comparison is about, as far as both say it.
 
-
-def unlikeness(pair):
-    """Sort pairs by the number of their differences, then the best by validation first."""
-    a, b, found = pair
-    return len(found), -a.validation, -b.validation
-
-
-def paired(firsts, seconds, about=(), across=False):
-    """Return [(a, b, what they differ in apart from what the comparison is about)] of runs, as far as both say it.
-
-    Image inputs are compared with image inputs and video with video, `across` each with each.
+    Image inputs are compared with image inputs and video with video, or each with each if it is about the backbone.
     """
-    pairs = []
-    for a, b in itertools.product(firsts, seconds):
-        found = differing(a.config, b.config, TRAINING)
-        for (kind, _, x), (other, _, y) in itertools.product(a.inputs, b.inputs):
-            if kind == other or across:
-                found += [f"{key} of {kind}" for key in differing(x, y, PREPARATION) if key not in about]
-        common = [split for split in a.tests if split in b.tests]
-        if not common or any(sorted(a.tests[split][0]) != sorted(b.tests[split][0]) for split in common):
-            found.append("splits" if not common else "test trailers")
-        pairs.append((a, b, list(dict.fromkeys(found))))
-    return pairs
+    found = differing(a.config, b.config, TRAINING)
+    for (kind, x), (other, y) in itertools.product(a.metas.items(), b.metas.items()):
+        if kind == other or "backbone" in about:
+            found += [field for field in differing(x, y, PREPARATION) if field not in about]
+    if found:
+        return False
+    trailers = [{split: sorted(mids) for split, (mids, _, _) in run.tests.items()} for run in (a, b)]
+    return trailers[0] == trailers[1]
 
 
 def differing(x, y, keys):
@@ -493,25 +454,23 @@ def differing(x, y, keys):
 
 COLOURS = ("#332288", "#117733", "#882255", "#0077BB", "#CC6677", "#44AA99", "#AA4499", "#999933", "#555555", "#CC7711")
 LINES, HATCHES = ("-", "--", ":"), ("", "////", "....")  # tell runs apart, as colours tell genres
-plt.rcParams |= {
-    "font.size": 8,
-    "axes.titlesize": 8,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "figure.constrained_layout.use": True,
-    "figure.labelsize": 8,
-    "figure.titlesize": 8,
-    "hatch.linewidth": 0.6,
-    "legend.frameon": False,
-    "savefig.dpi": 200,
-    "text.parse_math": False,
-}
+plt.rc("font", size=8)
+plt.rc("axes", titlesize=8)
+plt.rc("axes.spines", top=False, right=False)
+plt.rc("figure", labelsize=8, titlesize=8)
+plt.rc("figure.constrained_layout", use=True)
+plt.rc("hatch", linewidth=0.6)
+plt.rc("legend", frameon=False)
+plt.rc("savefig", dpi=200)
+plt.rc("text", parse_math=False)
 
 
 def figures(runs, by_chance):
     """Yield (name, figure) of each figure of the runs."""
-    of_kinds = [[run for run in runs if run.kinds == kinds] for kinds in (["image", "video"], ["image"], ["video"])]
-    chosen = [best(alike) for alike in of_kinds if alike]  # the best of both inputs, of images and of video
+    chosen = []  # the best of both inputs, of images and of video
+    for kinds in (["image", "video"], ["image"], ["video"]):
+        if alike := [run for run in runs if list(run.metas) == kinds]:
+            chosen.append(best(alike))
     yield "precision_recall", draw_precision_recall(chosen, by_chance)
     yield "genres", draw_genres(chosen, by_chance)
     yield "cooccurrence", draw_cooccurrence(chosen[0])
@@ -587,23 +546,21 @@ def draw_genres(runs, by_chance):
 def draw_cooccurrence(run):
     """Draw what share of the test trailers of a genre is of each other genre, in truth and as predicted."""
     genres, count = run.config["genres"], len(run.config["genres"])
-    true = np.concatenate([true for _, true, _ in run.tests.values()])
-    predicted = np.concatenate([p >= THRESHOLD for _, _, p in run.tests.values()])
-    rows, columns = (2, 1) if count > 12 else (1, 2)
+    tests = run.tests.values()
     cell, names = min(0.25, 3.3 / count), 0.5 + 0.05 * max(map(len, genres))  # inches
+    rows, columns = (2, 1) if count > 12 else (1, 2)
     size = max(4.5, names + 0.5 + columns * (cell * count + 0.5)), names + 1 + rows * (cell * count + 0.3)
-    figure, axes = plt.subplots(rows, columns, figsize=size, sharex=True, squeeze=False)
-    for axis, title, y in zip(axes.flat, ("truth", "predicted"), (true, predicted)):
-        together = y.T.astype(float) @ y  # (G, G)
-        trailers = together.diagonal()
-        share = 100 * together / np.maximum(trailers, 1)[:, None]
+    figure, axes = plt.subplots(rows, columns, figsize=size, sharex=True)
+    for axis, title in zip(axes, ("truth", "predicted")):
+        y = np.concatenate([true if title == "truth" else p >= THRESHOLD for _, true, p in tests]).astype(float)
+        trailers = y.sum(0)
+        share = 100 * (y.T @ y) / np.maximum(trailers, 1)[:, None]  # (G, G)
+        matrix = ConfusionMatrixDisplay(share, display_labels=genres)
         shades = {"cmap": "Greys", "im_kw": {"vmin": 0, "vmax": 100}, "colorbar": False}
         text = {"include_values": cell > 0.16, "values_format": ".0f", "text_kw": {"size": 6}}  # where one can read it
-        matrix = ConfusionMatrixDisplay(share, display_labels=genres)
         matrix.plot(ax=axis, xticks_rotation="vertical", **shades, **text)
-        numbers = [f"{n:.0f}" for n in trailers]
-        named = axis in axes[:, 0]  # those at the left
-        axis.set_yticks(range(count), [f"{genre} {n}" for genre, n in zip(genres, numbers)] if named else numbers)
+        named = genres if title == "truth" or rows == 2 else [""] * count
+        axis.set_yticks(range(count), [f"{genre} {n:.0f}".strip() for genre, n in zip(named, trailers)])
         axis.set(title=title, xlabel="", ylabel="")
         axis.tick_params(labelsize=min(8, 56 * cell))
         axis.spines[:].set_visible(False)
@@ -616,9 +573,13 @@ def draw_cooccurrence(run):
 def draw_cost(runs):
     """Draw uAP against multiply-adds, parameters as the circles' areas; labels stand evenly at the right."""
     figure, axis = plt.subplots(figsize=(7, max(3, 0.8 + 0.25 * len(runs))))
-    sizes = np.array([run.parameters for run in runs])
-    places = [(run.gmacs, run.mean[0]) for run in runs]
-    axis.scatter(*zip(*places), 900 * sizes / sizes.max(), alpha=0.8, facecolor="0.9", edgecolor="black")
+    most = max(run.parameters for run in runs)
+    line = {"arrowstyle": "-", "color": "0.5", "linewidth": 0.5, "shrinkA": 1, "shrinkB": 0, "relpos": (0, 0.5)}
+    options = {"textcoords": "axes fraction", "va": "center", "size": 7, "arrowprops": line}
+    for i, run in enumerate(runs):  # the best at the top
+        place, label = (run.gmacs, run.mean[0]), f"{short(run)}: {run.parameters / 1e6:.3g} M"
+        axis.scatter(*place, 900 * run.parameters / most, alpha=0.8, facecolor="0.9", edgecolor="black")
+        axis.annotate(label, place, xytext=(1.06, 1 - (i + 0.5) / len(runs)), **options)
     axis.set(xlabel="billions of multiply-adds per clip", ylabel="uAP (%)", xscale="log")
     axis.set_title("area: parameters of backbones and head (M: millions)")
     axis.xaxis.set_major_locator(matplotlib.ticker.LogLocator(subs=(1, 2, 3, 5)))
@@ -626,10 +587,6 @@ def draw_cost(runs):
     axis.minorticks_off()
     axis.margins(0.15, 0.2)
     axis.set_yticks([value for value in axis.get_yticks() if 0 <= value <= 100])
-    line = {"arrowstyle": "-", "color": "0.5", "linewidth": 0.5, "shrinkA": 1, "shrinkB": 0, "relpos": (0, 0.5)}
-    options = {"textcoords": "axes fraction", "va": "center", "size": 7, "arrowprops": line}
-    for run, place, height in zip(runs, places, np.linspace(1, 0, 2 * len(runs) + 1)[1::2]):  # best first, downwards
-        axis.annotate(f"{short(run)}: {run.parameters / 1e6:.3g} M", place, xytext=(1.06, height), **options)
     return figure
 
 
@@ -637,7 +594,7 @@ def draw_training(runs):
     """Draw the losses of at most six runs' splits over the epochs, with the epoch kept."""
     figure, axes = panels(len(runs), 3, 1.9, "epoch", "binary cross-entropy (nats per label)")
     for run, axis in zip(runs, axes):
-        for history in run.histories.values():
+        for history in run.histories:
             epoch, kept = history["epoch"], np.argmin(history["val_loss"])
             axis.plot(epoch, history["loss"], "--", color="0.55", linewidth=0.9, label="training")
             axis.plot(epoch, history["val_loss"], "-", color=COLOURS[0], linewidth=0.9, label="validation")
@@ -654,7 +611,7 @@ def draw_training(runs):
 
 def predict(arguments):
     """Print the genres of new trailers, draw them over time, add them to predictions.csv; return the exit status."""
-    runs, status = read_runs(arguments.runs, read_run, arguments.run), 0
+    runs, status = read_runs(arguments.runs, arguments.run), 0
     run = best(runs)
     if not arguments.run:
         say(f"{run.name}: {'the only run' if len(runs) == 1 else f'the best of {len(runs)} runs by validation'}")
@@ -667,10 +624,10 @@ def predict(arguments):
             command += ["--weights", *arguments.weights]
         status = subprocess.run(command, stdout=subprocess.DEVNULL).returncode  # its bar and errors are shown
         if status not in (0, 1):  # 1: some films have failed
-            sys.exit(status if status > 0 else 128 - status)  # it has said why, or a signal has ended it
+            return status if status > 0 else 128 - status  # it has said why, or a signal has ended it
         if not any((path / f"{mid}.npy").exists() for mid in films for path in divita.representations(data)):
             return status  # each film has failed and was named
-    inputs = [matching(data, arguments.runs / run.name, name, meta) for _, name, meta in run.inputs]
+    inputs = [matching(data, arguments.runs / run.name, kind, meta) for kind, meta in run.metas.items()]
     everyone = sorted(films or set().union(*(x.rows for x in inputs)))
     rows, left_out = divita.usable(divita.Labels(everyone, [], None, None), inputs)
     mids = [everyone[row] for row in rows]
@@ -678,7 +635,12 @@ def predict(arguments):
         raise UserError(f"{data}: no trailer there can be predicted; {left_out}")
     if left_out and not status:
         say(left_out)
-    films = films or prepared_from(data, inputs[0].meta or {})
+    if not films:
+        try:
+            films = divita.find_videos((inputs[0].meta or {}).get("videos") or [data / "videos"])
+        except UserError as error:
+            say(f"no pictures: {error}")
+            films = {}
     predict_trailers(run, f"{arguments.runs.resolve().name}/{run.name}", mids, inputs, films, out)
     return status
 
@@ -687,7 +649,7 @@ def predict_trailers(run, called, mids, inputs, films, out):
     """Predict trailers by the models of a run: the means over the models; draw them and put them into a table."""
     models = [divita.load_model(path / "model.keras") for path in run.splits.values()]
     say(f"{divita.device()}; trailers: {len(mids)}, models: {len(models)}")
-    if any(meta.get("synthetic") for _, _, meta in run.inputs):
+    if any(meta.get("synthetic") for meta in run.metas.values()):
         say(f"{run.name} was trained on synthetic trailers: the genres that it finds in films mean nothing")
     if known := [mid for mid in mids if mid in run.trained]:
         say(f"{run.name} was trained on {len(known)} of these trailers ({divita.listed(known)}), which flatters it")
@@ -699,7 +661,7 @@ def predict_trailers(run, called, mids, inputs, films, out):
         p = np.mean([divita.predict(model, [clips], length)[0] for model in models], 0)  # (G,)
         over_time = np.mean([divita.snippet_probabilities(model, snippets) for model in models], 0)  # (windows, G)
         times = clip_times(inputs[0], mid)
-        pictures = shot_pictures(films[mid], times) if mid in films else []
+        pictures = pictures_of(films[mid], times["end_s"][-1]) if mid in films else []
         figure = draw_trailer(f"{mid}, by {called}", p, over_time, genres, times, pictures)
         save(figure, out / f"genres_of_{mid}_{called.replace('/', '-')}.png")
         found[mid] = p
@@ -715,42 +677,36 @@ def predict_trailers(run, called, mids, inputs, films, out):
 def films_and_data(arguments):
     """Return {mid: film} and the folder to prepare them in, or None and a folder that 01_prepare.py has prepared."""
     paths = arguments.predict
-    for path in paths:
-        if path.is_dir() and divita.representations(path):
-            if len(paths) > 1:
-                raise UserError(f"--predict: {path} is a folder that 01_prepare.py made; give it alone")
-            return None, path
+    prepared = [path for path in paths if divita.representations(path)]
+    if prepared and len(paths) > 1:
+        raise UserError(f"--predict: {prepared[0]} is a folder that 01_prepare.py made; give it alone")
+    if prepared:
+        return None, prepared[0]
     films = divita.find_videos(paths)
     if arguments.data:
         return films, arguments.data
-    folder = os.path.commonpath([film.parent for film in films.values()])
-    name = next(iter(films)) if len(paths) == 1 and not paths[0].is_dir() else Path(folder).name
+    common = Path(os.path.commonpath([os.path.abspath(path) for path in paths]))
+    name = common.name if common.is_dir() else common.stem
     return films, Path("data") / (name or "films")
 
 
-def matching(data, run, name, expected):
-    """Open the representation in `data` that was made as an input of a run; a UserError says what differs."""
-    metas = {path: divita.meta_of(path) for path in divita.representations(data)}
-    metas = {path: meta for path, meta in metas.items() if meta["backbone"] == expected["backbone"]}
-    videos = next((meta["videos"] for meta in metas.values() if meta.get("videos")), ["DIR"])
+def matching(data, run, kind, expected):
+    """Open the representation in `data` that was made as an input of a run was; a UserError says what differs."""
+    found = []
+    for path in divita.representations(data):
+        meta = divita.meta_of(path)
+        if meta["backbone"] == expected["backbone"]:
+            found.append((differing(meta, expected, PREPARATION), path, meta))
+    path, meta, what = data, {}, f"no representation by {expected['backbone']} there"
+    if found:
+        other, path, meta = min(found, key=lambda candidate: len(candidate[0]))
+        if not other:
+            return divita.open_representation(data, path.name)
+        values = "; ".join(f"{field} {meta[field]}, not {expected[field]}" for field in other)
+        what = f"not made as the run's {kind} input: {values}"
     new = data.with_name(f"{data.resolve().name}_like_{run.name}")
-    again = shlex.join(["python", "01_prepare.py", "--like", f"{run}", "--videos", *videos, "--out", f"{new}"])
-    if not metas:
-        raise UserError(f"{data}: no representation by {expected['backbone']} there; make it with: {again}")
-    path = min(metas, key=lambda path: len(differing(metas[path], expected, PREPARATION)))
-    if other := differing(metas[path], expected, PREPARATION):
-        what = "; ".join(f"{key} {metas[path][key]}, not {expected[key]}" for key in other)
-        raise UserError(f"{path}: not made as the run's {name}: {what}; make it alike with: {again}")
-    return divita.open_representation(data, path.name)
-
-
-def prepared_from(data, meta):
-    """Return {mid: film} of the videos that a prepared folder was made from, as far as they are still there."""
-    try:
-        return divita.find_videos(meta.get("videos") or [data / "videos"])
-    except UserError as error:
-        say(f"no pictures of the shots: {error}")
-        return {}
+    again = ["python", "01_prepare.py", "--like", f"{run}", "--videos", *(meta.get("videos") or ["DIR"])]
+    raise UserError(f"{path}: {what}; make it with: {shlex.join([*again, '--out', f'{new}'])}")
 
 
 def overlapping(clips, length):
@@ -767,15 +723,15 @@ def overlapping(clips, length):
 
 def write_predictions(path, called, genres, found):
     """Put {mid: probabilities (G,)} by a run into a table that keeps the rows of other runs and trailers."""
-    rows = {}
+    rows = []
     if path.exists():
         header, lines = divita.read_table(path)
-        rows = {(cells[0], cells[1]): dict(zip(header, cells)) for _, cells in lines}  # by mid and run
+        there = [dict(zip(header, cells)) for _, cells in lines]
+        rows = [row for row in there if row.get("run") != called or row.get("mid") not in found]
     for mid, p in found.items():
-        rows.pop((mid, called), None)
-        rows[mid, called] = {"mid": mid, "run": called} | {genre: f"{x:.4f}" for genre, x in zip(genres, p)}
-    header = dict.fromkeys(["mid", "run", *itertools.chain(*rows.values())])
-    divita.write_csv(path, header, [[row.get(name, "") for name in header] for row in rows.values()])
+        rows.append({"mid": mid, "run": called} | {genre: f"{x:.4f}" for genre, x in zip(genres, p)})
+    header = dict.fromkeys(["mid", "run", *itertools.chain(*rows)])
+    divita.write_csv(path, header, [[row.get(name, "") for name in header] for row in rows])
 
 
 def clip_times(representation, mid):
@@ -791,57 +747,46 @@ def clip_times(representation, mid):
 
 
 def draw_trailer(title, p, over_time, genres, times, pictures):
-    """Draw a band per genre, likeliest first, with its probability over the trailer's time; below, its shots."""
+    """Draw a band per genre, likeliest first, with its probability over the trailer's time; below, pictures of it."""
     width, end = len(times["shot"]) - len(over_time) + 1, times["end_s"][-1]
     middle = (times["start_s"][: len(over_time)] + times["end_s"][width - 1 :]) / 2  # of each snippet
     cuts = times["start_s"][1:][np.diff(times["shot"]) > 0]
-    heights = [1] * len(genres)
-    if pictures:
-        heights.append(1.4)
-    look = {"xlim": (0, end), "ylim": (0, 1), "yticks": ()}
-    options = {"figsize": (7, 0.8 + 0.27 * sum(heights)), "height_ratios": heights, "subplot_kw": look}
-    figure, axes = plt.subplots(len(heights), sharex=True, squeeze=False, **options)
-    axes = axes[:, 0]
-    for axis, g in zip(axes, np.argsort(-p)):
+    order, floors = np.argsort(-p), -1.35 * np.arange(len(genres))  # of the bands
+    bottom = floors[-1] - (1.7 if pictures else 0)
+    figure, axis = plt.subplots(figsize=(7, 0.8 + 0.2 * (1 - bottom)))
+    axis.vlines(cuts, floors[-1], 1, color="0.85", linewidth=0.5, zorder=0)
+    axis.hlines(floors + THRESHOLD, 0, end, color="0.5", linewidth=0.5, linestyle=":")
+    for g, floor in zip(order, floors):
         hue = COLOURS[g % len(COLOURS)]
-        x, y = [0, *middle, end], over_time[[0, *range(len(over_time)), -1], g]
-        axis.fill_between(x, y, color=hue, alpha=0.5, linewidth=0)
-        axis.plot(x, y, color=hue, linewidth=1)
-        axis.axhline(THRESHOLD, color="0.5", linewidth=0.5, linestyle=":")
-        axis.vlines(cuts, 0, 1, color="0.85", linewidth=0.5, zorder=0)
-        axis.label_outer(remove_inner_ticks=True)
-        weight = "bold" if p[g] >= THRESHOLD else "normal"
-        axis.set_ylabel(f"{genres[g]} {p[g]:.2f}", rotation=0, ha="right", va="center", weight=weight)
+        x, y = [0, *middle, end], floor + over_time[[0, *range(len(over_time)), -1], g]
+        axis.fill_between(x, floor, y, color=hue, alpha=0.5, linewidth=0)
+        axis.plot(x, y, color=hue, linewidth=1, clip_on=False)
     for place, picture in pictures:
         image = OffsetImage(picture, zoom=0.22)  # 90 pixels are 0.275 inches
-        axes[-1].add_artist(AnnotationBbox(image, (place, 0.5), frameon=False, pad=0))
-        axes[-1].set_ylabel("shots", rotation=0, ha="right", va="center")
-    axes[-1].set_xlabel("time (s); grey lines: cuts")
+        axis.add_artist(AnnotationBbox(image, (place, (bottom + floors[-1]) / 2), frameon=False, pad=0))
+    axis.set_yticks(floors + 0.5, [f"{genres[g]} {p[g]:.2f}" for g in order])
+    for g, label in zip(order, axis.get_yticklabels()):
+        label.set_weight("bold" if p[g] >= THRESHOLD else "normal")
+    axis.tick_params(left=False)
+    axis.set(xlim=(0, end), ylim=(bottom, 1), xlabel="time (s); grey lines: cuts")
     snippets = f"snippets of {width} clip{'s' if width > 1 else ''}"
     figure.suptitle(f"{title}\nprobability (0 to 1, dots at {THRESHOLD}) in {snippets}")
     return figure
 
 
-def shot_pictures(video, times, most=10):
-    """Return [(time in seconds, picture)]: the middle frames of as many shots as there is room for, 90 pixels high."""
-    end, apart, pictures, last = times["end_s"][-1], times["end_s"][-1] / most, [], -np.inf
-    capture = cv2.VideoCapture(str(video))
+def pictures_of(film, seconds, count=10):
+    """Return [(time in seconds, frame)] of a film, evenly spaced, 90 pixels high and at most 16:9."""
+    capture, pictures = cv2.VideoCapture(str(film)), []
     pixel = capture.get(cv2.CAP_PROP_SAR_NUM), capture.get(cv2.CAP_PROP_SAR_DEN)  # its width and height
     stretch = pixel[0] / pixel[1] if min(pixel) > 0 else 1  # of an anamorphic film
-    for shot in np.unique(times["shot"]):
-        clips = times["shot"] == shot
-        middle = (times["start_s"][clips][0] + times["end_s"][clips][-1]) / 2
-        place = np.clip(middle, apart / 2, end - apart / 2)
-        if place - last < apart:
-            continue
-        capture.set(cv2.CAP_PROP_POS_MSEC, 1000 * middle)
+    for time in seconds * (np.arange(count) + 0.5) / count:
+        capture.set(cv2.CAP_PROP_POS_MSEC, 1000 * time)
         decoded, frame = capture.read()
         if decoded:
             width = round(90 * frame.shape[1] / frame.shape[0] * stretch)
             frame = cv2.resize(frame, (width, 90), interpolation=cv2.INTER_AREA)
             beyond = max(0, width - 160) // 2  # 16:9, at both sides
-            pictures.append((place, frame[:, beyond : width - beyond, ::-1]))  # BGR to RGB
-            last = place
+            pictures.append((time, frame[:, beyond : width - beyond, ::-1]))  # BGR to RGB
     capture.release()
     return pictures
 
@@ -849,17 +794,16 @@ def shot_pictures(video, times, most=10):
 # ---- Cost ----
 
 
-def cost(run):
-    """Return (parameters, GMACs per clip) of a run's backbones and head.
+def cost(config, metas):
+    """Return (parameters, GMACs per clip) of a run's head and backbones, from its config.json and its inputs' metas.
 
     A head's multiply-adds for one snippet are shared out over the snippet's clips.
     """
-    config, length = run.config, run.config["snippet_clips"]
-    features = {kind: config[f"{kind}_features"] for kind in run.kinds}
+    features, length = {kind: config[f"{kind}_features"] for kind in metas}, config["snippet_clips"]
     head = divita.divita(features, len(config["genres"]), config["aggregation"], config["fusion"] or "late")
     parameters, macs = divita.cost(head, *((1, length, count) for count in features.values()))
     costs = [(parameters, macs / length)]
-    for _, _, meta in run.inputs:
+    for meta in metas.values():
         known = (meta["parameters"], meta["macs_per_clip"]) if "parameters" in meta else None
         costs.append(known or backbone_cost(meta["backbone"], meta["frames"]))
     return sum(parameters for parameters, _ in costs), sum(macs for _, macs in costs) / 1e9
@@ -879,13 +823,8 @@ def costs_table():
     """Return the cost of every backbone for a clip of 24 frames."""
     rows = [["", "input", "parameters", "GMACs of 24 frames", "of one"]]
     for name, backbone in tqdm(divita.BACKBONES.items(), "backbones", unit="backbone", leave=False):
-        try:
-            parameters, macs = backbone_cost(name, 24)
-            counted = [f"{parameters:,}", f"{macs / 1e9:.4g}", f"{macs / 24e9:.3g}"]
-        except UserError as error:
-            say(f"the cost of {name} is not counted: {error}")
-            counted = ["–"] * 3
-        rows.append([name, backbone.input, *counted])
+        parameters, macs = backbone_cost(name, 24)
+        rows.append([name, backbone.input, f"{parameters:,}", f"{macs / 1e9:.4g}", f"{macs / 24e9:.3g}"])
     return Table("Backbones", ["Without classification layers."], rows, words=2)
 
 

@@ -1371,44 +1371,36 @@ def without_tensorflow():
 METRICS = ("uAP", "mAP", "wAP", "sAP")
 
 
-def area_under_curve(y_true, y_prob, weights=None):
+def area_under_curve(y_true, y_prob):
     """Area under the precision-recall curve by the trapezoid rule, which is not the average precision.
 
-    y_true (n,) of 0 and 1, with a 1 at least; y_prob (n,); weights (n,), how often each counts. All metrics come from
-    here. The area is that of scikit-learn's precision_recall_curve and auc.
+    y_true (n,) of 0 and 1, with a 1 at least; y_prob (n,). All metrics come from here. The area is that of
+    scikit-learn's precision_recall_curve and auc.
     """
     order = np.argsort(-y_prob, kind="stable")
-    weights = np.ones(len(order)) if weights is None else weights[order]
-    ends = np.append(np.diff(y_prob[order]) != 0, True)  # a threshold takes in all equal scores
-    positives = np.cumsum(weights * y_true[order])[ends]
-    precision = positives / np.cumsum(weights)[ends]
+    ends = np.flatnonzero(np.append(np.diff(y_prob[order]) != 0, True))  # a threshold takes in all equal scores
+    positives = np.cumsum(y_true[order])[ends]
+    precision = positives / (ends + 1)
     recall = positives / positives[-1]
     return np.trapezoid(np.append(1.0, precision), np.append(0.0, recall))  # the curve starts at precision 1
 
 
-def metrics(y_true, y_prob, weights=None, per_trailer=None):
+def metrics(y_true, y_prob, per_trailer=None):
     """Return the paper's metrics, as fractions, of labels and probabilities (N, G).
 
     uAP is the area over all cells, mAP the mean over genres, wAP their mean weighted by frequency, sAP the mean over
     trailers; per_genre (G,) and per_trailer (N,) are the areas that were averaged. A genre or a trailer without a
-    positive has no curve: its area is NaN and left out of the means.
-
-    weights (N,) tell how often each trailer counts, so that a resample is a weighting. per_trailer does not depend on
-    them: with that of an earlier call it is not computed again.
+    positive has no curve: its area is NaN and left out of the means. A per_trailer that is known is not computed again.
     """
     y_true, y_prob = np.asarray(y_true, int), np.asarray(y_prob)
-    weights = np.ones(len(y_true)) if weights is None else np.asarray(weights, float)
 
-    def area(true, prob, weights=None):
-        return area_under_curve(true, prob, weights) if true.any() else np.nan
+    def area(true, prob):
+        return area_under_curve(true, prob) if true.any() else np.nan
 
     if per_trailer is None:
         per_trailer = np.array([area(true, prob) for true, prob in zip(y_true, y_prob)])  # (N,)
-    drawn = weights > 0  # the others change nothing
-    true, prob, repeats = y_true[drawn], y_prob[drawn], weights[drawn]
-    over_cells = area(true.ravel(), prob.ravel(), np.repeat(repeats, true.shape[1]))
-    per_genre = np.array([area(t, p, repeats) for t, p in zip(true.T, prob.T)])  # (G,)
-    return averages(y_true, weights, over_cells, per_genre, per_trailer)
+    per_genre = np.array([area(true, prob) for true, prob in zip(y_true.T, y_prob.T)])  # (G,)
+    return averages(y_true, area(y_true.ravel(), y_prob.ravel()), per_genre, per_trailer)
 
 
 def chance(y_true):
@@ -1417,7 +1409,7 @@ def chance(y_true):
     count, genres = y_true.shape
     per_genre = np.array([area_of_chance(count, positives) for positives in y_true.sum(0)])
     per_trailer = np.array([area_of_chance(genres, positives) for positives in y_true.sum(1)])
-    return averages(y_true, np.ones(count), area_of_chance(y_true.size, y_true.sum()), per_genre, per_trailer)
+    return averages(y_true, area_of_chance(y_true.size, y_true.sum()), per_genre, per_trailer)
 
 
 def area_of_chance(count, positives):
@@ -1435,18 +1427,18 @@ def area_of_chance(count, positives):
     return np.mean(((1 + (rank - 1) * q) / rank + before) / 2)
 
 
-def averages(y_true, weights, over_cells, per_genre, per_trailer):
+def averages(y_true, over_cells, per_genre, per_trailer):
     """Return the dictionary of metrics() from areas: over all cells, of genres (G,) and of trailers (N,)."""
 
     def mean(values, weights):
-        known = np.isfinite(values) & (weights > 0)
+        known = np.isfinite(values)
         return np.average(values[known], weights=weights[known]) if known.any() else np.nan
 
     return {
         "uAP": over_cells,
         "mAP": mean(per_genre, np.ones(len(per_genre))),
-        "wAP": mean(per_genre, weights @ y_true),
-        "sAP": mean(per_trailer, weights),
+        "wAP": mean(per_genre, y_true.sum(0)),
+        "sAP": mean(per_trailer, np.ones(len(per_trailer))),
         "per_genre": per_genre,
         "per_trailer": per_trailer,
     }
