@@ -799,7 +799,7 @@ def next_command(job):
 
 # ---- Processes that decode ----
 
-ALIVE, ENDED = b"frame", b"ended"  # sent between the pickled messages
+ENDED = b"ended"  # sent after the pickled messages
 
 
 @contextlib.contextmanager
@@ -877,11 +877,11 @@ def look_after(connection, plan, patience):
     """Be a process that has one film after another decoded by a process of its own, which a damaged film may end or
     keep for ever, and hands on what it sends."""
     while True:
-        film, process = start_process(decode, connection.recv(), plan)
+        path, frames = connection.recv(), FORK.RawValue("L")  # decoded so far
+        film, process = start_process(decode, path, plan, frames)
         try:
-            while (message := next_message(film, patience)) != ENDED:
-                if message != ALIVE:
-                    connection.send_bytes(message)
+            while (message := next_message(film, frames, patience)) != ENDED:
+                connection.send_bytes(message)
         except (EOFError, ConnectionResetError):
             connection.send(("failed", "its decoding ended the process"))
         except TimeoutError:
@@ -891,21 +891,28 @@ def look_after(connection, plan, patience):
         film.close()
 
 
-def next_message(film, patience):
-    """Return the next message of the process that decodes a film; silence is a TimeoutError.
+def next_message(film, frames, patience):
+    """Return the next message of the process that decodes a film; no new frame for so many seconds is a TimeoutError.
 
     The patience is counted in parts, so that time in which this whole job did not run is not taken for silence.
     """
-    for _ in range(60):
-        if film.poll(patience / 60):
-            return film.recv_bytes()
-    raise TimeoutError
+    seen = parts = 0
+    while not film.poll(patience / 60):
+        parts = parts + 1 if frames.value == seen else 0
+        seen = frames.value
+        if parts == 60:
+            raise TimeoutError
+    return film.recv_bytes()
 
 
-def decode(connection, path, plan):
+def decode(connection, path, plan, frames):
     """Be the process that decodes one film: send what read_clips() yields or ("failed", why), then ENDED."""
+
+    def alive():
+        frames.value += 1
+
     try:
-        for message in read_clips(path, plan, alive=functools.partial(connection.send_bytes, ALIVE)):
+        for message in read_clips(path, plan, alive):
             connection.send(message)
     except VideoError as error:
         connection.send(("failed", str(error)))
