@@ -91,6 +91,8 @@ from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, field
 from fractions import Fraction
+from multiprocessing.connection import Connection
+from multiprocessing.reduction import recv_handle, send_handle
 from pathlib import Path
 
 import divita  # first, as it sets the number of threads
@@ -163,8 +165,7 @@ def prepare(job):
     """Decode this rank's trailers, run the backbones over their clips and save the trailers as they are complete."""
     given, (rank, ranks) = job.arguments, divita.ranks()
     trailers, batches = {}, [[] for _ in job.wanted]  # a backbone's batch is filled with (trailer, frames)
-    plan, ahead = make_plan(given, job.wanted), 2 * given.batch_size
-    with decoded(job.todo, plan, given.workers, given.patience, ahead) as messages:
+    with decoded(job.todo, make_plan(job), given.workers, given.patience, most=2 * given.batch_size) as messages:
         where = f"{divita.device()}, rank {rank} of {ranks}" if ranks > 1 else divita.device()
         say(f"{len(job.todo)} of {len(job.videos)} trailers to prepare, {where}")
         build(job)
@@ -274,24 +275,32 @@ def open_film(path):
     return capture, digest
 
 
-def read_frames(capture, alive):
-    """Yield the Frames of a film, calling alive() for each; a thread decodes the next one meanwhile."""
+def read_frames(capture, alive, ahead):
+    """Yield the Frames of a film, calling alive() for each; ahead: a thread decodes the next one meanwhile."""
+    pictures = in_a_thread(decoded_pictures(capture)) if ahead else decoded_pictures(capture)
+    times, number, this = Times(capture.get(cv2.CAP_PROP_FPS)), 0, next(pictures, None)
+    while this:
+        following = next(pictures, None)
+        alive()
+        yield Frame(number, times(this[0], (following or this)[0]), this[1])
+        this, number = following, number + 1
 
-    def read():
-        if not any(capture.grab() for _ in range(5)):  # past a few damaged packets
-            return None
+
+def decoded_pictures(capture):
+    """Yield (timestamp in seconds, picture or None) as they come."""
+    while any(capture.grab() for _ in range(5)):  # past a few damaged packets
         timestamp = capture.get(cv2.CAP_PROP_POS_MSEC) / 1000
         whole, picture = capture.retrieve()
-        return timestamp, picture if whole else None
+        yield timestamp, picture if whole else None
 
-    times, number = Times(capture.get(cv2.CAP_PROP_FPS)), 0
+
+def in_a_thread(items):
+    """Yield what an iterator yields, the next item of which a thread gets meanwhile."""
     with ThreadPoolExecutor(1) as thread:
-        this, after = read(), thread.submit(read)
-        while this:
-            following, after = after.result(), thread.submit(read)
-            alive()
-            yield Frame(number, times(this[0], (following or this)[0]), this[1])
-            this, number = following, number + 1
+        after = thread.submit(next, items, None)
+        while item := after.result():
+            after = thread.submit(next, items, None)
+            yield item
 
 
 class Times:
@@ -369,17 +378,20 @@ class Plan:
     fps: float
     frames_per_clip: int
     inputs: tuple  # for each backbone a function of a picture, its preprocessing, and how many frames of a clip it sees
+    ahead: bool = False  # whether a thread decodes ahead: where there are more cores than films
 
 
-def make_plan(arguments, wanted):
+def make_plan(job):
     """Return the Plan that serves all backbones; those with the same preprocessing share it."""
     looks, inputs = {}, []
-    for one in wanted:
+    for one in job.wanted:
         backbone = divita.find_backbone(one.meta["backbone"])
         preprocessing = backbone.size, backbone.resize, backbone.interpolation, backbone.antialias
         look = looks.setdefault(preprocessing, functools.partial(divita.preprocess, backbone=backbone))
         inputs.append((look, one.meta["frames"]))
-    return Plan(arguments.segmentation, arguments.detector, arguments.fps, arguments.frames_per_clip, tuple(inputs))
+    given = job.arguments
+    ahead = given.workers > len(job.todo)
+    return Plan(given.segmentation, given.detector, given.fps, given.frames_per_clip, tuple(inputs), ahead)
 
 
 def positions(frames, frames_per_clip):
@@ -448,7 +460,7 @@ class Film:
 def read_clips(path, plan, alive):
     """Decode a film once; yield ("clip", [uint8 (T, S, S, 3) per input of the plan]) for each clip, ("end", Film)."""
     capture, digest = open_film(path)
-    frames, rate = read_frames(capture, alive), capture.get(cv2.CAP_PROP_FPS)
+    frames, rate = read_frames(capture, alive, plan.ahead), capture.get(cv2.CAP_PROP_FPS)
     if plan.segmentation == "shots":
         frames = find_shots(frames, rate, plan.detector)
     else:
@@ -799,8 +811,6 @@ def next_command(job):
 
 # ---- Processes that decode ----
 
-ENDED = b"ended"  # sent after the pickled messages
-
 
 @contextlib.contextmanager
 def decoded(films, plan, workers, patience, most):
@@ -812,26 +822,15 @@ def decoded(films, plan, workers, patience, most):
     messages, left, started = queue.Queue(most), iter(films.items()), []
     try:
         for _ in range(min(workers, len(films))):
-            started.append(start_process(look_after, plan, patience))
-        for connection, _ in started:
-            threading.Thread(target=receive, args=(connection, left, messages), daemon=True).start()
+            frames = FORK.RawValue("L")  # decoded so far, in memory that the processes share
+            started.append((*start_process(start_decoding, plan, frames), frames))
+        for connection, _, frames in started:
+            receiving = connection, frames, left, patience, messages
+            threading.Thread(target=receive, args=receiving, daemon=True).start()
         yield read(messages, len(films))
     finally:
-        for _, process in started:
+        for _, process, _ in started:
             process.kill()
-
-
-def receive(connection, films, messages):
-    """Be a thread that hands one film after another to a process and puts what it answers into the queue."""
-    try:
-        for mid, path in films:  # the threads share this iterator
-            connection.send(path)
-            kind = None
-            while kind not in ("end", "failed"):
-                kind, *content = connection.recv()
-                messages.put((mid, kind, *content))
-    except (EOFError, OSError):
-        messages.put(UserError("a process that decodes was ended or found no room for another; give fewer --workers"))
 
 
 def read(messages, films):
@@ -843,6 +842,37 @@ def read(messages, films):
         if message[1] in ("end", "failed"):
             films -= 1
         yield message
+
+
+def receive(connection, frames, films, patience, messages):
+    """Be a thread that has one film after another decoded and puts what comes of it into the queue."""
+    try:
+        for mid, path in films:  # the threads share this iterator
+            connection.send(path)
+            with Connection(recv_handle(connection)) as film:
+                kind = None
+                while kind not in ("end", "failed"):
+                    kind, *content = next_message(film, frames, patience)
+                    messages.put((mid, kind, *content))
+    except (EOFError, OSError):
+        messages.put(UserError("a process that decodes was ended or found no room for another; give fewer --workers"))
+
+
+def next_message(film, frames, patience):
+    """Return the next message of the process that decodes a film, or why there is none.
+
+    The patience is counted in parts, so that time in which this whole job did not run is not taken for silence.
+    """
+    seen = parts = 0
+    while not film.poll(patience / 60):
+        parts = parts + 1 if frames.value == seen else 0
+        seen = frames.value
+        if parts == 60:
+            return "failed", f"no frame in {patience:g} s of decoding"
+    try:
+        return film.recv()
+    except (EOFError, OSError):
+        return "failed", "its decoding ended the process"
 
 
 def start_process(target, *arguments):
@@ -873,40 +903,22 @@ def settle():
     os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
 
 
-def look_after(connection, plan, patience):
-    """Be a process that has one film after another decoded by a process of its own, which a damaged film may end or
-    keep for ever, and hands on what it sends."""
+def start_decoding(connection, plan, frames):
+    """Be a process without threads that starts one for each film, which a damaged film may end or keep for ever, and
+    ends the one before."""
+    process = None
     while True:
-        path, frames = connection.recv(), FORK.RawValue("L")  # decoded so far
+        path = connection.recv()
+        if process:
+            process.kill()
+            process.join()
         film, process = start_process(decode, path, plan, frames)
-        try:
-            while (message := next_message(film, frames, patience)) != ENDED:
-                connection.send_bytes(message)
-        except (EOFError, ConnectionResetError):
-            connection.send(("failed", "its decoding ended the process"))
-        except TimeoutError:
-            connection.send(("failed", f"no frame in {patience:g} s of decoding"))
-        process.kill()
-        process.join()
+        send_handle(connection, film.fileno(), None)
         film.close()
 
 
-def next_message(film, frames, patience):
-    """Return the next message of the process that decodes a film; no new frame for so many seconds is a TimeoutError.
-
-    The patience is counted in parts, so that time in which this whole job did not run is not taken for silence.
-    """
-    seen = parts = 0
-    while not film.poll(patience / 60):
-        parts = parts + 1 if frames.value == seen else 0
-        seen = frames.value
-        if parts == 60:
-            raise TimeoutError
-    return film.recv_bytes()
-
-
 def decode(connection, path, plan, frames):
-    """Be the process that decodes one film: send what read_clips() yields or ("failed", why), then ENDED."""
+    """Be the process that decodes one film: send what read_clips() yields or ("failed", why)."""
 
     def alive():
         frames.value += 1
@@ -918,7 +930,6 @@ def decode(connection, path, plan, frames):
         connection.send(("failed", str(error)))
     except (cv2.error, MemoryError, ValueError) as error:
         connection.send(("failed", f"cannot be decoded ({divita.one_line(error)})"))
-    connection.send_bytes(ENDED)
 
 
 # ---- Contact sheets ----
