@@ -197,7 +197,7 @@ def prepare(job):
 def run_batch(wanted, batch):
     """Run a backbone over a batch's clips, hand each vector to its trailer and empty the batch."""
     if batch:
-        vectors = wanted.run(np.stack([frames for _, frames in batch]))  # (N, T, S, S, 3) -> (N, F)
+        vectors = wanted.extract(np.stack([frames for _, frames in batch]))  # (N, T, S, S, 3) -> (N, F)
         for (trailer, _), vector in zip(batch, vectors):
             trailer.vectors[wanted.folder].append(vector)
         batch.clear()
@@ -524,7 +524,7 @@ class Wanted:
     meta: dict  # what is known before the backbone is built
     weights: str | Path
     digest: str | None  # of the weights, if they must be a run's
-    run: object = None  # divita.Extractor
+    extract: object = None  # a divita.Extractor
 
 
 def follow(arguments):
@@ -541,7 +541,7 @@ def follow(arguments):
         metas = [divita.meta_of(folder) for folder in folders]
         if not all("backbone" in meta for meta in metas):
             raise UserError(f"--like {listed(arguments.like)}: no finished run there, and no representation")
-        options = {"out": str(folders[0].parent), "videos": metas[0]["videos"]}
+        options = {"out": str(folders[0].parent), "videos": metas[0].get("videos")}
     for meta in metas:
         for name in ("segmentation", "detector", "fps", "frames_per_clip", "precision"):
             if meta.get(name) is not None:  # not all is known of a published representation
@@ -730,14 +730,14 @@ def build(job):
     arguments = job.arguments
     for one in job.wanted:
         name, clips = one.meta["backbone"], len(job.videos) * CLIPS_PER_TRAILER
-        one.run = divita.extractor(
+        one.extract = divita.extractor(
             name, one.weights, one.meta["frames"], arguments.batch_size, precision=one.meta["precision"], clips=clips
         )
-        if one.digest not in (None, one.run.digest):
+        if one.digest not in (None, one.extract.digest):
             like = listed(arguments.like)
-            raise UserError(f"{name}: its weights are {one.run.digest}, not those of {like}, {one.digest}")
+            raise UserError(f"{name}: its weights are {one.extract.digest}, not those of {like}, {one.digest}")
         for key in ("features", "digest", "parameters", "macs_per_clip"):
-            one.meta[key] = getattr(one.run, key)
+            one.meta[key] = getattr(one.extract, key)
         check_meta(one.folder / "meta.json", one.meta, arguments.overwrite)
     divita.write_json(job.tables / "meta.json", clip_setting(arguments))
     paths = arguments.videos and [str(Path(path).absolute()) for path in arguments.videos]  # none: the demo's

@@ -64,7 +64,7 @@ def parts(path, job, clips):
     size = job.arguments.batch_size
     for one in job.wanted:
         batch = np.zeros((size, one.meta["frames"], *[one.meta["input_size"]] * 2, 3), np.uint8)
-        backbones += seconds(run, one.run, batch, -(-clips // size))
+        backbones += seconds(run, one.extract, batch, -(-clips // size))
     return decoding, backbones
 
 
