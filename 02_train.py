@@ -85,6 +85,47 @@ from tqdm import tqdm
 
 from divita import UserError, say
 
+
+def main(arguments):
+    """Train this rank's share of the runs that are asked for and not there yet."""
+    rank, world = divita.ranks()
+    if arguments.aggregation not in divita.AGGREGATIONS:
+        raise UserError(f"--aggregation {arguments.aggregation}: there is {', '.join(divita.AGGREGATIONS)}")
+    divita.writable(arguments.runs)
+    labels = divita.find_labels(arguments.data)
+    found = configurations(arguments)
+    runs = all_runs(arguments, found, labels)
+    again = {run.folder for run in runs} if arguments.overwrite else set()
+    done = [is_finished(run, again) for run in runs]
+    if rank == 0:
+        divita.sweep(arguments.runs)
+        if arguments.experiment:
+            rows = [{"label": label, "run": run_name(configuration)} for label, configuration in found]
+            content = {"experiment": arguments.experiment, "rows": rows}
+            divita.write_json(arguments.runs / f"{arguments.experiment}.json", content)
+    say(f"{divita.device()}; {len(labels.mids)} trailers, {len(runs)} runs, {sum(done)} of them done already")
+    share = zip(runs[rank::world], done[rank::world])  # which does not depend on when a rank starts
+    train_all([run for run, finished in share if not finished], labels, arguments.epochs, hidden=rank > 0)
+    say(f"runs: {arguments.runs}\nnext: python 03_evaluate.py --runs {shlex.quote(str(arguments.runs))}")
+
+
+def train_all(runs, labels, epochs, hidden):
+    """Train runs one after another, with a bar of their epochs unless it is to be hidden."""
+    bar = tqdm(total=len(runs) * epochs, unit=" epochs", disable=hidden or not runs, file=sys.stderr, mininterval=0.5)
+    for number, run in enumerate(runs, 1):
+        bar.set_description(f"run {number}/{len(runs)} {run.label} split{run.config['split']}")
+        before = bar.n
+
+        def show(epoch, logs):
+            bar.set_postfix({"loss": f"{logs['loss']:.3f}", "validation": f"{logs['val_loss']:.3f}"}, refresh=False)
+            bar.update()
+
+        train(run, labels, show)
+        bar.total -= epochs - (bar.n - before)  # what stopping early saved
+        bar.refresh()
+    bar.close()
+
+
 # ---- What to run: rows of a table, (label, image, video, changes), where image and video name representations ----
 
 
@@ -207,9 +248,57 @@ def run_name(configuration):
     return name + ("" if clips == CLIPS else f"-clips{clips}" if clips else "-whole")
 
 
-# ---- One run ----
+# ---- The runs: a configuration on a split ----
 
 Run = collections.namedtuple("Run", "label folder config inputs rows")  # rows: of the labels, that it can use
+
+
+def all_runs(arguments, found, labels):
+    """Return the Run of every configuration and split asked for, finished or not."""
+    splits = arguments.splits if arguments.splits is not None else range(labels.splits.shape[1])
+    for split in splits:
+        if not 0 <= split < labels.splits.shape[1]:
+            raise UserError(f"--splits: the labels have no column split{split}")
+    opened, runs = {}, []
+    for label, configuration in found:
+        names = [configuration[kind] for kind in ("image", "video") if configuration[kind]]
+        opened |= {name: divita.open_representation(arguments.data, name) for name in names if name not in opened}
+        inputs = [opened[name] for name in names]
+        rows, left_out = divita.usable(labels, inputs)
+        if left_out:
+            say(f"{run_name(configuration)}: {left_out}")
+        for split in splits:
+            for name, (mids, _) in parts_of(labels, split, rows).items():
+                if not mids:
+                    raise UserError(f"{arguments.data}: split{split} has no {name} trailers that can be used")
+            config = describe(configuration, split, inputs, labels, rows)
+            runs.append(Run(label, arguments.runs / config["run"] / f"split{split}", config, inputs, rows))
+    return runs
+
+
+def is_finished(run, again):
+    """Tell whether a run is there already; a UserError names one of its splits that was trained otherwise.
+
+    again: folders of runs that are to be trained again, whatever is there.
+    """
+    for path in sorted(run.folder.parent.glob("split*/config.json")):
+        if path.parent in again:
+            continue
+        there = divita.read_json(path)
+        other = divita.unlike(run.config, there)
+        if path.parent == run.folder and run.config["subsets"] != there.get("subsets"):
+            other.append("subsets")
+        if other:
+            values = [(field.replace("_", " "), there.get(field), run.config.get(field)) for field in other]
+            words = [f"{field} ({a} there, {b} now)" if isinstance(b, int | float) else field for field, a, b in values]
+            raise UserError(
+                f"{path.parent}: trained with another {' and '.join(words)}; choose another --runs, "
+                "or --overwrite with all splits that are there"
+            )
+    return run.folder not in again and (run.folder / "config.json").exists()
+
+
+# ---- One run ----
 
 
 def describe(configuration, split, inputs, labels, rows):
@@ -313,94 +402,6 @@ def write_run(folder, model, config, history, predictions, seconds):
     best = int(np.argmin(history["val_loss"])) + 1
     config |= {"best_epoch": best, "seconds": round(seconds, 2), "versions": versions}
     divita.write_json(folder / "config.json", config)
-
-
-# ---- All runs ----
-
-
-def all_runs(arguments, found, labels):
-    """Return the Run of every configuration and split asked for, finished or not."""
-    splits = arguments.splits if arguments.splits is not None else range(labels.splits.shape[1])
-    for split in splits:
-        if not 0 <= split < labels.splits.shape[1]:
-            raise UserError(f"--splits: the labels have no column split{split}")
-    opened, runs = {}, []
-    for label, configuration in found:
-        names = [configuration[kind] for kind in ("image", "video") if configuration[kind]]
-        opened |= {name: divita.open_representation(arguments.data, name) for name in names if name not in opened}
-        inputs = [opened[name] for name in names]
-        rows, left_out = divita.usable(labels, inputs)
-        if left_out:
-            say(f"{run_name(configuration)}: {left_out}")
-        for split in splits:
-            for name, (mids, _) in parts_of(labels, split, rows).items():
-                if not mids:
-                    raise UserError(f"{arguments.data}: split{split} has no {name} trailers that can be used")
-            config = describe(configuration, split, inputs, labels, rows)
-            runs.append(Run(label, arguments.runs / config["run"] / f"split{split}", config, inputs, rows))
-    return runs
-
-
-def is_finished(run, again):
-    """Tell whether a run is there already; a UserError names one of its splits that was trained otherwise.
-
-    again: folders of runs that are to be trained again, whatever is there.
-    """
-    for path in sorted(run.folder.parent.glob("split*/config.json")):
-        if path.parent in again:
-            continue
-        there = divita.read_json(path)
-        other = divita.unlike(run.config, there)
-        if path.parent == run.folder and run.config["subsets"] != there.get("subsets"):
-            other.append("subsets")
-        if other:
-            values = [(field.replace("_", " "), there.get(field), run.config.get(field)) for field in other]
-            words = [f"{field} ({a} there, {b} now)" if isinstance(b, int | float) else field for field, a, b in values]
-            raise UserError(
-                f"{path.parent}: trained with another {' and '.join(words)}; choose another --runs, "
-                "or --overwrite with all splits that are there"
-            )
-    return run.folder not in again and (run.folder / "config.json").exists()
-
-
-def main(arguments):
-    rank, world = divita.ranks()
-    if arguments.aggregation not in divita.AGGREGATIONS:
-        raise UserError(f"--aggregation {arguments.aggregation}: there is {', '.join(divita.AGGREGATIONS)}")
-    divita.writable(arguments.runs)
-    labels = divita.find_labels(arguments.data)
-    found = configurations(arguments)
-    runs = all_runs(arguments, found, labels)
-    again = {run.folder for run in runs} if arguments.overwrite else set()
-    done = [is_finished(run, again) for run in runs]
-    if rank == 0:
-        divita.sweep(arguments.runs)
-        if arguments.experiment:
-            rows = [{"label": label, "run": run_name(configuration)} for label, configuration in found]
-            content = {"experiment": arguments.experiment, "rows": rows}
-            divita.write_json(arguments.runs / f"{arguments.experiment}.json", content)
-    say(f"{divita.device()}; {len(labels.mids)} trailers, {len(runs)} runs, {sum(done)} of them done already")
-    share = zip(runs[rank::world], done[rank::world])  # which does not depend on when a rank starts
-    train_all([run for run, finished in share if not finished], labels, arguments.epochs, hidden=rank > 0)
-    folders = shlex.join(["--runs", str(arguments.runs), "--data", str(arguments.data)])
-    say(f"runs: {arguments.runs}\nnext: python 03_evaluate.py {folders}")
-
-
-def train_all(runs, labels, epochs, hidden):
-    """Train runs one after another, with a bar of their epochs unless it is to be hidden."""
-    bar = tqdm(total=len(runs) * epochs, unit=" epochs", disable=hidden or not runs, file=sys.stderr, mininterval=0.5)
-    for number, run in enumerate(runs, 1):
-        bar.set_description(f"run {number}/{len(runs)} {run.label} split{run.config['split']}")
-        before = bar.n
-
-        def show(epoch, logs):
-            bar.set_postfix({"loss": f"{logs['loss']:.3f}", "validation": f"{logs['val_loss']:.3f}"}, refresh=False)
-            bar.update()
-
-        train(run, labels, show)
-        bar.total -= epochs - (bar.n - before)  # what stopping early saved
-        bar.refresh()
-    bar.close()
 
 
 if __name__ == "__main__":
