@@ -22,7 +22,6 @@ SHORTEST_SHOT = 0.6  # seconds; PySceneDetect's 15 frames at 24 or 25 frames per
 LONGEST_STEP = 10.0  # seconds from one frame to the next that are taken on trust
 LONGEST_PAUSE = 3600.0  # seconds that are believed if the timestamps go on from there; more is a damaged timestamp
 MOST_ON_SHEET = 90  # shots on a contact sheet
-CLIPS_PER_TRAILER = 120  # expected, to decide whether freezing a backbone repays
 
 DEMO_OUT = "data/demo"
 DEMO_IMAGE_FRAMES = 1  # per clip: fewer than the published 24, for speed
@@ -729,10 +728,8 @@ def build(job):
     """Build the backbones, refuse folders that others were used for, and write what says how they are filled."""
     arguments = job.arguments
     for one in job.wanted:
-        name, clips = one.meta["backbone"], len(job.videos) * CLIPS_PER_TRAILER
-        one.extract = divita.extractor(
-            name, one.weights, one.meta["frames"], arguments.batch_size, precision=one.meta["precision"], clips=clips
-        )
+        name, frames, precision = one.meta["backbone"], one.meta["frames"], one.meta["precision"]
+        one.extract = divita.Extractor(name, one.weights, frames, arguments.batch_size, precision)
         if one.digest not in (None, one.extract.digest):
             like = listed(arguments.like)
             raise UserError(f"{name}: its weights are {one.extract.digest}, not those of {like}, {one.digest}")
