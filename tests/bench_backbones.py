@@ -177,8 +177,9 @@ def measure(name, arguments):
     shape = (per_pass, size, size, 3) if extract.backbone.input == "image" else (per_pass, frames, size, size, 3)
     pixels = np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
     x = torch.from_numpy(pixels).to(extract.device)
+    plain = divita.normalised(extract.backbone, divita.load_backbone(name, "random", frames=frames))
     start = time.perf_counter()
-    frozen = divita.frozen(extract.network, x)
+    frozen = divita.frozen(plain, x)
     freezing = time.perf_counter() - start
     half = {"device_type": extract.device.type, "dtype": torch.bfloat16, "enabled": arguments.precision == "bfloat16"}
     reference, y = reference_and_input(name, pixels, extract.device)
@@ -188,7 +189,7 @@ def measure(name, arguments):
         compiled = torch.compile(reference, dynamic=False)
         ways.append(lambda: compiled(y))
     with torch.autocast(**half):
-        eager = seconds(lambda: extract.network(x))
+        eager = seconds(lambda: plain(x))
         turns = [[seconds(way) for way in ways] for _ in range(arguments.turns + 1)]
     ours, theirs, *rest = np.array(turns[1:]).T  # the first turn, in which there is compiling, is not counted
     unit = "frames" if extract.backbone.input == "image" else "clips"
