@@ -11,7 +11,6 @@ clips of T frames, H pixels high and W wide. Everything follows
 
 import contextlib
 import csv
-import ctypes
 import errno
 import fcntl
 import functools
@@ -522,17 +521,8 @@ def snippet_probabilities(model, inputs):
 
 # ---- Backbones ----
 #
-# A backbone turns a frame or a clip into one vector. Each is one entry of BACKBONES, at the end of this section, and
-# one's own takes a few lines there (or in a script that imports this file):
-#
-#     def tiny(shape):  # shape without the batch: (S, S, 3), or (T, S, S, 3) for a video backbone
-#         inputs = keras.Input(shape)
-#         x = convolution(inputs, 32, 3, 2, "conv1.0", "conv1.1")
-#         return keras.Model(inputs, mean_over_space(x))  # (N, S, S, 3) -> (N, F)
-#
-#     add_backbone("tiny", "image", tiny, features=32, size=112, resize=128, **IMAGENET)
-#
-# With `checkpoint` (an address, or package/file) and `classifier` (its layer that is not wanted) it has weights too.
+# A backbone turns a frame or a clip into one vector. Each is one entry of BACKBONES, at the end of this section; one's
+# own takes a few lines there or in a script that imports this file, see README.md.
 
 
 @dataclass(frozen=True)
@@ -741,8 +731,13 @@ def swin(shape):
 # Weights
 
 
-TORCH_NAMES = {"kernel": "weight", "gamma": "weight", "beta": "bias"}
-TORCH_NAMES |= {"moving_mean": "running_mean", "moving_variance": "running_var"}
+TORCH_NAMES = {  # Keras's name of a variable -> torch's
+    "kernel": "weight",
+    "gamma": "weight",
+    "beta": "bias",
+    "moving_mean": "running_mean",
+    "moving_variance": "running_var",
+}
 
 
 def efficientnetlite_layers():
@@ -865,8 +860,8 @@ def assign(backbone, model, tensors, path):
     values = {name: in_keras_layout(name, tensors[name], variables[name].shape) for name in variables.keys() & tensors}
     fitting = [name for name in values if values[name].shape == variables[name].shape]
     if problems := [name for name in {**variables, **tensors} if name not in fitting]:
-        told = f"{len(problems)} tensors are missing, left over or of another shape: {listed(problems)}"
-        raise UserError(f"{path}: does not fit {backbone.name}; {told}")
+        told = f"missing, left over or of another shape: {listed(problems)} ({len(problems)})"
+        raise UserError(f"{path}: does not fit {backbone.name}: {told}")
     for name, variable in variables.items():
         variable.assign(values[name])
 
@@ -902,11 +897,11 @@ def read_keras_weights(backbone, model, path):
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of each part that is missing; the first one ends it
             model.load_weights(path)
+        if len(tensors) != len(model.variables):
+            raise ValueError(f"it holds {len(tensors)} tensors, not {len(model.variables)}")
     except (OSError, ValueError, KeyError) as error:
         reason = one_line(error)[:200]
         raise UserError(f"{path}: no Keras weights (*.weights.h5) that fit {backbone.name} ({reason})") from None
-    if len(tensors) != len(model.variables):
-        raise UserError(f"{path}: holds {len(tensors)} tensors, {backbone.name} has {len(model.variables)}")
 
 
 def digest(model):
@@ -948,7 +943,6 @@ AT_ONCE = {"cpu": (4, 2**35), "cuda": (256, 2**41)}  # frames or clips, and mult
 # than 4 leave a processor's caches; so few of the heavy ones, because their attention takes a gigabyte
 SIDE_BY_SIDE = 4  # passes at a time on a CPU, its cores shared out. One pass on all cores is as fast while nothing else
 # runs, and several times slower beside a decoding process, whose turns on one core all the others wait for
-PASSES_GIVE_WAY = 10  # in the units of the command nice, of which there are 19
 
 
 class Extractor:
@@ -968,10 +962,7 @@ class Extractor:
         self.parameters, macs = cost(model, (1, *shape))
         self.macs_per_clip = macs * inputs_per_clip
         self.per_pass = pass_size(batch_size * inputs_per_clip, macs, self.device.type)
-        self.map = map
-        if self.device.type == "cpu":
-            keep_freed_memory()
-            self.map = passes_side_by_side()
+        self.map = passes_side_by_side() if self.device.type == "cpu" else map
         plain = normalised(self.backbone, model)
         pixels = np.random.default_rng(0).integers(0, 256, (self.per_pass, *shape), np.uint8)
         pixels = torch.from_numpy(pixels).to(self.device)
@@ -1014,27 +1005,10 @@ def pass_size(inputs, macs, device):
 
 
 def passes_side_by_side():
-    """Return a map() that runs SIDE_BY_SIDE passes at a time on shares of the cores, and lets decoding go first: it
-    brings the next clips, and what it leaves of the cores is used without a pause."""
+    """Return a map() that runs SIDE_BY_SIDE passes at a time, each on its share of the cores."""
     threads = min(SIDE_BY_SIDE, torch.get_num_threads())
     cores = torch.get_num_threads() // threads
-
-    def start():
-        torch.set_num_threads(cores)
-        if sys.platform == "linux":  # elsewhere the whole process would give way, not the thread alone
-            os.nice(PASSES_GIVE_WAY)
-
-    return ThreadPoolExecutor(threads, initializer=start).map
-
-
-def keep_freed_memory():
-    """Let the C library keep the memory that is freed: a network wants the same large blocks in every pass, and to get
-    fresh ones each time takes a quarter of it. Where there is another library than glibc, nothing happens."""
-    with contextlib.suppress(AttributeError, OSError, TypeError):
-        mallopt = ctypes.CDLL(None).mallopt
-        mallopt(-4, 0)  # M_MMAP_MAX: blocks of any size come from the heap ...
-        mallopt(-1, 2**31 - 1)  # M_TRIM_THRESHOLD: ... whose free end stays
-        mallopt(-8, 1)  # M_ARENA_MAX: one heap for all threads
+    return ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(cores,)).map
 
 
 # Keras's layers run one by one on torch cost more than their arithmetic: they copy pictures from one memory layout to
@@ -1080,6 +1054,8 @@ class Recorder(torch.overrides.TorchFunctionMode):
     def __torch_function__(self, function, types, arguments=(), keywords=None):
         keywords = keywords or {}
         result = function(*arguments, **keywords)
+        if function.__name__ == "__get__":  # of an attribute, such as x.mT
+            function, arguments = getattr, (arguments[0], function.__self__.__name__)
         node = self.graph.call_function(function, *torch.fx.node.map_aggregate((arguments, keywords), self.node_of))
         if all(source in self.constants for source in node.all_input_nodes):
             return result
@@ -1118,7 +1094,7 @@ def made_by(node, *functions):
 def merge_normalisation(add, constants):
     """Put the batch normalisation that ends with `add`, as Keras computes it, into the convolution before it."""
     nodes = made_by(add, [torch.Tensor.mul_], [torch.Tensor.subtract], [torch.permute], CONVOLUTIONS)
-    if not nodes:
+    if not nodes or "bias" in nodes[-1].kwargs:
         return
     multiply, subtract, permute, convolution = nodes
     weights = [*convolution.args[1:], subtract.args[1], multiply.args[1], add.args[1]]
@@ -1139,7 +1115,7 @@ def merge_padding(layer):
     """Let a convolution or a pooling add the zeros around its input itself. A pooling adds what is below all values,
     which after a ReLU is the same."""
     nodes = made_by(layer, [torch.permute], [torch.nn.functional.pad])
-    if not nodes or layer.kwargs["padding"] != 0:
+    if not nodes or layer.kwargs.get("padding") != 0:
         return
     permute, pad = nodes
     inside, zeros = pad.args
