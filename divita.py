@@ -11,6 +11,7 @@ clips of T frames, H pixels high and W wide. Everything follows
 
 import contextlib
 import csv
+import ctypes
 import errno
 import fcntl
 import functools
@@ -943,6 +944,7 @@ AT_ONCE = {"cpu": (4, 2**35), "cuda": (256, 2**41)}  # frames or clips, and mult
 # than 4 leave a processor's caches; so few of the heavy ones, because their attention takes a gigabyte
 SIDE_BY_SIDE = 4  # passes at a time on a CPU, its cores shared out. One pass on all cores is as fast while nothing else
 # runs, and several times slower beside a decoding process, whose turns on one core all the others wait for
+PASSES_GIVE_WAY = 10  # in the units of the command nice, of which there are 19
 
 
 class Extractor:
@@ -962,7 +964,10 @@ class Extractor:
         self.parameters, macs = cost(model, (1, *shape))
         self.macs_per_clip = macs * inputs_per_clip
         self.per_pass = pass_size(batch_size * inputs_per_clip, macs, self.device.type)
-        self.map = passes_side_by_side() if self.device.type == "cpu" else map
+        self.map = map
+        if self.device.type == "cpu":
+            keep_freed_memory()
+            self.map = passes_side_by_side()
         plain = normalised(self.backbone, model)
         pixels = np.random.default_rng(0).integers(0, 256, (self.per_pass, *shape), np.uint8)
         pixels = torch.from_numpy(pixels).to(self.device)
@@ -1005,10 +1010,27 @@ def pass_size(inputs, macs, device):
 
 
 def passes_side_by_side():
-    """Return a map() that runs SIDE_BY_SIDE passes at a time, each on its share of the cores."""
+    """Return a map() that runs SIDE_BY_SIDE passes at a time on shares of the cores, and lets decoding go first: it
+    brings the next clips, and what it leaves of the cores is used without a pause."""
     threads = min(SIDE_BY_SIDE, torch.get_num_threads())
     cores = torch.get_num_threads() // threads
-    return ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(cores,)).map
+
+    def start():
+        torch.set_num_threads(cores)
+        if sys.platform == "linux":  # elsewhere the whole process would give way, not the thread alone
+            os.nice(PASSES_GIVE_WAY)
+
+    return ThreadPoolExecutor(threads, initializer=start).map
+
+
+def keep_freed_memory():
+    """Let the C library keep the memory that is freed: a network wants the same large blocks in every pass, and to get
+    fresh ones each time takes a quarter of it. Where there is another library than glibc, nothing happens."""
+    with contextlib.suppress(AttributeError, OSError, TypeError):
+        mallopt = ctypes.CDLL(None).mallopt
+        mallopt(-4, 0)  # M_MMAP_MAX: blocks of any size come from the heap ...
+        mallopt(-1, 2**31 - 1)  # M_TRIM_THRESHOLD: ... whose free end stays
+        mallopt(-8, 1)  # M_ARENA_MAX: one heap for all threads
 
 
 # Keras's layers run one by one on torch cost more than their arithmetic: they copy pictures from one memory layout to
