@@ -4,6 +4,7 @@
     python 01_prepare.py --videos DIR --labels mtgc.csv --out data/mine
     python 01_prepare.py --videos DIR --out data/mine --image shufflenet2d swin2d --video shufflenet3d swin3d
     python 01_prepare.py --like runs/demo/RUN --videos DIR --out data/new       as the inputs of a run were made
+    python 01_prepare.py --like data/mine/REPRESENTATION --fps 8         as a representation was made, but at 8 frames/s
     python 01_prepare.py --download all --out data/published          the published labels and representations
     torchrun --nproc-per-node 4 01_prepare.py --videos DIR --out data/mine      the same on four GPUs
 
@@ -30,7 +31,8 @@ DEMO_PRETRAINED = ["efficientnetlite_b0"]  # whose weights come with a package; 
 
 def parse_arguments(like=None):
     """Read the command line; like: {option: value} in place of the usual defaults."""
-    parser = argparse.ArgumentParser(usage=argparse.SUPPRESS, description="Defaults are in parentheses.")
+    description = f"{__doc__.splitlines()[0]} Defaults are in parentheses."
+    parser = argparse.ArgumentParser(usage=argparse.SUPPRESS, description=description)  # so that an error is one line
     add = parser.add_argument_group("what").add_argument
     add("--videos", metavar="PATH", nargs="+", help="folders of films, <mid>.mp4, or films (the demo)")
     add("--labels", metavar="CSV", help="genres as in mtgc.csv (none, to be predicted)")
@@ -535,12 +537,14 @@ def follow(arguments):
     configs = sorted(folders[0].glob("split*/config.json")) or sorted(folders[0].glob("config.json"))
     if configs:
         metas = [meta for _, _, meta in divita.inputs(divita.read_json(configs[0]))]
-        options = {"image": ["none"], "video": ["none"], **{meta["input"]: [meta["backbone"]] for meta in metas}}
+        options = {}
     else:
         metas = [divita.meta_of(folder) for folder in folders]
         if not all("backbone" in meta for meta in metas):
             raise UserError(f"--like {listed(arguments.like)}: no finished run there, and no representation")
         options = {"out": str(folders[0].parent), "videos": metas[0].get("videos")}
+    for kind in ("image", "video"):
+        options[kind] = [meta["backbone"] for meta in metas if meta["input"] == kind] or ["none"]
     for meta in metas:
         for name in ("segmentation", "detector", "fps", "frames_per_clip", "precision"):
             if meta.get(name) is not None:  # not all is known of a published representation

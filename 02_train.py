@@ -39,7 +39,8 @@ EXPERIMENTS = ("transfer", "fusion", "aggregation", "extension", "segmentation",
 
 
 def parse_arguments():
-    parser = argparse.ArgumentParser(usage=argparse.SUPPRESS, description="Defaults are in parentheses.")
+    description = f"{__doc__.splitlines()[0]} Defaults are in parentheses."
+    parser = argparse.ArgumentParser(usage=argparse.SUPPRESS, description=description)  # so that an error is one line
     add = parser.add_argument_group("what to train on").add_argument
     add("--data", metavar="DIR", type=Path, default=DEMO_DATA, help="what 01_prepare.py made (%(default)s)")
     add("--image", metavar="NAME", help="image representation, its backbone, or none (the first there)")

@@ -32,7 +32,7 @@ THRESHOLD = 0.5  # a genre is predicted from this probability on
 
 
 def parse_arguments():
-    description = f"python %(prog)s [options]: {__doc__.splitlines()[0]} Defaults are in parentheses."
+    description = f"{__doc__.splitlines()[0]} Defaults are in parentheses."
     parser = argparse.ArgumentParser(usage=argparse.SUPPRESS, description=description)  # so that an error is one line
     add = parser.add_argument_group("tables and figures").add_argument
     add("--runs", metavar="DIR", type=Path, default=Path("runs/demo"), help="trained by 02_train.py (runs/demo)")

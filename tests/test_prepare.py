@@ -577,6 +577,14 @@ def test_the_demo_may_be_stopped_while_it_is_made(tmp_path, how):
         assert cv2.VideoCapture(str(path)).get(cv2.CAP_PROP_FRAME_COUNT) > 300
 
 
+def test_a_process_that_makes_the_demo_is_ended(tmp_path):
+    job = Job(tmp_path / "log", "--out", tmp_path / "demo", *TINY)
+    while not list(tmp_path.glob("demo/videos/demo*.mp4")):
+        assert job.process.is_alive(), job.text()
+    os.kill(job.starters()[0], signal.SIGKILL)
+    assert job.end() == 2 and "run the same command again" in job.text() and "Traceback" not in job.text()
+
+
 # ---- As a run was prepared ----
 
 
@@ -645,6 +653,17 @@ def test_weights_of_a_run_that_came_from_a_file(script, tmp_path, videos, run_of
     assert result.code == 2 and "not those of" in result.err.splitlines()[-1]
     assert script("01_prepare.py", *like, *weights).code == 0
     assert np.array_equal(np.load(out / name / "tt0.npy"), np.load(tmp_path / "second" / name / "tt0.npy"))
+
+
+def test_like_a_representation(script, tmp_path, videos):
+    options = ["--videos", videos / "tt0.mp4", "--out", tmp_path / "out", *TINY, "--image-frames", "2"]
+    assert script("01_prepare.py", *options).code == 0
+    result = script("01_prepare.py", "--like", tmp_path / "out" / NAMES[0], "--fps", "8")
+    assert result.code == 0, result.err
+    made = {path.parent.name: divita.read_json(path) for path in (tmp_path / "out").glob("tiny*fps8*/meta.json")}
+    assert list(made) == ["tiny2d_shots_fps8_fpc24"]  # and nothing of the other backbone
+    before = divita.read_json(tmp_path / "out" / NAMES[0] / "meta.json")
+    assert all(meta[key] == before[key] for meta in made.values() for key in ("frames", "weights", "digest", "videos"))
 
 
 def test_like_no_run(script, tmp_path, videos):
