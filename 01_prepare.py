@@ -712,9 +712,9 @@ def is_current(job, mid):
     """Tell whether a trailer's vectors were made from the film that is there now and from its clip table."""
     try:
         source = film_digest(job.videos[mid]), divita.digest_of((job.tables / f"{mid}.csv").read_text())
-    except (OSError, UnicodeDecodeError):
+        return all(divita.read_vectors(one.folder / f"{mid}.npy")[1] == source for one in job.wanted)
+    except (OSError, ValueError):  # one of the files is gone or broken
         return False
-    return all(divita.source_of(one.folder / f"{mid}.npy") == source for one in job.wanted)
 
 
 def film_digest(path, end=2**16):

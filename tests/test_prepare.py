@@ -380,10 +380,10 @@ def test_a_changed_film_is_prepared_again_by_every_backbone(script, tmp_path):
     assert "0 of them now" in script("01_prepare.py", *common, *image).out
     film(mine / "a.mp4", [72], seed=1)
     assert "1 of them now" in script("01_prepare.py", *common, *image).out
-    sources = [divita.source_of(tmp_path / "out" / name / "a.npy") for name in NAMES]
+    sources = [divita.read_vectors(tmp_path / "out" / name / "a.npy")[1] for name in NAMES]
     assert sources[0][0] != sources[1][0] and sources[0][1] != sources[1][1]  # which training refuses
     assert "1 of them now" in script("01_prepare.py", *common, *video).out
-    assert len({divita.source_of(tmp_path / "out" / name / "a.npy") for name in NAMES}) == 1
+    assert len({divita.read_vectors(tmp_path / "out" / name / "a.npy")[1] for name in NAMES}) == 1
     assert [len(np.load(tmp_path / "out" / name / "a.npy")) for name in NAMES] == [3, 3]
     (mine / "a.mp4").write_text("broken now")
     assert script("01_prepare.py", *common, *image).code == 1
