@@ -838,7 +838,7 @@ def read(messages, films):
     """Yield what the threads put into the queue until each film has ended; raise what is an error."""
     while films:
         message = messages.get()
-        if isinstance(message, UserError):
+        if isinstance(message, Exception):
             raise message
         if message[1] in ("end", "failed"):
             films -= 1
@@ -857,6 +857,8 @@ def receive(connection, frames, films, patience, messages):
                     messages.put((mid, kind, *content))
     except (EOFError, OSError):
         messages.put(UserError("a process that decodes was ended or found no room for another; give fewer --workers"))
+    except Exception as error:
+        messages.put(error)  # for the main thread, which would wait for ever
 
 
 def next_message(film, frames, patience):

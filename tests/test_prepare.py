@@ -5,14 +5,19 @@ import errno
 import functools
 import gc
 import json
+import multiprocessing
 import os
+import pickle
+import queue
 import re
 import shlex
 import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
+from multiprocessing.reduction import send_handle
 from pathlib import Path
 
 import cv2
@@ -550,6 +555,22 @@ def test_processes_that_cannot_be_started(script, tmp_path, videos, monkeypatch)
     for _ in range(2):
         result = script("01_prepare.py", "--videos", videos, "--out", tmp_path / "out", *TINY, "--workers", 1)
         assert result.code == 2 and "--workers" in result.err.splitlines()[-1] and "Traceback" not in result.err
+
+
+def test_a_message_that_cannot_be_read_ends_the_job():
+    here, there = multiprocessing.Pipe()
+    film, sender = multiprocessing.Pipe()
+    send_handle(there, film.fileno(), None)  # as the process does that decodes
+    sender.send_bytes(b"no pickle")
+    messages = queue.Queue()
+    frames = multiprocessing.RawValue("L")
+    thread = threading.Thread(target=prepare.receive, args=(here, frames, iter([("a", "a.mp4")]), 60, messages))
+    thread.start()
+    with pytest.raises(pickle.UnpicklingError):
+        next(prepare.read(messages, films=1))
+    thread.join()
+    for end in (here, there, film, sender):
+        end.close()
 
 
 def test_a_suspended_job_goes_on(tmp_path, videos, undisturbed):
