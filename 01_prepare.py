@@ -902,6 +902,8 @@ def settle():
     since one line of ours says what is wrong."""
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
+        if os.getppid() != multiprocessing.parent_process().pid:
+            sys.exit()  # it has ended before this line
     torch.set_num_threads(1)
     os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
 

@@ -327,6 +327,28 @@ def test_interrupt(tmp_path, videos, undisturbed):
     assert contents(tmp_path / "out") == undisturbed
 
 
+def test_a_process_that_comes_too_late_to_end_with_its_parent_ends(tmp_path):
+    def late(parent):
+        while os.getppid() == parent:
+            time.sleep(0.01)
+        prepare.run_process(lambda connection: (tmp_path / "went on").touch(), None)
+        (tmp_path / "went on").touch()
+
+    def parent(connection):
+        process = prepare.FORK.Process(target=late, args=(os.getpid(),))
+        process.start()
+        connection.send(process.pid)
+        os._exit(0)
+
+    connection, process = prepare.start_process(parent)
+    child = connection.recv()
+    process.join()
+    before = time.monotonic()
+    while alive(child) and time.monotonic() - before < 20:
+        time.sleep(0.01)
+    assert not alive(child) and not (tmp_path / "went on").exists()
+
+
 # What is there already
 
 
