@@ -22,6 +22,7 @@ import signal
 SHORTEST_SHOT = 0.6  # seconds; PySceneDetect's 15 frames at 24 or 25 frames per second, and as long at any other rate
 LONGEST_STEP = 10.0  # seconds from one frame to the next that are taken on trust
 LONGEST_PAUSE = 3600.0  # seconds that are believed if the timestamps go on from there; more is a damaged timestamp
+FRAMES_AHEAD = 3  # decoded in advance; of more, the first leave a processor's cache before they are used
 MOST_ON_SHEET = 90  # shots on a contact sheet
 
 DEMO_OUT = "data/demo"
@@ -296,11 +297,11 @@ def decoded_pictures(capture):
 
 
 def in_a_thread(items):
-    """Yield what an iterator yields, the next item of which a thread gets meanwhile."""
+    """Yield what an iterator yields, the next items of which a thread gets meanwhile."""
     with ThreadPoolExecutor(1) as thread:
-        after = thread.submit(next, items, None)
-        while item := after.result():
-            after = thread.submit(next, items, None)
+        following = collections.deque(thread.submit(next, items, None) for _ in range(FRAMES_AHEAD))
+        while item := following.popleft().result():
+            following.append(thread.submit(next, items, None))
             yield item
 
 
