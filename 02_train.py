@@ -148,8 +148,7 @@ def chosen_inputs(arguments):
 def first_inputs(data):
     """Return the names of the first image and video representation at one setting, the standard one if it is there."""
     settings = {}  # setting -> {"image" or "video": name}
-    for path in divita.representations(data):
-        meta = divita.meta_of(path)
+    for path, meta in divita.representations(data).items():
         setting = tuple(meta.get(field) for field in ("segmentation", "fps", "frames_per_clip"))
         settings.setdefault(setting, {}).setdefault(meta["input"], path.name)
     if not settings:
@@ -193,8 +192,7 @@ def table_rows(arguments):
 def transfer_rows(data):
     """The paper's backbones, alone and in pairs, then those that only this data folder has."""
     known = {name for _, *names in TRANSFER for name in names}
-    metas = [divita.meta_of(path) for path in divita.representations(data)]
-    found = {meta["backbone"]: meta["input"] for meta in metas}
+    found = {meta["backbone"]: meta["input"] for meta in divita.representations(data).values()}
     images, videos = ([name for name, kind in found.items() if kind == k] for k in ("image", "video"))
     others = [(name, name, None) for name in images if name not in known]
     others += [(name, None, name) for name in videos if name not in known]

@@ -693,8 +693,7 @@ def films_and_data(arguments):
 def matching(data, run, kind, expected):
     """Open the representation in `data` that was made as an input of a run was; a UserError says what differs."""
     found = []
-    for path in divita.representations(data):
-        meta = divita.meta_of(path)
+    for path, meta in divita.representations(data).items():
         if meta["backbone"] == expected["backbone"]:
             found.append((differing(meta, expected, PREPARATION), path, meta))
     path, meta, what = data, {}, f"no representation by {expected['backbone']} there"

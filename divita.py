@@ -218,9 +218,10 @@ def representation_name(backbone, segmentation="shots", fps=24, frames_per_clip=
 
 
 def representations(data):
-    """Return the paths of all representations in a data folder, sorted by name."""
+    """Return {path: what meta_of() says} of all representations in a data folder, sorted by name."""
     folders = sorted(path for path in Path(data).iterdir() if path.is_dir()) if Path(data).is_dir() else []
-    return [path for path in folders if path.suffix == ".zarr" or {"backbone", "input"} <= meta_of(path).keys()]
+    metas = {path: meta_of(path) for path in folders}
+    return {path: meta for path, meta in metas.items() if {"backbone", "input"} <= meta.keys()}
 
 
 def find_representation(data, name, missing_ok=False):
@@ -229,14 +230,13 @@ def find_representation(data, name, missing_ok=False):
     The standard setting is the published one: shots, 24 frames per second, 24 frames per clip. Where there is none, a
     UserError says what there is instead; None where it may be missing.
     """
-    names = {}
-    for path in representations(data):
-        backbone = meta_of(path)["backbone"]
-        if path.suffix == ".zarr" or path.name == representation_name(backbone):
-            names.setdefault(backbone, path)
+    names, there = {}, representations(data)
+    for path, meta in there.items():
+        if path.suffix == ".zarr" or path.name == representation_name(meta["backbone"]):
+            names.setdefault(meta["backbone"], path)
         names |= {path.name: path, path.name.removesuffix(".zarr"): path}
     if name not in names and not missing_ok:
-        choices = ", ".join(path.name for path in representations(data)) or "none; prepare one with 01_prepare.py"
+        choices = ", ".join(path.name for path in there) or "none; prepare one with 01_prepare.py"
         raise UserError(f"{data}: no representation is called {name!r}; there is {choices}")
     return names.get(name)
 
@@ -304,13 +304,11 @@ def preparation(data, names):
     return commands
 
 
-def closest(representations, backbone):
-    """Return the representation of the same backbone, else of the same kind of input, else any."""
-
-    def closeness(path):
-        return meta_of(path)["backbone"] == backbone.name, meta_of(path)["input"] == backbone.input
-
-    return max(representations, key=closeness)
+def closest(there, backbone):
+    """Return the representation by the same backbone, else of the same kind of input, else any; there: {path: meta}."""
+    same = [path for path, meta in there.items() if meta["backbone"] == backbone.name]
+    alike = [path for path, meta in there.items() if meta["input"] == backbone.input]
+    return [*same, *alike, *there][0]
 
 
 def open_representation(data, name):
