@@ -985,7 +985,7 @@ LABELS_MD5 = "d730579950345b2c0f9c4a9779bd9d44"
 def download(names, out):
     """Fetch the published labels and representations, and unpack them: out/mtgc.csv, out/<name>.zarr."""
     names = list(divita.PUBLISHED) if names == ["all"] else [name.removesuffix(".zarr") for name in names]
-    kinds = {divita.published_meta(name)["input"]: name for name in names}  # refuses an unknown one
+    kinds = {divita.meta_of(Path(f"{name}.zarr"))["input"]: name for name in names}  # refuses an unknown one
     out.mkdir(parents=True, exist_ok=True)
     with divita.locked(out):  # of two processes, the second finds everything there
         if not ((out / "mtgc.csv").exists() and md5_of(out / "mtgc.csv") == LABELS_MD5):

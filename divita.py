@@ -243,16 +243,11 @@ def find_representation(data, name, missing_ok=False):
 
 def meta_of(path):
     """Return what the meta.json of a representation says or what is known of a published archive; else nothing."""
-    if path.suffix == ".zarr":
-        return published_meta(path.name)
-    return read_json(path / "meta.json") if (path / "meta.json").exists() else {}
-
-
-def published_meta(name):
-    """Return what is known of how a published archive was made, by its name with or without .zarr."""
-    if name.removesuffix(".zarr") not in PUBLISHED:
-        raise UserError(f"{name}: not one of the published archives {', '.join(PUBLISHED)}; rename it to one of them")
-    backbone, _ = PUBLISHED[name.removesuffix(".zarr")]
+    if path.suffix != ".zarr":
+        return read_json(path / "meta.json") if (path / "meta.json").exists() else {}
+    if path.stem not in PUBLISHED:
+        raise UserError(f"{path}: not one of the published archives {', '.join(PUBLISHED)}; rename it to one of them")
+    backbone, _ = PUBLISHED[path.stem]
     setting = {"segmentation": "shots", "fps": 24.0, "frames_per_clip": 24, "frames": 24}
     return {"backbone": backbone, "input": find_backbone(backbone).input, "weights": "pretrained", **setting}
 
@@ -260,7 +255,7 @@ def published_meta(name):
 def inputs(config):
     """Return [("image" or "video", representation's name, its meta)] of a run, from its config.json."""
     kinds = [kind for kind in ("image", "video") if config[kind]]
-    return [(kind, config[kind], config[f"{kind}_meta"] or published_meta(config[kind])) for kind in kinds]
+    return [(kind, config[kind], config[f"{kind}_meta"] or meta_of(Path(config[kind]))) for kind in kinds]
 
 
 def unlike(a, b):
@@ -413,7 +408,7 @@ def usable(labels, inputs):
 
 def check_alike(mids, a, b):
     """Refuse two representations that were not made of the same clips of the same films."""
-    metas = [x.meta or published_meta(x.name) for x in (a, b)]
+    metas = [meta_of(x.path) for x in (a, b)]
     for field in ("segmentation", "detector", "fps", "frames_per_clip"):
         values = [meta[field] for meta in metas if field in meta]
         if len(values) == 2 and values[0] != values[1]:
