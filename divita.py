@@ -261,14 +261,13 @@ def inputs(config):
 def unlike(a, b):
     """Return in which fields two config.json differ, but for those of a split; none: they are splits of one run."""
 
-    def of_a_run(config, field):
-        value = config.get(field)
-        if isinstance(value, dict):  # a representation's meta.json
-            value = {name: value[name] for name in value if name not in ("videos", "synthetic")}  # mere information
+    def known(value):
+        if isinstance(value, dict):  # a representation's meta.json, of which these two are mere information
+            return {**value, "videos": None, "synthetic": None}
         return value
 
     fields = [field for field in dict.fromkeys([*a, *b]) if field not in OF_A_SPLIT]
-    return [field for field in fields if of_a_run(a, field) != of_a_run(b, field)]
+    return [field for field in fields if known(a.get(field)) != known(b.get(field))]
 
 
 def preparation(data, names):
