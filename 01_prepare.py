@@ -537,7 +537,7 @@ def follow(arguments):
     folders = [Path(path) for path in arguments.like]
     configs = sorted(folders[0].glob("split*/config.json")) or sorted(folders[0].glob("config.json"))
     if configs:
-        metas = [meta for _, _, meta in divita.inputs(divita.read_json(configs[0]))]
+        metas = list(divita.inputs(divita.read_json(configs[0])).values())
         options = {}
     else:
         metas = [divita.meta_of(folder) for folder in folders]

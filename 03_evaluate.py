@@ -192,7 +192,7 @@ def read_run(folder):
         histories.append(history[["epoch", "loss", "val_loss"]])
     if not tests:
         raise UserError("no test trailer has a genre, so there is nothing to measure; train on splits where some have")
-    metas = {kind: meta for kind, _, meta in divita.inputs(config)}
+    metas = divita.inputs(config)
     validation = 100 * np.mean(areas or [0.0])
     scores = over_splits([in_percent(divita.metrics(true, p)) for _, true, p in tests.values()])
     return Run(folder.name, splits, config, metas, trained, tests, histories, validation, *scores, *cost(config, metas))

@@ -253,9 +253,9 @@ def meta_of(path):
 
 
 def inputs(config):
-    """Return [("image" or "video", representation's name, its meta)] of a run, from its config.json."""
+    """Return {"image" or "video": what meta_of() says of that input} of a run, from its config.json."""
     kinds = [kind for kind in ("image", "video") if config[kind]]
-    return [(kind, config[kind], config[f"{kind}_meta"] or meta_of(Path(config[kind]))) for kind in kinds]
+    return {kind: config[f"{kind}_meta"] or meta_of(Path(config[kind])) for kind in kinds}
 
 
 def unlike(a, b):
