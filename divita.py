@@ -335,13 +335,11 @@ def pack(path, packed):
     with written(packed) as temporary, open(temporary, "wb") as file:
         for name, clips, source in zarr_trailers(path) if path.suffix == ".zarr" else npy_trailers(path):
             where, mid = f"{path}/{name}", unicodedata.normalize("NFC", name)
-            if clips.dtype != np.float32 or clips.ndim != 2 or 0 in clips.shape:
-                raise UserError(f"{where}: {clips.dtype} {clips.shape} is not float32 (clips, features); make it again")
+            if clips.dtype != np.float32 or clips.ndim != 2 or not clips.size or not np.isfinite(clips).all():
+                raise UserError(f"{where}: not finite float32 (clips, features); prepare it again")
             features = features or clips.shape[1]
             if clips.shape[1] != features:
-                raise UserError(f"{where}: {clips.shape[1]} features, not {features} as the others; make it again")
-            if not np.isfinite(clips).all():
-                raise UserError(f"{where}: holds NaN or infinite values; prepare this trailer again")
+                raise UserError(f"{where}: {clips.shape[1]} features, not {features} as the others; prepare it again")
             if mid in rows:
                 raise UserError(f"{where}: the trailer {mid} is there twice; remove one of its files")
             content = clips.tobytes()
