@@ -333,7 +333,7 @@ def pack(path, packed):
     """Copy a representation's trailers one after another into one file of float32; return what is known of them."""
     features, total, rows, sources, digests = None, 0, {}, {}, {}
     with written(packed) as temporary, open(temporary, "wb") as file:
-        for name, clips, source in zarr_trailers(path) if path.suffix == ".zarr" else npy_trailers(path):
+        for name, clips, source in trailers(path):
             where, mid = f"{path}/{name}", unicodedata.normalize("NFC", name)
             if clips.dtype != np.float32 or clips.ndim != 2 or not clips.size or not np.isfinite(clips).all():
                 raise UserError(f"{where}: not finite float32 (clips, features); prepare it again")
@@ -351,14 +351,23 @@ def pack(path, packed):
     return {"features": features, "rows": rows, "sources": sources, "digests": digests}
 
 
-def npy_trailers(path):
-    """Yield (mid, its clips (clips, F), its source) of a folder of .npy files."""
-    for file in sorted(path.glob("[!.]*.npy")):
-        try:
-            clips, source = read_vectors(file)
-        except (OSError, ValueError) as error:
-            raise UserError(f"{file}: not a whole .npy file ({one_line(error)}); prepare it again") from None
-        yield file.stem, clips, source
+def trailers(path):
+    """Yield (mid, its clips (clips, F), its source) of a folder of .npy files or of a published archive."""
+    where = path
+    try:
+        if path.suffix == ".zarr":
+            import zarr  # only the published representations need it
+
+            for mid, array in sorted(zarr.open_group(path, mode="r", zarr_format=2).arrays()):
+                where = path / mid
+                if array.nchunks_initialized < array.nchunks:  # zarr would fill it with zeros
+                    raise ValueError("no such chunk")
+                yield mid, array[:], (None, None)
+        else:
+            for where in sorted(path.glob("[!.]*.npy")):
+                yield where.stem, *read_vectors(where)
+    except Exception as error:  # zarr lets out what its stores and codecs raise
+        raise UserError(f"{where}: missing or broken ({one_line(error)}); make or download it again") from None
 
 
 def read_vectors(path):
@@ -370,20 +379,6 @@ def read_vectors(path):
         file.seek(clips.offset + clips.nbytes)
         film, table = np.lib.format.read_array(file).tolist() if file.peek(1) else (None, None)
     return clips, (film, table)
-
-
-def zarr_trailers(path):
-    """Yield (mid, its clips (clips, F), its source) of a published archive."""
-    import zarr  # only the published representations need it
-
-    mid = ""
-    try:
-        for mid, array in sorted(zarr.open_group(path, mode="r", zarr_format=2).arrays()):
-            if array.nchunks_initialized < array.nchunks:  # zarr would fill it with zeros
-                raise ValueError("no such chunk")
-            yield mid, array[:], (None, None)
-    except Exception as error:  # zarr lets out what its stores and codecs raise
-        raise UserError(f"{path}/{mid}: missing or broken ({one_line(error)}); download the archive again") from None
 
 
 def usable(labels, inputs):
