@@ -400,16 +400,15 @@ def usable(labels, inputs):
 
 def check_alike(mids, a, b):
     """Refuse two representations that were not made of the same clips of the same films."""
-    metas = [meta_of(x.path) for x in (a, b)]
+    x, y = meta_of(a.path), meta_of(b.path)
     for field in ("segmentation", "detector", "fps", "frames_per_clip"):
-        values = [meta[field] for meta in metas if field in meta]
-        if len(values) == 2 and values[0] != values[1]:
-            made = f"{a.name} was made with {field} {values[0]}, {b.name} with {values[1]}"
+        if field in x and field in y and x[field] != y[field]:
+            made = f"{a.name} was made with {field} {x[field]}, {b.name} with {y[field]}"
             raise UserError(f"{made}; make one of them again with the other's option and --overwrite")
     common = [mid for mid in mids if mid in a.rows and mid in b.rows]
     for number, what in enumerate(("film", "clip table")):
-        sources = {mid: {a.sources[mid][number], b.sources[mid][number]} - {None} for mid in common}
-        if other := [mid for mid in common if len(sources[mid]) > 1]:
+        other = [mid for mid in common if len({a.sources[mid][number], b.sources[mid][number]} - {None}) > 1]
+        if other:
             again = " && ".join(preparation(a.path.parent, [a.name, b.name]))
             made = f"{a.name} and {b.name} were made from another {what} of {len(other)} trailers ({listed(other)})"
             raise UserError(f"{made}; make again what is out of date: {again}")
