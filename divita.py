@@ -389,9 +389,9 @@ def usable(labels, inputs):
     """
     if len(inputs) == 2:
         check_alike(labels.mids, *inputs)
-    missing = [mid for mid in labels.mids if any(mid not in x.rows for x in inputs)]
-    lengths = {mid: {len(x[mid]) for x in inputs} for mid in set(labels.mids).difference(missing)}
-    uneven = [mid for mid in labels.mids if len(lengths.get(mid, ())) > 1]
+    lengths = {mid: {len(x[mid]) for x in inputs} for mid in labels.mids if all(mid in x.rows for x in inputs)}
+    missing = [mid for mid in labels.mids if mid not in lengths]
+    uneven = [mid for mid in lengths if len(lengths[mid]) > 1]
     rows = np.flatnonzero(~np.isin(labels.mids, missing + uneven))
     whys = ((missing, "not in every representation"), (uneven, "with other numbers of clips in the two"))
     parts = [f"{len(mids)} {why} ({listed(mids)})" for mids, why in whys if mids]
