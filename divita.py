@@ -321,12 +321,11 @@ def open_representation(data, name):
         with locked(packed.parent):  # several ranks open the same representation: one of them packs it
             if not (packed.exists() and index.exists() and read_json(index)["signature"] == signature):
                 index.unlink(missing_ok=True)
-                about = pack(path, packed)
-                write_text(index, json.dumps({"format": FORMAT, "signature": signature, **about}))
-            there = read_json(index)
-            clips = np.memmap(packed, np.float32, "r").reshape(-1, there["features"])
+                write_json(index, {"signature": signature, **pack(path, packed)})
+            known = read_json(index)
+            clips = np.memmap(packed, np.float32, "r").reshape(-1, known["features"])
     meta = None if path.suffix == ".zarr" else meta_of(path)
-    return Representation(path, clips, there["rows"], there["sources"], there["digests"], meta)
+    return Representation(path, clips, known["rows"], known["sources"], known["digests"], meta)
 
 
 def pack(path, packed):
