@@ -184,19 +184,14 @@ OF_A_SPLIT = ("split", "subsets", "trailers", "best_epoch", "seconds", "versions
 
 @dataclass
 class Representation:
-    """A backbone's vectors of all clips of all trailers, those of a trailer one after another.
+    """A backbone's vectors of all clips of all trailers."""
 
-    path is its folder or archive; clips (all clips, F) is memory-mapped, so that a data set may be larger than memory.
-    For each trailer, rows has its first row and the one after its last, sources what read_vectors() says, and digests a
-    digest of its vectors. meta is what meta.json says, None for a published archive.
-    """
-
-    path: Path
-    clips: np.ndarray
-    rows: dict
-    sources: dict
-    digests: dict
-    meta: dict | None
+    path: Path  # its folder or archive
+    clips: np.ndarray  # (all clips, F), trailer after trailer; memory-mapped, since it may be larger than memory
+    rows: dict  # mid -> its first row in clips and the one after its last
+    sources: dict  # mid -> what it was made from, see read_vectors()
+    digests: dict  # mid -> a digest of its vectors
+    meta: dict | None  # what meta.json says, None for a published archive
 
     @property
     def name(self):
