@@ -741,7 +741,7 @@ def clip_times(representation, mid):
     path = representation.path.parent / representation.meta["clips"] / f"{mid}.csv"
     times = np.genfromtxt(path, delimiter=",", names=True, ndmin=1)
     if len(times) != count:
-        raise UserError(f"{path}: {len(times)} clips, but {representation.name} has {count}; prepare {mid} again")
+        raise UserError(f"{path}: {len(times)} clips, but {representation.path.name} has {count}; prepare {mid} again")
     return times
 
 

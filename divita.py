@@ -194,10 +194,6 @@ class Representation:
     meta: dict | None  # what meta.json says, None for a published archive
 
     @property
-    def name(self):
-        return self.path.name
-
-    @property
     def features(self):
         return self.clips.shape[1]
 
@@ -394,17 +390,17 @@ def usable(labels, inputs):
 
 def check_alike(mids, a, b):
     """Refuse two representations that were not made of the same clips of the same films."""
-    x, y = meta_of(a.path), meta_of(b.path)
+    names, x, y = [a.path.name, b.path.name], meta_of(a.path), meta_of(b.path)
     for field in ("segmentation", "detector", "fps", "frames_per_clip"):
         if field in x and field in y and x[field] != y[field]:
-            made = f"{a.name} was made with {field} {x[field]}, {b.name} with {y[field]}"
+            made = f"{names[0]} was made with {field} {x[field]}, {names[1]} with {y[field]}"
             raise UserError(f"{made}; make one of them again with the other's option and --overwrite")
     common = [mid for mid in mids if mid in a.rows and mid in b.rows]
     for number, what in enumerate(("film", "clip table")):
         other = [mid for mid in common if len({a.sources[mid][number], b.sources[mid][number]} - {None}) > 1]
         if other:
-            again = " && ".join(preparation(a.path.parent, [a.name, b.name]))
-            made = f"{a.name} and {b.name} were made from another {what} of {len(other)} trailers ({listed(other)})"
+            again = " && ".join(preparation(a.path.parent, names))
+            made = f"{' and '.join(names)} were made from another {what} of {len(other)} trailers ({listed(other)})"
             raise UserError(f"{made}; make again what is out of date: {again}")
 
 
