@@ -129,9 +129,8 @@ def made_splits(path, mids):
         raise UserError(f"{path}: {len(mids)} trailers; splits need at least 3, one for each part")
     header = ["mid", "split0", "split1", "split2"]
     with keeping(path.parent) as folder:
-        beside = path.with_name(f"{path.stem}_splits.csv")
-        file, known = folder / beside.name, {}
-        for there in (file, beside):
+        file, known = folder / f"{path.stem}_splits.csv", {}
+        for there in (file, path.with_name(file.name)):
             if there.exists():
                 columns, rows = read_table(there)
                 if columns != header:
