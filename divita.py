@@ -282,7 +282,7 @@ def preparation(data, names):
         command += ["--like", *like] if like else ["--out", str(data), "--videos", "DIR"]
         for kind in ("image", "video"):
             of_kind = [backbone.name for backbone in backbones if backbone.input == kind]
-            command += [f"--{kind}", *(dict.fromkeys(of_kind) or ["none"])]
+            command += [f"--{kind}", *(of_kind or ["none"])]
         command += ["--segmentation", segmentation, "--fps", fps, "--frames-per-clip", frames_per_clip]
         commands.append(shlex.join(command))
     return commands
