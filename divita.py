@@ -215,11 +215,8 @@ def representations(data):
 
 
 def find_representation(data, name, missing_ok=False):
-    """Return the path of a representation, by its own name or, at the standard setting, by its backbone's.
-
-    The standard setting is the published one: shots, 24 frames per second, 24 frames per clip. Where there is none, a
-    UserError says what there is instead; None where it may be missing.
-    """
+    """Return the path of a representation, by its own name or, at the standard setting (shots, 24 frames per second,
+    24 per clip), by its backbone's. A UserError says what there is instead; None where it may be missing."""
     names, there = {}, representations(data)
     for path, meta in there.items():
         if path.suffix == ".zarr" or path.name == representation_name(meta["backbone"]):
@@ -371,11 +368,8 @@ def read_vectors(path):
 
 
 def usable(labels, inputs):
-    """Return the rows of `labels` whose trailers are in all inputs with the same number of clips.
-
-    inputs: one or two Representations. Returns the rows (M,) and one line on what was left out, or None. A UserError
-    names two that were made of other clips, or trailers whose vectors were made from another film or clip table.
-    """
+    """Return the rows (M,) of `labels` whose trailers are in all inputs, one or two Representations, with the same
+    number of clips; and one line on what was left out, or None. A UserError names two that do not belong together."""
     if len(inputs) == 2:
         check_alike(labels.mids, *inputs)
     lengths = {mid: {len(x[mid]) for x in inputs} for mid in labels.mids if all(mid in x.rows for x in inputs)}
@@ -388,7 +382,7 @@ def usable(labels, inputs):
 
 
 def check_alike(mids, a, b):
-    """Refuse two representations that were not made of the same clips of the same films."""
+    """Refuse two representations whose clips were cut otherwise or, of a trailer, from another film or clip table."""
     names, x, y = [a.path.name, b.path.name], meta_of(a.path), meta_of(b.path)
     for field in ("segmentation", "detector", "fps", "frames_per_clip"):
         if field in x and field in y and x[field] != y[field]:
