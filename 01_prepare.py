@@ -154,78 +154,64 @@ class Job:
     made: int = 0  # trailers
 
 
-@dataclass(eq=False)
-class Trailer:
-    """What has been found out about a trailer so far."""
-
-    mid: str
-    vectors: dict = field(default_factory=lambda: collections.defaultdict(list))  # {folder: [vector (F) of each clip]}
-    film: object = None  # a Film, once decoding has ended
-
-
 def prepare(job):
     """Decode this rank's trailers, run the backbones over their clips and save the trailers as they are complete."""
     given, (rank, ranks) = job.arguments, divita.ranks()
-    trailers, batches = {}, [[] for _ in job.wanted]  # a backbone's batch is filled with (trailer, frames)
+    films, batch = {}, []  # {mid: Film}, once its decoding has ended; [(mid, what the backbones see of a clip)]
+    vectors = collections.defaultdict(lambda: [[] for _ in job.wanted])  # {mid: a list of vectors (F) per backbone}
     with decoded(job.todo, make_plan(job), given.workers, given.patience, most=2 * given.batch_size) as messages:
         where = f"{divita.device()}, rank {rank} of {ranks}" if ranks > 1 else divita.device()
         say(f"{len(job.todo)} of {len(job.videos)} trailers to prepare, {where}")
         build(job)
         name = f"rank 0 of {ranks}" if ranks > 1 else None
         with tqdm(total=len(job.todo), desc=name, unit="trailer", disable=rank > 0, smoothing=0.05) as bar:
-            for mid, kind, *content in messages:
-                trailer = trailers.setdefault(mid, Trailer(mid))
+            for mid, kind, content in messages:
                 if kind == "clip":
-                    (inputs,) = content
-                    for one, batch, frames in zip(job.wanted, batches, inputs):
-                        batch.append((trailer, frames))
-                        if len(batch) == given.batch_size:
-                            run_batch(one, batch)
+                    batch.append((mid, content))
+                    if len(batch) == given.batch_size:
+                        run_batch(job, batch, vectors)
                 elif kind == "end":
-                    (trailer.film,) = content
-                    if trailer.film.remark:
-                        tqdm.write(f"{mid}: {trailer.film.remark}", file=sys.stderr)
-                    draw_sheet(job, mid, trailer.film)
+                    films[mid] = content
+                    if content.remark:
+                        tqdm.write(f"{mid}: {content.remark}", file=sys.stderr)
+                    draw_sheet(job, mid, content)
                 else:
-                    del trailers[mid]
-                    fail(job, mid, reason=content[0])
+                    fail(job, mid, content)
                     bar.update()
-                save_complete(job, trailers, bar)
-            for one, batch in zip(job.wanted, batches):
-                run_batch(one, batch)
-            save_complete(job, trailers, bar)
+                save_complete(job, films, vectors, bar)
+            if batch:
+                run_batch(job, batch, vectors)
+            save_complete(job, films, vectors, bar)
 
 
-def run_batch(wanted, batch):
-    """Run a backbone over a batch's clips, hand each vector to its trailer and empty the batch."""
-    if batch:
-        vectors = wanted.extract(np.stack([frames for _, frames in batch]))  # (N, T, S, S, 3) -> (N, F)
-        for (trailer, _), vector in zip(batch, vectors):
-            trailer.vectors[wanted.folder].append(vector)
-        batch.clear()
+def run_batch(job, batch, vectors):
+    """Run the backbones over a batch's clips, hand each vector to its trailer and empty the batch."""
+    for i, one in enumerate(job.wanted):
+        made = one.extract(np.stack([inputs[i] for _, inputs in batch]))  # (N, T, S, S, 3) -> (N, F)
+        for (mid, _), vector in zip(batch, made):
+            vectors[mid][i].append(vector)
+    batch.clear()
 
 
-def save_complete(job, trailers, bar):
+def save_complete(job, films, vectors, bar):
     """Save the trailers that are decoded to the end and have the vectors of all their clips."""
-    for trailer in list(trailers.values()):
-        film = trailer.film
-        if film and all(len(trailer.vectors[one.folder]) == len(film.rows) for one in job.wanted):
-            save(job, trailers.pop(trailer.mid))
+    for mid, film in list(films.items()):
+        if len(vectors[mid][0]) == len(film.rows):
+            save(job, mid, films.pop(mid), [np.stack(clips) for clips in vectors.pop(mid)])
             bar.update()
 
 
-def save(job, trailer):
-    """Write a trailer's clip table and, with a note of what they were made from, its vectors."""
+def save(job, mid, film, vectors):
+    """Write a trailer's clip table and, with a note of what they were made from, its vectors, (clips, F) each."""
+    if not all(np.isfinite(clips).all() for clips in vectors):
+        return fail(job, mid, "a backbone's vectors are not all finite numbers")
     table = "clip,shot,start_frame,end_frame,start_s,end_s\n"
-    table += "".join(",".join(map(str, row)) + "\n" for row in trailer.film.rows)
-    vectors = {folder: np.stack(clips) for folder, clips in trailer.vectors.items()}
-    if not all(np.isfinite(clips).all() for clips in vectors.values()):
-        return fail(job, trailer.mid, "a backbone's vectors are not all finite numbers")
-    divita.write_text(job.tables / f"{trailer.mid}.csv", table)
-    source = np.array([trailer.film.digest, divita.digest_of(table)])
-    for folder, clips in vectors.items():
-        with divita.written(folder / f"{trailer.mid}.npy") as temporary, open(temporary, "wb") as file:
-            np.save(file, clips)  # (clips, F)
+    table += "".join(",".join(map(str, row)) + "\n" for row in film.rows)
+    divita.write_text(job.tables / f"{mid}.csv", table)
+    source = np.array([film.digest, divita.digest_of(table)])
+    for one, clips in zip(job.wanted, vectors):
+        with divita.written(one.folder / f"{mid}.npy") as temporary, open(temporary, "wb") as file:
+            np.save(file, clips)
             np.save(file, source)
     job.made += 1
 
@@ -818,7 +804,7 @@ def next_command(job):
 def decoded(films, plan, workers, patience, most):
     """Decode films, {mid: path}, in as many processes as `workers`, ahead of the reader by up to `most` messages.
 
-    Yields a generator of (mid, kind, ...): what read_clips() yields or ("failed", why). To be entered before this
+    Yields a generator of (mid, kind, content): what read_clips() yields or ("failed", why). To be entered before this
     process has threads, as a process that is forked from one with threads may hang.
     """
     messages, left, started = queue.Queue(most), iter(films.items()), []
@@ -854,8 +840,8 @@ def receive(connection, frames, films, patience, messages):
             with Connection(recv_handle(connection)) as film:
                 kind = None
                 while kind not in ("end", "failed"):
-                    kind, *content = next_message(film, frames, patience)
-                    messages.put((mid, kind, *content))
+                    kind, content = next_message(film, frames, patience)
+                    messages.put((mid, kind, content))
     except (EOFError, OSError):
         messages.put(UserError("a process that decodes was ended or found no room for another; give fewer --workers"))
     except Exception as error:
