@@ -387,15 +387,26 @@ def positions(frames, frames_per_clip):
     return [int((i + 0.5) * frames_per_clip / frames) for i in range(frames)]
 
 
+@dataclass
+class Film:
+    """What is known of a film, all of it when it has been decoded."""
+
+    digest: str
+    rows: list = field(default_factory=list)  # of the clip table
+    thumbnails: list = field(default_factory=list)  # for each shot its start in seconds and a small picture
+    duration: float = 0.0  # seconds
+    remark: str | None = None
+
+
 class Shot:
-    """Cuts one shot into clips.
+    """Cuts one shot into clips, which it enters into the film's clip table.
 
     Target frame k is due k / fps seconds after the shot's start. A frame is taken for the target frame nearest to it
     in time, the first one if there are several, and stays until the next is taken.
     """
 
-    def __init__(self, number, frame, plan):
-        self.number, self.start, self.plan = number, frame.time, plan
+    def __init__(self, film, plan, start):
+        self.film, self.plan, self.start = film, plan, start
         self.wanted = [(look, positions(n, plan.frames_per_clip)) for look, n in plan.inputs]
         self.length = 0  # target frames so far
         self.shown = self.thumbnail = None
@@ -413,10 +424,12 @@ class Shot:
         length = max(self.length, round((time - self.start) * self.plan.fps))
         clips = max(1, (length + self.plan.frames_per_clip // 2) // self.plan.frames_per_clip)
         yield from self.show_until(clips * self.plan.frames_per_clip, time)
+        shots = self.film.thumbnails
+        shots.append((self.start, self.thumbnail if len(shots) < MOST_ON_SHEET else None))
 
     def show_until(self, length, end=float("inf")):
-        """Show the current frame up to target frame number `length`; yield the clips that become full."""
-        per_clip = self.plan.frames_per_clip
+        """Show the current frame up to target frame number `length`; yield ("clip", inputs) for each that is full."""
+        per_clip, film = self.plan.frames_per_clip, self.film
         while self.length < length:
             position = self.length % per_clip
             if position == 0:
@@ -429,20 +442,9 @@ class Shot:
             self.length += 1
             if position == per_clip - 1:
                 start = self.start + (self.length - per_clip) / self.plan.fps
-                stop = min(start + per_clip / self.plan.fps, end)
-                row = (self.number, self.first, self.shown.number + 1, round(start, 6), round(stop, 6))
-                yield row, [np.stack(pictures) for pictures in self.pictures]
-
-
-@dataclass
-class Film:
-    """What is known of a film when it has been decoded."""
-
-    digest: str
-    rows: list  # of the clip table
-    thumbnails: list  # for each shot its start in seconds and a small picture
-    duration: float  # seconds
-    remark: str | None
+                times = round(start, 6), round(min(start + per_clip / self.plan.fps, end), 6)
+                film.rows.append((len(film.rows), len(film.thumbnails), self.first, self.shown.number + 1, *times))
+                yield "clip", [np.stack(pictures) for pictures in self.pictures]
 
 
 def read_clips(path, plan, alive):
@@ -453,32 +455,22 @@ def read_clips(path, plan, alive):
         frames = find_shots(frames, rate, plan.detector)
     else:
         frames = ((frame, False) for frame in frames)
-    rows, thumbnails, shot, frame, time, step = [], [], None, None, 0.0, 0.0
-
-    def numbered(clips):
-        for row, arrays in clips:
-            rows.append((len(rows), *row))
-            yield "clip", arrays
-
-    def end(shot, time):
-        yield from numbered(shot.end(time))
-        thumbnails.append((shot.start, shot.thumbnail if len(thumbnails) < MOST_ON_SHEET else None))
-
+    film, shot, time = Film(digest), None, 0.0
     for frame, starts in frames:
         time, step = frame.time, frame.time - time
         if shot is None or starts:
             if frame.picture is None:
                 continue
             if shot:
-                yield from end(shot, frame.time)
-            shot = Shot(len(thumbnails), frame, plan)
-        yield from numbered(shot.add(frame))
+                yield from shot.end(frame.time)
+            shot = Shot(film, plan, frame.time)
+        yield from shot.add(frame)
     if shot is None:
         raise VideoError("not one frame can be decoded")
-    duration, remark = length_of(capture, frame, step)
-    yield from end(shot, duration)
+    film.duration, film.remark = length_of(capture, frame, step)
+    yield from shot.end(film.duration)
     capture.release()  # while a crash still fails the film
-    yield "end", Film(digest, rows, thumbnails, duration, remark)
+    yield "end", film
 
 
 def length_of(capture, last, step):
