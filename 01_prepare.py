@@ -264,13 +264,29 @@ def open_film(path):
 
 
 def read_frames(capture, alive, ahead):
-    """Yield the Frames of a film, calling alive() for each; ahead: a thread decodes the next one meanwhile."""
+    """Yield the Frames of a film, calling alive() for each; ahead: a thread decodes the next ones meanwhile.
+
+    Their times increase. Timestamps that increase are true, however long a picture is held. One that is missing, stands
+    still, jumps back or leaps ahead of the one that follows is replaced by one frame's duration. After a jump that
+    lasts (two recordings joined), the times go on from where they were.
+    """
     pictures = in_a_thread(decoded_pictures(capture)) if ahead else decoded_pictures(capture)
-    times, number, this = Times(capture.get(cv2.CAP_PROP_FPS)), 0, next(pictures, None)
+    usual, number, this = 1 / sane_rate(capture.get(cv2.CAP_PROP_FPS)), 0, next(pictures, None)
     while this:
         following = next(pictures, None)
         alive()
-        yield Frame(number, times(this[0], (following or this)[0]), this[1])
+        timestamp, picture = this
+        if number == 0:
+            time, offset, detour = -usual, -timestamp, -timestamp  # its time will be 0
+        longest = LONGEST_PAUSE if following is None or timestamp <= following[0] else LONGEST_STEP
+        for shift in (offset, detour):
+            if 0 < timestamp + shift - time <= longest:
+                time, offset = timestamp + shift, shift
+                break
+        else:
+            time += usual
+            detour = time - timestamp
+        yield Frame(number, time, picture)
         this, number = following, number + 1
 
 
@@ -289,32 +305,6 @@ def in_a_thread(items):
         while item := following.popleft().result():
             following.append(thread.submit(next, items, None))
             yield item
-
-
-class Times:
-    """Turns timestamps as a container gives them into times that increase, in seconds since the first frame.
-
-    Timestamps that increase are true, however long a picture is held. One that is missing, stands still, jumps back or
-    leaps ahead of the one that follows is replaced by one frame's duration. After a jump that lasts (two recordings
-    joined), the times go on from where they were.
-    """
-
-    def __init__(self, fps):
-        self.step = 1 / sane_rate(fps)
-        self.now = None
-
-    def __call__(self, timestamp, following):
-        if self.now is None:
-            self.now, self.offset, self.detour = 0.0, -timestamp, -timestamp
-            return self.now
-        for offset in (self.offset, self.detour):
-            step = timestamp + offset - self.now
-            if 0 < step <= LONGEST_STEP or 0 < step <= LONGEST_PAUSE and timestamp <= following:
-                self.now, self.offset = timestamp + offset, offset
-                return self.now
-        self.now += self.step
-        self.detour = self.now - timestamp
-        return self.now
 
 
 def sane_rate(fps):
