@@ -233,7 +233,7 @@ class VideoError(Exception):
 
 
 class Frame:
-    """A frame of a film: its number, its time in seconds, its picture, uint8 BGR (H, W, 3), None if damaged."""
+    """A frame of a film: its number, its time in seconds, its picture, uint8 BGR (H, W, 3)."""
 
     def __init__(self, number, time, picture):
         self.number, self.time, self.picture, self.views = number, time, picture, {}
@@ -264,7 +264,7 @@ def open_film(path):
 
 
 def read_frames(capture, alive, ahead):
-    """Yield the Frames of a film, calling alive() for each; ahead: a thread decodes the next ones meanwhile.
+    """Yield the Frames of a film but damaged ones, calling alive() for all; ahead: a thread decodes the next meanwhile.
 
     Their times increase. Timestamps that increase are true, however long a picture is held. One that is missing, stands
     still, jumps back or leaps ahead of the one that follows is replaced by one frame's duration. After a jump that
@@ -286,7 +286,8 @@ def read_frames(capture, alive, ahead):
         else:
             time += usual
             detour = time - timestamp
-        yield Frame(number, time, picture)
+        if picture is not None:
+            yield Frame(number, time, picture)
         this, number = following, number + 1
 
 
@@ -326,8 +327,6 @@ def find_shots(frames, rate, name):
     zero = scenedetect.FrameTimecode(0, rate)  # the others take the rate from it, which is faster
     waiting, cuts, size = collections.deque(), set(), None
     for frame in frames:
-        if frame.picture is None:
-            continue
         if size is None:
             height, width, _ = frame.picture.shape
             factor = scenedetect.scene_manager.compute_downscale_factor(max(width, height))
@@ -404,7 +403,7 @@ class Shot:
     def add(self, frame):
         """Take a source frame; yield the clips that it completes."""
         due = round((frame.time - self.start) * self.plan.fps)
-        if due >= self.length and frame.picture is not None:
+        if due >= self.length:
             yield from self.show_until(due)
             self.shown = frame
             yield from self.show_until(due + 1)
@@ -449,8 +448,6 @@ def read_clips(path, plan, alive):
     for frame, starts in frames:
         time, step = frame.time, frame.time - time
         if shot is None or starts:
-            if frame.picture is None:
-                continue
             if shot:
                 yield from shot.end(frame.time)
             shot = Shot(film, plan, frame.time)
