@@ -847,25 +847,18 @@ def next_message(film, frames, patience):
 def start_process(target, *arguments):
     """Start target(connection, *arguments) in a process; return the other end of its connection, and the process."""
     ours, theirs = FORK.Pipe()
-    process = FORK.Process(target=run_process, args=(target, theirs, *arguments))
+    process = FORK.Process(target=target, args=(theirs, *arguments))
     try:
         process.start()
     except OSError as error:
         raise UserError(f"no process can be started ({error.strerror}); give fewer --workers") from None
-    finally:
-        theirs.close()
+    theirs.close()
     return ours, process
 
 
-def run_process(target, *arguments):
-    settle()
-    with contextlib.suppress(EOFError, BrokenPipeError, ConnectionResetError):  # nobody is there any more
-        target(*arguments)
-
-
 def settle():
-    """Prepare a new process: it ends with the one that started it, uses one core, and FFmpeg's messages are not shown,
-    since one line of ours says what is wrong."""
+    """Prepare a new process: it ends with the one that started it, uses one core, and shows neither FFmpeg's messages,
+    since one line of ours says what is wrong, nor that its connection is broken, since nobody is there any more."""
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
         if os.getppid() != multiprocessing.parent_process().pid:
@@ -877,6 +870,7 @@ def settle():
 def start_decoding(connection, plan, frames):
     """Be a process without threads that starts one for each film, which a damaged film may end or keep for ever, and
     ends the one before."""
+    settle()
     process = None
     while True:
         path = connection.recv()
@@ -894,6 +888,7 @@ def decode(connection, path, plan, frames):
     def alive():
         frames.value += 1
 
+    settle()
     try:
         for message in read_clips(path, plan, alive):
             connection.send(message)

@@ -331,7 +331,7 @@ def test_a_process_that_comes_too_late_to_end_with_its_parent_ends(tmp_path):
     def late(parent):
         while os.getppid() == parent:
             time.sleep(0.01)
-        prepare.run_process(lambda connection: (tmp_path / "went on").touch(), None)
+        prepare.settle()
         (tmp_path / "went on").touch()
 
     def parent(connection):
