@@ -316,15 +316,14 @@ def sane_rate(fps):
 # ---- Shots ----
 
 
-def find_shots(frames, rate, name):
+def find_shots(frames, name):
     """Yield (frame, whether it starts a shot), with the cuts that PySceneDetect's SceneManager finds.
 
     The detector knows of a cut some frames late, so that as many frames wait.
     """
     kind = {"adaptive": scenedetect.AdaptiveDetector, "content": scenedetect.ContentDetector}[name]
     detector = kind(min_scene_len=SHORTEST_SHOT)
-    microsecond, rate = Fraction(1, 10**6), Fraction(sane_rate(rate)).limit_denominator(1001)
-    zero = scenedetect.FrameTimecode(0, rate)  # the others take the rate from it, which is faster
+    microsecond, rate = Fraction(1, 10**6), scenedetect.FrameTimecode(0, 24.0)  # a rate is asked for and not used
     waiting, cuts, size = collections.deque(), set(), None
     for frame in frames:
         if size is None:
@@ -332,7 +331,7 @@ def find_shots(frames, rate, name):
             factor = scenedetect.scene_manager.compute_downscale_factor(max(width, height))
             size = max(1, round(width / factor)), max(1, round(height / factor))
         frame.tick = round(frame.time * 10**6)
-        timecode = scenedetect.FrameTimecode(timecode=Timecode(frame.tick, microsecond), fps=zero)
+        timecode = scenedetect.FrameTimecode(timecode=Timecode(frame.tick, microsecond), fps=rate)
         small = cv2.resize(frame.picture, size, interpolation=cv2.INTER_LINEAR)
         cuts.update(cut.pts for cut in detector.process_frame(timecode, small))
         waiting.append(frame)
@@ -439,9 +438,9 @@ class Shot:
 def read_clips(path, plan, alive):
     """Decode a film once; yield ("clip", [uint8 (T, S, S, 3) per input of the plan]) for each clip, ("end", Film)."""
     capture, digest = open_film(path)
-    frames, rate = read_frames(capture, alive, plan.ahead), capture.get(cv2.CAP_PROP_FPS)
+    frames = read_frames(capture, alive, plan.ahead)
     if plan.segmentation == "shots":
-        frames = find_shots(frames, rate, plan.detector)
+        frames = find_shots(frames, plan.detector)
     else:
         frames = ((frame, False) for frame in frames)
     film, shot, time = Film(digest), None, 0.0
