@@ -253,10 +253,7 @@ def open_film(path):
     """
     if not path.is_file():
         raise VideoError("not a file, or a broken link")
-    try:
-        digest = film_digest(path)
-    except OSError as error:
-        raise VideoError(f"cannot be read ({error.strerror})") from None
+    digest = film_digest(path)
     capture = cv2.VideoCapture(str(path), cv2.CAP_FFMPEG, [cv2.CAP_PROP_N_THREADS, 1])
     if not capture.isOpened():
         raise VideoError("no video in it that can be decoded" if path.stat().st_size else "an empty file")
@@ -893,7 +890,7 @@ def decode(connection, path, plan, frames):
             connection.send(message)
     except VideoError as error:
         connection.send(("failed", str(error)))
-    except (cv2.error, MemoryError, ValueError) as error:
+    except (cv2.error, MemoryError, OSError, ValueError) as error:
         connection.send(("failed", f"cannot be decoded ({divita.one_line(error)})"))
 
 
