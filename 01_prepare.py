@@ -78,7 +78,6 @@ import ctypes
 import datetime
 import functools
 import hashlib
-import http.client
 import multiprocessing
 import queue
 import shlex
@@ -965,15 +964,13 @@ def fetch(name, out, md5):
     url = f"{os.environ.get('DIVITA_PUBLISHED', ZENODO)}/{name}?download=1"
     part = out / f"{name}.part"
     if not (part.exists() and md5_of(part) == md5):  # it may have been interrupted after the last byte
-        try:
-            fetch_rest(url, part)
-        except urllib.error.HTTPError as error:
-            if error.code == 416:  # longer than the file that the server has
-                part.unlink()
-            raise UserError(f"{url}: {error.code} {error.reason}; try again later, it goes on where it was") from None
-        except (urllib.error.URLError, TimeoutError, ConnectionError, http.client.HTTPException) as error:
-            why = divita.one_line(error)
-            raise UserError(f"{url}: the connection was cut ({why}); the same command goes on where it was") from None
+        with divita.downloading(url, "run the same command again, which goes on where it was"):
+            try:
+                fetch_rest(url, part)
+            except urllib.error.HTTPError as error:
+                if error.code == 416:  # longer than the file that the server has
+                    part.unlink()
+                raise
     if (found := md5_of(part)) != md5:
         part.unlink()
         raise UserError(f"{url}: its MD5 is {found}, not the published {md5}; removed, run the same command again")
@@ -984,7 +981,7 @@ def fetch_rest(url, part):
     """Download what a partial file lacks; what has come before an error stays."""
     have = part.stat().st_size if part.exists() else 0
     request = urllib.request.Request(url, headers={"Range": f"bytes={have}-"} if have else {})
-    with urllib.request.urlopen(request, timeout=60) as response:
+    with urllib.request.urlopen(request) as response:
         have = have if response.status == 206 else 0  # 206: the server goes on where we were, 200: from the start
         total = have + int(response.headers.get("Content-Length") or 0)
         bar = tqdm(desc=part.stem, total=total or None, initial=have, unit="B", unit_scale=True)
@@ -993,7 +990,7 @@ def fetch_rest(url, part):
                 file.write(block)
                 bar.update(len(block))
     if part.stat().st_size < total:
-        raise ConnectionError("fewer bytes came than were announced")
+        raise ConnectionError("the connection was cut")
 
 
 def md5_of(path):
