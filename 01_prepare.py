@@ -681,12 +681,9 @@ def is_current(job, mid):
 def film_digest(path, end=2**16):
     """Return a digest of a file's length, beginning and end, which no two films have in common."""
     with open(path, "rb") as file:
-        length = file.seek(0, os.SEEK_END)
-        sha = hashlib.sha256(str(length).encode())
-        for start in (0, max(0, length - end)):
-            file.seek(start)
-            sha.update(file.read(end))
-    return sha.hexdigest()[:16]
+        beginning, length = file.read(end), file.seek(0, os.SEEK_END)
+        file.seek(max(0, length - end))
+        return hashlib.sha256(str(length).encode() + beginning + file.read(end)).hexdigest()[:16]
 
 
 def build(job):
