@@ -611,16 +611,15 @@ def make_job(arguments, out, videos, wanted):
         take_labels(arguments, out, videos)
     job = Job(arguments, out, videos, wanted, tables_folder(arguments, out))
     there = set() if arguments.overwrite else prepared(job)
-    for mid in sorted(videos)[rank::ranks]:
-        if not (mid in there and is_current(job, mid)):
-            job.todo[mid] = videos[mid]
-    record(job, dict.fromkeys(job.todo))  # has not failed any more, until it does again
-    for mid in list(job.todo):
+    for mid in list(videos)[rank::ranks]:
+        if mid in there and is_current(job, mid):
+            continue
         try:
             divita.check_mid(mid, "")
+            job.todo[mid] = videos[mid]
         except UserError:
-            del job.todo[mid]
             fail(job, mid, "its name cannot name a trailer's files; rename it")
+    record(job, dict.fromkeys(job.todo))  # has not failed any more, until it does again
     return job
 
 
