@@ -548,7 +548,7 @@ def wanted_representations(arguments, like):
             with open(weights[name], "rb") as file:
                 meta["file"] = f"sha256:{hashlib.file_digest(file, 'sha256').hexdigest()}"
         wanted.append(Wanted(Path(arguments.out) / folder, meta, weights[name], of_run.get("digest")))
-        check_meta(wanted[-1].folder / "meta.json", meta, arguments.overwrite)
+        check_meta(wanted[-1].folder, meta, arguments.overwrite)
     return wanted
 
 
@@ -583,20 +583,20 @@ def clip_setting(arguments):
     return setting | {"fps": arguments.fps, "frames_per_clip": arguments.frames_per_clip}
 
 
-def difference(path, meta):
-    """Return in what a meta.json that is there differs, as words, or nothing."""
-    there = divita.read_json(path) if path.exists() else meta
+def difference(folder, meta):
+    """Return in what a folder's meta.json, if it is there, differs, as words, or nothing."""
+    there = divita.meta_of(folder) or meta
     for name, value in meta.items():
         if there.get(name) != value:
             return f"{name} {there.get(name)}, not {value}"
     return ""
 
 
-def check_meta(path, meta, overwrite):
+def check_meta(folder, meta, overwrite):
     """Refuse to add to a folder what was made differently."""
-    if not overwrite and (other := difference(path, meta)):
+    if not overwrite and (other := difference(folder, meta)):
         remedy = "give the same options, another --out, or --overwrite to make it again"
-        raise UserError(f"{path.parent}: was made with {other}; {remedy}")
+        raise UserError(f"{folder}: was made with {other}; {remedy}")
 
 
 def make_job(arguments, out, videos, wanted):
@@ -626,10 +626,10 @@ def make_job(arguments, out, videos, wanted):
 def tables_folder(arguments, out):
     """Return the folder of the clip tables: shots/ for a data folder's first setting, its own for every other."""
     folder, setting = out / "shots", clip_setting(arguments)
-    if difference(folder / "meta.json", setting):
+    if difference(folder, setting):
         detector = f"_{arguments.detector}" if arguments.detector == "content" else ""
         folder = out / f"shots_{arguments.segmentation}{detector}_fps{arguments.fps:g}_fpc{arguments.frames_per_clip}"
-        check_meta(folder / "meta.json", setting, arguments.overwrite)
+        check_meta(folder, setting, arguments.overwrite)
     return folder
 
 
@@ -696,13 +696,13 @@ def build(job):
             raise UserError(f"{name}: its weights are {one.extract.digest}, not those of {like}, {one.digest}")
         for key in ("features", "digest", "parameters", "macs_per_clip"):
             one.meta[key] = getattr(one.extract, key)
-        check_meta(one.folder / "meta.json", one.meta, arguments.overwrite)
+        check_meta(one.folder, one.meta, arguments.overwrite)
     divita.write_json(job.tables / "meta.json", clip_setting(arguments))
     paths = arguments.videos and [str(Path(path).absolute()) for path in arguments.videos]  # none: the demo's
-    synthetic = any((folder.parent / "true_cuts.csv").exists() for folder in {p.parent for p in job.videos.values()})
+    synthetic = any((path.parent.parent / "true_cuts.csv").exists() for path in job.videos.values())
     for one in job.wanted:
-        if arguments.overwrite and difference(one.folder / "meta.json", one.meta):
-            for path in one.folder.glob("*.npy"):  # no old files among new ones
+        if difference(one.folder, one.meta):  # beside --overwrite: no old files among new ones
+            for path in one.folder.glob("*.npy"):
                 path.unlink()
         about = {"clips": job.tables.name, "videos": paths, "synthetic": synthetic}
         divita.write_json(one.folder / "meta.json", one.meta | about)
