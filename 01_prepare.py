@@ -636,27 +636,26 @@ def tables_folder(arguments, out):
 def take_labels(arguments, out, videos):
     """Copy the labels into the data folder, with splits; say which trailers lack a video and which lack labels."""
     path = out / "labels.csv"
-    if arguments.labels:
-        table = table_of(divita.read_labels(arguments.labels))
-        if not path.exists():
-            divita.write_csv(path, table[0], table[1:])
-        elif not path.samefile(arguments.labels) and table != table_of(divita.read_labels(path)):
-            raise UserError(f"{path}: differs from {arguments.labels}; remove it to have it replaced")
-    elif not path.exists():
+    given = divita.read_labels(arguments.labels) if arguments.labels else None
+    if given and not path.exists():
+        divita.write_csv(path, *table_of(given))
+    if not path.exists():
         return
-    mids = divita.read_labels(path).mids
-    if missing := sorted(set(mids) - set(videos)):
-        say(f"{len(missing)} of {len(mids)} labelled trailers have no video and are left out ({listed(missing, 10)})")
-    if unlabelled := [printable(mid) for mid in sorted(set(videos) - set(mids))]:
-        count = f"{len(unlabelled)} of {len(videos)}"
-        say(f"{count} videos have no labels and are prepared all the same ({listed(unlabelled)})")
+    labels = divita.read_labels(path)
+    if given and table_of(given) != table_of(labels):
+        raise UserError(f"{path}: differs from {arguments.labels}; remove it to have it replaced")
+    if gone := sorted(set(labels.mids) - set(videos)):
+        say(f"{len(gone)} of {len(labels.mids)} labelled trailers have no video and are left out ({listed(gone, 10)})")
+    if others := sorted(set(videos) - set(labels.mids)):
+        names = printable(listed(others))
+        say(f"{len(others)} of {len(videos)} videos have no labels and are prepared all the same ({names})")
 
 
 def table_of(labels):
-    """Return the rows of a labels.csv, its header first."""
-    cells = np.concatenate([labels.y, labels.splits], 1).tolist()
+    """Return a labels.csv's header and its rows."""
     splits = [f"split{k}" for k in range(labels.splits.shape[1])]
-    return [["mid", *labels.genres, *splits], *([mid, *row] for mid, row in zip(labels.mids, cells))]
+    cells = np.concatenate([labels.y, labels.splits], 1).tolist()
+    return ["mid", *labels.genres, *splits], [[mid, *row] for mid, row in zip(labels.mids, cells)]
 
 
 def prepared(job):
