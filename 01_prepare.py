@@ -58,7 +58,7 @@ def parse_arguments(like=None):
     add("--overwrite", action="store_true", help="make again what is there")
     add("--sheets", metavar="N", type=int, default=3, help="contact sheets (%(default)s)")
     add("--patience", metavar="S", type=float, default=60, help="seconds without a frame until a video fails (60)")
-    parser.set_defaults(run=None, **(like or {}))
+    parser.set_defaults(run=None, metas={}, **(like or {}))
     arguments = parser.parse_args()
     least = {"image_frames": 1, "batch_size": 1, "fps": 0.1, "frames_per_clip": 1, "workers": 1, "sheets": 0}
     for name, smallest in {**least, "patience": 0.1}.items():
@@ -114,15 +114,14 @@ FORK = multiprocessing.get_context("fork")  # starts at once, where a fresh proc
 
 def main(arguments):
     """Prepare videos, or fetch what is published; return the exit status."""
-    like = {}
     if arguments.like:
-        arguments, like = follow(arguments)
+        arguments = follow(arguments)
     out = divita.writable(Path(arguments.out))
     if arguments.download:
         return download(arguments.download, out)
     if arguments.videos is None and arguments.image_frames is None:
         arguments.image_frames = DEMO_IMAGE_FRAMES
-    wanted = wanted_representations(arguments, like)
+    wanted = wanted_representations(arguments)
     if arguments.videos is None:
         make_demo(out, arguments.workers)
         videos = divita.find_videos([out / "videos"])
@@ -485,14 +484,14 @@ class Wanted:
     folder: Path
     meta: dict  # what is known before the backbone is built
     weights: str | Path
-    digest: str | None  # of the weights, if they must be a run's
     extract: object = None  # a divita.Extractor
 
 
 def follow(arguments):
-    """Return the arguments with what --like names in place of the defaults, and {backbone: meta.json} of that.
+    """Return the arguments with what --like names in place of the defaults.
 
     --like is a run, whose inputs no other option may contradict, or representations, which the other options change.
+    `run` is the run's folder or None, `metas` {backbone: meta.json} of the inputs or representations.
     """
     folders = [Path(path) for path in arguments.like]
     configs = sorted(folders[0].glob("split*/config.json")) or sorted(folders[0].glob("config.json"))
@@ -517,22 +516,22 @@ def follow(arguments):
         if (given := getattr(followed, name)) != value:
             raise UserError(f"{option(name, given)} contradicts --like {folders[0]}, made with {option(name, value)}")
     followed.run = configs[0].parent.parent if configs else None
-    return followed, {meta["backbone"]: meta for meta in metas}
+    followed.metas = {meta["backbone"]: meta for meta in metas}
+    return followed
 
 
 def option(name, value):
     return f"--{name.replace('_', '-')} {' '.join(value) if isinstance(value, list) else value}"
 
 
-def wanted_representations(arguments, like):
+def wanted_representations(arguments):
     """Return the Wanted that the command line asks for; a UserError names what does not exist or was made otherwise."""
     asked = [(kind, name) for kind in ("image", "video") for name in getattr(arguments, kind) if name != "none"]
-    asked = list(dict.fromkeys(asked))
     if not asked:
         raise UserError("--image none --video none: nothing to make; name at least one backbone")
-    weights, setting, wanted = chosen_weights(arguments, [name for _, name in asked], like), clip_setting(arguments), []
-    for kind, name in asked:
-        backbone, of_run, frames = divita.find_backbone(name), like.get(name, {}), arguments.frames_per_clip
+    weights, wanted = chosen_weights(arguments, [name for _, name in asked]), []
+    for kind, name in dict.fromkeys(asked):
+        backbone, frames = divita.find_backbone(name), arguments.frames_per_clip
         if backbone.input != kind:
             raise UserError(f"--{kind} {name}: it is for --{backbone.input}")
         if kind == "image" and arguments.image_frames:
@@ -540,25 +539,25 @@ def wanted_representations(arguments, like):
         if frames > arguments.frames_per_clip:
             raise UserError(f"--image-frames {frames}: a clip has only {arguments.frames_per_clip} frames")
         folder = divita.representation_name(name, arguments.segmentation, arguments.fps, arguments.frames_per_clip)
-        meta = {"representation": folder, "input": kind, "backbone": name}
-        meta["weights"] = "file" if isinstance(weights[name], Path) else weights[name]
-        meta |= {**setting, "frames": frames, "input_size": backbone.size}
-        meta["precision"] = of_run.get("precision") or arguments.precision
+        meta = {"representation": folder, "input": kind, "backbone": name, "weights": weights[name]}
+        meta |= {**clip_setting(arguments), "frames": frames, "input_size": backbone.size}
+        meta["precision"] = arguments.metas.get(name, {}).get("precision", arguments.precision)
         if isinstance(weights[name], Path):
+            meta["weights"] = "file"
             with open(weights[name], "rb") as file:
                 meta["file"] = f"sha256:{hashlib.file_digest(file, 'sha256').hexdigest()}"
-        wanted.append(Wanted(Path(arguments.out) / folder, meta, weights[name], of_run.get("digest")))
+        wanted.append(Wanted(Path(arguments.out) / folder, meta, weights[name]))
         check_meta(wanted[-1].folder, meta, arguments.overwrite)
     return wanted
 
 
-def chosen_weights(arguments, names, like):
-    """Return {backbone's name: "pretrained", "random" or a checkpoint's path} as --weights, run or demo say."""
+def chosen_weights(arguments, names):
+    """Return {backbone's name: "pretrained", "random" or a checkpoint's path} as --weights, --like or demo say."""
     weights = dict.fromkeys(names, "pretrained")
     if arguments.videos is None:
         weights.update({name: "random" for name in names if name not in DEMO_PRETRAINED})
-    weights.update({name: like[name]["weights"] for name in names if name in like})
-    words = [] if like else ["pretrained", "random"]
+    weights.update({name: meta["weights"] for name, meta in arguments.metas.items() if name in names})
+    words = [] if arguments.like else ["pretrained", "random"]
     for word in sorted(arguments.weights, key=lambda word: "=" in word):  # the files last
         name, _, file = word.rpartition("=")
         if word in words:
@@ -566,13 +565,12 @@ def chosen_weights(arguments, names, like):
         elif name in names and Path(file).is_file():
             weights[name] = Path(file)
         else:
-            beside = f" beside --like {listed(arguments.like)}" if like else ""
+            beside = f" beside --like {listed(arguments.like)}" if arguments.like else ""
             choices = ", ".join([*words, *(f"{name}=FILE" for name in names)])
             raise UserError(f"--weights {word}{beside}: give {choices}, with a FILE that is there")
-    for name in names:
-        if weights[name] == "file":
-            like = listed(arguments.like)
-            raise UserError(f"--like {like}: {name}'s weights came from a file; add --weights {name}=FILE")
+    if of_file := [name for name in names if weights[name] == "file"]:
+        like, files = listed(arguments.like), " ".join(f"{name}=FILE" for name in of_file)
+        raise UserError(f"--like {like}: weights came from a file; add --weights {files}")
     return weights
 
 
@@ -690,9 +688,10 @@ def build(job):
     for one in job.wanted:
         name, frames, precision = one.meta["backbone"], one.meta["frames"], one.meta["precision"]
         one.extract = divita.Extractor(name, one.weights, frames, arguments.batch_size, precision)
-        if one.digest not in (None, one.extract.digest):
+        expected = arguments.metas.get(name, {}).get("digest")
+        if expected not in (None, one.extract.digest):
             like = listed(arguments.like)
-            raise UserError(f"{name}: its weights are {one.extract.digest}, not those of {like}, {one.digest}")
+            raise UserError(f"{name}: its weights are {one.extract.digest}, not those of {like}, {expected}")
         for key in ("features", "digest", "parameters", "macs_per_clip"):
             one.meta[key] = getattr(one.extract, key)
         check_meta(one.folder, one.meta, arguments.overwrite)

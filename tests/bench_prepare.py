@@ -47,7 +47,7 @@ def prepared(folder, *options):
     out = Path(tempfile.mkdtemp(dir=folder.parent))
     sys.argv = ["01_prepare.py", "--videos", str(folder), "--out", str(out), "--sheets", "0", *map(str, options)]
     given = prepare.parse_arguments()
-    wanted = prepare.wanted_representations(given, {})
+    wanted = prepare.wanted_representations(given)
     job = prepare.make_job(given, out, divita.find_videos([folder]), wanted)
     prepare.build(job)
     prepare.build, build = lambda job: None, prepare.build
