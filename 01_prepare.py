@@ -759,9 +759,8 @@ def next_command(job):
         return ["03_evaluate.py", "--predict", str(out)]
     command = ["02_train.py", "--data", str(out)]
     if not all(one.folder.name.endswith(divita.representation_name("")) for one in job.wanted):
-        for kind in ("image", "video"):
-            names = [one.folder.name for one in job.wanted if one.meta["input"] == kind]
-            command += [f"--{kind}", names[0] if names else "none"]
+        names = {one.meta["input"]: one.folder.name for one in reversed(job.wanted)}  # the first of each
+        command += ["--image", names.get("image", "none"), "--video", names.get("video", "none")]
     return [*command, "--runs", f"runs/{out.resolve().name}"]
 
 
@@ -946,10 +945,9 @@ def download(names, out):
     say(f"the published labels are in {out / 'mtgc.csv'}, the representations beside them:")
     for name in names:
         say(f"  {out / name}.zarr")
-    command = ["python", "02_train.py", "--data", str(out)]
-    for kind in ("image", "video"):
-        command += [f"--{kind}", kinds.get(kind, "none")]
-    say(f"next: {shlex.join([*command, '--runs', f'runs/{out.resolve().name}'])}")
+    inputs = ["--image", kinds.get("image", "none"), "--video", kinds.get("video", "none")]
+    command = ["python", "02_train.py", "--data", str(out), *inputs, "--runs", f"runs/{out.resolve().name}"]
+    say(f"next: {shlex.join(command)}")
     return 0
 
 
