@@ -708,13 +708,11 @@ def build(job):
 
 def record(job, outcomes):
     """Bring failed.csv up to date with {mid: reason, or None for one that has not failed}."""
-    path = job.out / "failed.csv"
-    present = set(map(printable, job.videos))
+    path, present = job.out / "failed.csv", set(map(printable, job.videos))
     with divita.locked(job.out):
         rows = divita.read_table(path)[1] if path.exists() else []
-        reasons = {mid: reason for _, (mid, reason) in rows if mid in present}
-        reasons.update({printable(mid): reason for mid, reason in outcomes.items()})
-        rows = sorted((mid, reason) for mid, reason in reasons.items() if reason)
+        reasons = dict(row for _, row in rows) | {printable(mid): reason for mid, reason in outcomes.items()}
+        rows = [(mid, reason) for mid, reason in sorted(reasons.items()) if mid in present and reason]
         if rows:
             divita.write_csv(path, ["mid", "reason"], rows)
         else:
