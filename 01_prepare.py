@@ -544,8 +544,7 @@ def wanted_representations(arguments):
         meta["precision"] = arguments.metas.get(name, {}).get("precision", arguments.precision)
         if isinstance(weights[name], Path):
             meta["weights"] = "file"
-            with open(weights[name], "rb") as file:
-                meta["file"] = f"sha256:{hashlib.file_digest(file, 'sha256').hexdigest()}"
+            meta["file"] = f"sha256:{hash_of(weights[name], 'sha256')}"
         wanted.append(Wanted(Path(arguments.out) / folder, meta, weights[name]))
         check_meta(wanted[-1].folder, meta, arguments.overwrite)
     return wanted
@@ -934,7 +933,7 @@ def download(names, out):
     kinds = {divita.meta_of(Path(f"{name}.zarr"))["input"]: name for name in names}  # refuses an unknown one
     out.mkdir(parents=True, exist_ok=True)
     with divita.locked(out):  # of two processes, the second finds everything there
-        if not ((out / "mtgc.csv").exists() and md5_of(out / "mtgc.csv") == LABELS_MD5):
+        if not ((out / "mtgc.csv").exists() and hash_of(out / "mtgc.csv", "md5") == LABELS_MD5):
             fetch("mtgc.csv", out, LABELS_MD5)
         for name in names:
             archive = out / f"{name}.zarr.tar.gz"
@@ -953,7 +952,7 @@ def fetch(name, out, md5):
     """Download a file of the record into a folder and return its path; an earlier attempt is gone on with."""
     url = f"{os.environ.get('DIVITA_PUBLISHED', ZENODO)}/{name}?download=1"
     part = out / f"{name}.part"
-    if not (part.exists() and md5_of(part) == md5):  # it may have been interrupted after the last byte
+    if not (part.exists() and hash_of(part, "md5") == md5):  # it may have been interrupted after the last byte
         with divita.downloading(url, "run the same command again, which goes on where it was"):
             try:
                 fetch_rest(url, part)
@@ -961,7 +960,7 @@ def fetch(name, out, md5):
                 if error.code == 416:  # longer than the file that the server has
                     part.unlink()
                 raise
-    if (found := md5_of(part)) != md5:
+    if (found := hash_of(part, "md5")) != md5:
         part.unlink()
         raise UserError(f"{url}: its MD5 is {found}, not the published {md5}; removed, run the same command again")
     return part.replace(out / name)
@@ -983,9 +982,9 @@ def fetch_rest(url, part):
         raise ConnectionError("the connection was cut")
 
 
-def md5_of(path):
+def hash_of(path, name):
     with open(path, "rb") as file:
-        return hashlib.file_digest(file, "md5").hexdigest()
+        return hashlib.file_digest(file, name).hexdigest()
 
 
 def unpack(archive, out):
