@@ -741,10 +741,9 @@ def sum_over_ranks(count):
     """Wait for all of torchrun's ranks; return the sum of their counts."""
     rank, ranks = divita.ranks()
     store, *_ = next(torch.distributed.rendezvous("env://"))
-    store.add("sum", count)
-    store.set(f"rank {rank}", "has ended")
-    store.wait([f"rank {other}" for other in range(ranks)], datetime.timedelta(days=99))
-    return store.add("sum", 0)
+    store.set_timeout(datetime.timedelta(days=99))
+    store.set(f"count of {rank}", str(count))
+    return sum(int(store.get(f"count of {other}")) for other in range(ranks))  # get() waits
 
 
 def next_command(job):
