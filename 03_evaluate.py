@@ -113,30 +113,20 @@ def evaluate(arguments):
 
 @dataclass
 class Run:
-    """A configuration and what training left of it.
-
-    splits: split -> folder; config: of all splits, which differ in divita.OF_A_SPLIT alone; metas: "image" or "video"
-    -> what the meta.json of that input says; trained: mids that a split was trained on; tests: split -> mids (N), their
-    genres (N, G) and probabilities (N, G), without splits no test trailer of which has a genre; histories: an array per
-    split with fields epoch, loss and val_loss.
-
-    validation is the uAP of the validation trailers in percent, the mean over the splits; mean and deviation over the
-    splits, (4 + G,), are those of METRICS and of each genre's area on the test trailers in percent, NaN for what no
-    split has; parameters and gmacs (billions of multiply-adds per clip) are those of head and backbones.
-    """
+    """A configuration and what training left of it."""
 
     name: str
-    splits: dict
-    config: dict
-    metas: dict
-    trained: set
-    tests: dict
-    histories: list
-    validation: float
-    mean: np.ndarray
-    deviation: np.ndarray
-    parameters: int
-    gmacs: float
+    splits: dict  # split -> folder
+    config: dict  # of all splits, which differ in divita.OF_A_SPLIT alone
+    metas: dict  # "image" or "video" -> what the meta.json of that input says
+    trained: set  # mids that a split was trained on
+    tests: dict  # split -> mids (N), genres (N, G), probabilities (N, G); without splits whose trailers have no genre
+    histories: list  # for each split an array with fields epoch, loss and val_loss
+    validation: float  # uAP of the validation trailers in percent, the mean over the splits
+    mean: np.ndarray  # (4 + G,): METRICS and each genre's area on the test trailers in percent, NaN if in no split
+    deviation: np.ndarray  # (4 + G,): their sample standard deviation over the splits
+    parameters: int  # of head and backbones
+    gmacs: float  # of head and backbones, billions of multiply-adds per clip
 
 
 def read_runs(folder, only=None):
@@ -852,15 +842,12 @@ LATEX = str.maketrans(
 
 @dataclass
 class Table:
-    """Rows of cells, the first of which is the header; **bold** as in Markdown.
-
-    notes are sentences for below; the first `words` columns are words, the others numbers.
-    """
+    """A table as Markdown and as LaTeX."""
 
     title: str
-    notes: list
-    rows: list
-    words: int = 1
+    notes: list  # sentences for below
+    rows: list  # of cells, the first row is the header; **bold** as in Markdown
+    words: int = 1  # so many columns, the first, are words, the others numbers
 
     def markdown(self):
         rows = [[cell.replace("|", r"\|") for cell in row] for row in self.rows]
