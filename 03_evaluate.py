@@ -184,7 +184,7 @@ def read_run(folder):
         raise UserError("no test trailer has a genre, so there is nothing to measure; train on splits where some have")
     metas = divita.inputs(config)
     validation = 100 * np.mean(areas or [0.0])
-    scores = over_splits([in_percent(divita.metrics(true, p)) for _, true, p in tests.values()])
+    scores = over_splits([divita.metrics(true, p) for _, true, p in tests.values()])
     return Run(folder.name, splits, config, metas, trained, tests, histories, validation, *scores, *cost(config, metas))
 
 
@@ -195,20 +195,16 @@ def best(runs):
 # ---- Metrics: chance, and two runs compared ----
 
 
-def in_percent(metrics):
-    """Return METRICS and each genre's area in percent, (4 + G,), of what divita.metrics() returns."""
-    return 100 * np.array([*(metrics[name] for name in METRICS), *metrics["per_genre"]])
-
-
-def over_splits(scores):
-    """Return mean and sample standard deviation of scores (splits, n), (n,) each, without NaN or NaN for nothing."""
-    known = np.ma.masked_invalid(scores)
+def over_splits(metrics):
+    """Return mean and sample standard deviation, (4 + G,) in percent, of divita.metrics() of the splits."""
+    areas = [[*(of_split[name] for name in METRICS), *of_split["per_genre"]] for of_split in metrics]
+    known = np.ma.masked_invalid(100 * np.array(areas))  # without NaN, or NaN for nothing
     return known.mean(0).filled(np.nan), known.std(0, ddof=1).filled(np.nan)
 
 
 def chance(run):
     """Return what random probabilities get on a run's test trailers, (4 + G,), averaged over the splits."""
-    return over_splits([in_percent(divita.chance(true)) for _, true, _ in run.tests.values()])[0]
+    return over_splits([divita.chance(true) for _, true, _ in run.tests.values()])[0]
 
 
 def bootstrap(a, b):
@@ -238,7 +234,8 @@ def bootstrap(a, b):
             per_trailer = divita.metrics(true, p)["per_trailer"]
             for r in tqdm(range(len(drawn)), f"bootstrap, split {split}, run {i + 1} of 2", leave=False):
                 rows = np.repeat(np.arange(len(shared)), drawn[r])
-                values[i, r] += in_percent(divita.metrics(true[rows], p[rows], per_trailer[rows]))[:4] / len(common)
+                found = divita.metrics(true[rows], p[rows], per_trailer[rows])
+                values[i, r] += 100 * np.array([found[metric] for metric in METRICS]) / len(common)
     a_and_b, resampled = values[:, 0], values[:, 1:]
     interval = np.nanpercentile(resampled[0] - resampled[1], (2.5, 97.5), axis=0)
     note = f"{len(mids):,} test trailers of splits {', '.join(common)}, {RESAMPLES:,} resamples"
