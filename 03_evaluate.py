@@ -285,10 +285,10 @@ def data_notes(runs):
     """Return sentences on what the numbers are of: the paper's data, another, or made up."""
     if all(map(is_published, runs)):
         return ["Trained on the published representations of Trailers12k."]
-    notes = ["Not the paper's data: its values and these cannot be compared."]
-    metas = [meta for run in runs for meta in run.metas.values()]
+    notes, metas = [], [meta for run in runs for meta in run.metas.values()]
     if any(meta.get("synthetic") for meta in metas):
-        notes.insert(0, "The trailers are synthetic, made to try the code: nothing here is a finding about films.")
+        notes.append("The trailers are synthetic, made to try the code: nothing here is a finding about films.")
+    notes.append("Not the paper's data: its values and these cannot be compared.")
     untrained = sorted({meta["backbone"] for meta in metas if meta["weights"] == "random"})
     if untrained:
         notes.append(f"Random weights, not pretrained: {', '.join(untrained)}.")
