@@ -236,12 +236,12 @@ def bootstrap(a, b):
                 rows = np.repeat(np.arange(len(shared)), drawn[r])
                 found = divita.metrics(true[rows], p[rows], per_trailer[rows])
                 values[i, r] += 100 * np.array([found[metric] for metric in METRICS]) / len(common)
-    a_and_b, resampled = values[:, 0], values[:, 1:]
-    interval = np.nanpercentile(resampled[0] - resampled[1], (2.5, 97.5), axis=0)
+    difference = values[0] - values[1]  # (1 + R, 4)
+    interval = np.nanpercentile(difference[1:], (2.5, 97.5), axis=0)
     note = f"{len(mids):,} test trailers of splits {', '.join(common)}, {RESAMPLES:,} resamples"
     if absent.any():
         note += f"; in {absent.sum():,} of them a genre has no positive and is left out"
-    return np.stack([*a_and_b, a_and_b[0] - a_and_b[1], *interval], 1), note
+    return np.stack([*values[:, 0], difference[0], *interval], 1), note
 
 
 # ---- Tables ----
