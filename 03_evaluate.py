@@ -146,7 +146,7 @@ def read_runs(folder, only=None):
             runs.append(read_run(folder / name))
         except UserError as error:
             reasons.append(f"{name}, left out: {error}")
-        except (OSError, ValueError, TypeError, KeyError, EOFError, zipfile.BadZipFile) as error:
+        except (OSError, ValueError, TypeError, LookupError, EOFError, zipfile.BadZipFile) as error:
             reason = divita.one_line(error)
             reasons.append(f"{name}, left out: one of its files is broken ({reason}); train it again, --overwrite")
     if not runs:
