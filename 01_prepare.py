@@ -218,7 +218,8 @@ def fail(job, mid, reason):
     """Name a trailer that cannot be prepared, on the screen and in failed.csv."""
     job.failed.add(mid)
     for one in job.wanted:  # what an earlier film left
-        (one.folder / f"{mid}.npy").unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # nothing, or the name is too long for any file
+            (one.folder / f"{mid}.npy").unlink()
     record(job, {mid: reason})
     tqdm.write(f"{printable(mid)}: failed: {reason}", file=sys.stderr)
 
@@ -509,7 +510,7 @@ def follow(arguments):
         for name in ("segmentation", "detector", "fps", "frames_per_clip", "precision"):
             if meta.get(name) is not None:  # not all is known of a published representation
                 options[name] = meta[name]
-        if meta["input"] == "image":
+        if meta["input"] == "image" and (configs or meta["frames"] < meta["frames_per_clip"]):  # else all
             options["image_frames"] = meta["frames"]
     followed = parse_arguments(options)
     for name, value in options.items() if configs else ():
@@ -541,7 +542,8 @@ def wanted_representations(arguments):
         folder = divita.representation_name(name, arguments.segmentation, arguments.fps, arguments.frames_per_clip)
         meta = {"representation": folder, "input": kind, "backbone": name, "weights": weights[name]}
         meta |= {**clip_setting(arguments), "frames": frames, "input_size": backbone.size}
-        meta["precision"] = arguments.metas.get(name, {}).get("precision", arguments.precision)
+        of_run = arguments.metas.get(name, {}) if arguments.run else {}
+        meta["precision"] = of_run.get("precision") or arguments.precision
         if isinstance(weights[name], Path):
             meta["weights"] = "file"
             meta["file"] = f"sha256:{hash_of(weights[name], 'sha256')}"

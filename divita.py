@@ -262,17 +262,16 @@ def preparation(data, names):
 
     What a name does not say is as in the representations that are there, the same backbone's before others.
     """
-    there = representations(data)
-    if any(path.suffix == ".zarr" for path in there):
-        archives = {backbone: name for name, (backbone, _) in PUBLISHED.items()}
-        names = [archives.get(name, name) for name in names]
-        return [shlex.join(["python", "01_prepare.py", "--out", str(data), "--download", *names])]
+    everything, commands = representations(data), []
+    there = {path: meta for path, meta in everything.items() if path.suffix != ".zarr"}
+    archives = {backbone: name for name, (backbone, _) in PUBLISHED.items()} if len(there) < len(everything) else {}
+    if published := [archives[name] for name in names if name in archives]:
+        commands.append(shlex.join(["python", "01_prepare.py", "--out", str(data), "--download", *published]))
     together = {}  # setting -> the backbones that one command makes at it
-    for name in names:
+    for name in [name for name in names if name not in archives]:
         found = re.fullmatch(r"(.+)_(shots|seconds)_fps(.+)_fpc(\d+)", name)
         backbone, *setting = found.groups() if found else (name, "shots", "24", "24")
         together.setdefault(tuple(setting), []).append(find_backbone(re.sub("^kerascv-", "kerascv:", backbone)))
-    commands = []
     for (segmentation, fps, frames_per_clip), backbones in together.items():
         like = dict.fromkeys(str(closest(there, backbone)) for backbone in backbones) if there else {}
         command = ["python", "01_prepare.py"]
