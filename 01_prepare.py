@@ -1071,11 +1071,9 @@ def demo_labels():
 def demo_edit(trailer, genres):
     """-> [(genre, frames), ...]: a trailer's shots, 0.7 to 3 s each, its genres taking turns, 15 to 20 s in all."""
     rng = np.random.default_rng([DEMO_SEED, 1, trailer])
-    shortest, longest = 17, 3 * DEMO_FPS
     frames, end = [], rng.integers(15 * DEMO_FPS, 17 * DEMO_FPS)
     while sum(frames) < end:
-        frames.append(int(np.exp(rng.uniform(np.log(shortest), np.log(longest)))))  # short ones are more frequent
-    frames[-1] = min(frames[-1], max(shortest, 20 * DEMO_FPS - sum(frames[:-1])))
+        frames.append(int(np.exp(rng.uniform(np.log(17), np.log(72)))))  # short ones are more frequent
     turns = [genre for _ in frames for genre in rng.permutation(genres)]
     return [(list(GENRES)[genre], n) for genre, n in zip(turns, frames)]
 
