@@ -1121,8 +1121,7 @@ def paint(picture, hue, dark, rng):
 
 def colours(hue, brightness, rng):
     """-> BGR colours (N, 3), float, of N hues in OpenCV's half degrees and a range of brightness."""
-    count = len(hue)
-    hsv = np.stack([hue % 180, rng.uniform(50, 80, count), rng.uniform(*brightness, count)], axis=1)
+    hsv = np.stack([hue % 180, rng.uniform(50, 80, len(hue)), rng.uniform(*brightness, len(hue))], axis=1)
     return cv2.cvtColor(np.uint8(hsv)[None], cv2.COLOR_HSV2BGR)[0].astype(float)
 
 
