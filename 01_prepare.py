@@ -1145,20 +1145,16 @@ def shoot(canvas, camera, frames, rng):
 
     Where a camera does not move, it stands where it could be at some moment if it did: a single frame tells nothing.
     """
-    t = np.arange(frames)
-
-    def swing(period, moves):
-        return np.sin(2 * np.pi * (rng.uniform() + t / period * moves))
-
-    roll = 0.12 * swing(16, camera == "roll")  # radians
-    light = 0.85 + 0.15 * swing(9, camera == "pulse")
+    t, phase = np.arange(frames), rng.uniform(size=2)
+    roll = 0.12 * np.sin(2 * np.pi * (phase[0] + t / 16 * (camera == "roll")))  # radians
+    light = 0.85 + 0.15 * np.sin(2 * np.pi * (phase[1] + t / 9 * (camera == "pulse")))
     angle = rng.uniform(0, 2 * np.pi, frames)
     shake = 1.5 * (camera == "shake") * np.stack([np.cos(angle), np.sin(angle)], axis=1)  # px
     zoom = rng.uniform(0.9, 1.1)
     centre, middle = np.array([canvas.shape[1], canvas.shape[0]]) * rng.uniform(0.4, 0.6, 2), np.array(DEMO_SIZE) / 2
     for i in range(frames):
-        turn = np.array([[np.cos(roll[i]), -np.sin(roll[i])], [np.sin(roll[i]), np.cos(roll[i])]]) / zoom
-        view = np.column_stack([turn, centre + shake[i] - turn @ middle])  # frame -> canvas
+        view = cv2.getRotationMatrix2D(middle, -np.degrees(roll[i]), 1 / zoom)  # frame -> canvas
+        view[:, 2] += centre + shake[i] - middle
         flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
         frame = cv2.warpAffine(canvas, view, DEMO_SIZE, flags=flags, borderMode=cv2.BORDER_REFLECT)
         yield cv2.convertScaleAbs(frame, alpha=light[i])
