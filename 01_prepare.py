@@ -1038,13 +1038,12 @@ def make_demo(out, workers):
     cuts = [(mid, cut) for mid, edit in zip(mids, edits) for cut in np.cumsum([n for _, n in edit])[:-1]]
     text = "mid,frame\n" + "".join(f"{mid},{cut}\n" for mid, cut in cuts)
     true_cuts, labels = out / "true_cuts.csv", out / "labels.csv"
-    others = [path for path in out.iterdir() if not path.name.startswith(".")] if out.exists() else []
-    if others and not (true_cuts.exists() and true_cuts.read_text() == text):
+    if any(out.glob("[!.]*")) and not (true_cuts.exists() and true_cuts.read_text() == text):
         raise UserError(f"{out}: holds something else than the demo; say with --videos where the films are")
     divita.write_text(true_cuts, text)  # first: from now on the folder is the demo's
     if not labels.exists():
-        header = ["mid", *GENRES, "split0", "split1", "split2"]
-        divita.write_csv(labels, header, [[mid, *row, *parts] for mid, row, parts in zip(mids, y, splits)])
+        rows = [[mid, *row, *parts] for mid, row, parts in zip(mids, y, splits)]
+        divita.write_csv(labels, ["mid", *GENRES, "split0", "split1", "split2"], rows)
     jobs = [(out / "videos" / f"{mid}.mp4", i, edit) for i, (mid, edit) in enumerate(zip(mids, edits))]
     if jobs := [job for job in jobs if not job[0].exists()]:
         with ProcessPoolExecutor(workers, FORK, settle) as processes:
