@@ -897,14 +897,11 @@ def draw_sheet(job, mid, film):
     """Draw one frame per shot of one of the first films below a time axis, so that a person sees what was found."""
     if job.arguments.segmentation != "shots" or mid not in list(job.videos)[: job.arguments.sheets]:
         return
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
+    from matplotlib.figure import Figure
 
     shown, columns = film.thumbnails[:MOST_ON_SHEET], 6
     lines = -(-len(shown) // columns)
-    figure = pyplot.figure(figsize=(13, 1.9 + 1.5 * lines), layout="constrained")
+    figure = Figure(figsize=(13, 1.9 + 1.5 * lines), layout="constrained")
     rows = figure.add_gridspec(1 + lines, columns, height_ratios=[0.8] + [1] * lines)
     axis = figure.add_subplot(rows[0, :])
     starts = [start for start, _ in film.thumbnails]
@@ -919,7 +916,6 @@ def draw_sheet(job, mid, film):
         axis.axis("off")
     with divita.written(job.out / "contact_sheets" / f"{mid}.png") as temporary:
         figure.savefig(temporary, dpi=100)
-    pyplot.close(figure)
 
 
 # ---- The published data set ----
