@@ -890,7 +890,7 @@ def decode(connection, path, plan, frames):
 def thumbnail(picture):
     height, width, _ = picture.shape
     width = min(400, max(40, round(96 * width / height)))
-    return cv2.resize(picture, (width, 96), interpolation=cv2.INTER_LINEAR)
+    return cv2.resize(picture, (width, 96))
 
 
 def draw_sheet(job, mid, film):
@@ -899,20 +899,18 @@ def draw_sheet(job, mid, film):
         return
     from matplotlib.figure import Figure
 
-    shown, columns = film.thumbnails[:MOST_ON_SHEET], 6
-    lines = -(-len(shown) // columns)
-    figure = Figure(figsize=(13, 1.9 + 1.5 * lines), layout="constrained")
-    rows = figure.add_gridspec(1 + lines, columns, height_ratios=[0.8] + [1] * lines)
-    axis = figure.add_subplot(rows[0, :])
-    starts = [start for start, _ in film.thumbnails]
-    axis.eventplot(starts, lineoffsets=0.5, linewidths=1.5, color="black")
+    starts, shown = [start for start, _ in film.thumbnails], film.thumbnails[:MOST_ON_SHEET]
+    rows = 1 + -(-len(shown) // 6)
+    figure = Figure(figsize=(13, 1.6 * rows), layout="constrained")
+    axis = figure.add_subplot(rows, 6, (1, 6))
+    axis.eventplot(starts, lineoffsets=0.5, color="black")
     more = f", the first {len(shown)} shown" if len(shown) < len(starts) else ""
     axis.set(xlim=(0, film.duration), ylim=(0, 1), yticks=[], xlabel="time (s); lines: where a shot starts")
     axis.set_title(f"{mid}: {len(starts)} shots in {film.duration:.1f} s{more}", parse_math=False)
-    for number, (start, picture) in enumerate(shown):
-        axis = figure.add_subplot(rows[1 + number // columns, number % columns])
+    for number, (start, picture) in enumerate(shown, 1):
+        axis = figure.add_subplot(rows, 6, 6 + number)
         axis.imshow(picture)
-        axis.set_title(f"{number + 1}: {start:.2f} s", fontsize=10)
+        axis.set_title(f"{number}: {start:.2f} s", fontsize=10)
         axis.axis("off")
     with divita.written(job.out / "contact_sheets" / f"{mid}.png") as temporary:
         figure.savefig(temporary, dpi=100)
