@@ -738,24 +738,20 @@ def draw_trailer(title, p, over_time, genres, times, pictures):
     width, end = len(times["shot"]) - len(over_time) + 1, times["end_s"][-1]
     middle = (times["start_s"][: len(over_time)] + times["end_s"][width - 1 :]) / 2  # of each snippet
     cuts = times["start_s"][1:][np.diff(times["shot"]) > 0]
-    order, floors = np.argsort(-p), -1.35 * np.arange(len(genres))  # of the bands
+    floors = -1.35 * np.arange(len(genres))  # of the bands
     bottom = floors[-1] - (1.7 if pictures else 0)
     figure, axis = plt.subplots(figsize=(7, 0.8 + 0.2 * (1 - bottom)))
     axis.vlines(cuts, floors[-1], 1, color="0.85", linewidth=0.5, zorder=0)
     axis.hlines(floors + THRESHOLD, 0, end, color="0.5", linewidth=0.5, linestyle=":")
-    for g, floor in zip(order, floors):
-        hue = COLOURS[g % len(COLOURS)]
-        x, y = [0, *middle, end], floor + over_time[[0, *range(len(over_time)), -1], g]
-        axis.fill_between(x, floor, y, color=hue, alpha=0.5, linewidth=0)
-        axis.plot(x, y, color=hue, linewidth=1, clip_on=False)
+    for g, floor in zip(np.argsort(-p), floors):
+        y = floor + np.pad(over_time[:, g], 1, "edge")
+        axis.fill_between([0, *middle, end], floor, y, color=COLOURS[g % len(COLOURS)], alpha=0.6)
+        weight = "bold" if p[g] >= THRESHOLD else "normal"
+        axis.text(-0.01 * end, floor + 0.5, f"{genres[g]} {p[g]:.2f}", ha="right", va="center", weight=weight)
     for place, picture in pictures:
         image = OffsetImage(picture, zoom=0.22)  # 90 pixels are 0.275 inches
         axis.add_artist(AnnotationBbox(image, (place, (bottom + floors[-1]) / 2), frameon=False, pad=0))
-    axis.set_yticks(floors + 0.5, [f"{genres[g]} {p[g]:.2f}" for g in order])
-    for g, label in zip(order, axis.get_yticklabels()):
-        label.set_weight("bold" if p[g] >= THRESHOLD else "normal")
-    axis.tick_params(left=False)
-    axis.set(xlim=(0, end), ylim=(bottom, 1), xlabel="time (s); grey lines: cuts")
+    axis.set(xlim=(0, end), ylim=(bottom, 1), yticks=[], xlabel="time (s); grey lines: cuts")
     snippets = f"snippets of {width} clip{'s' if width > 1 else ''}"
     figure.suptitle(f"{title}\nprobability (0 to 1, dots at {THRESHOLD}) in {snippets}")
     return figure
