@@ -441,13 +441,12 @@ def differing(x, y, keys):
 # ---- Figures: for half a page, in colour or without ----
 
 COLOURS = ("#332288", "#117733", "#882255", "#0077BB", "#CC6677", "#44AA99", "#AA4499", "#999933", "#555555", "#CC7711")
-LINES, HATCHES = ("-", "--", ":"), ("", "////", "....")  # tell runs apart, as colours tell genres
+LINES, SHADES = ("-", "--", ":"), ("0.5", "0.8", "1")  # tell runs apart, as colours tell genres
 plt.rc("font", size=8)
 plt.rc("axes", titlesize=8)
 plt.rc("axes.spines", top=False, right=False)
 plt.rc("figure", labelsize=8, titlesize=8)
 plt.rc("figure.constrained_layout", use=True)
-plt.rc("hatch", linewidth=0.6)
 plt.rc("legend", frameon=False)
 plt.rc("savefig", dpi=200)
 plt.rc("text", parse_math=False)
@@ -514,19 +513,15 @@ def draw_genres(runs, by_chance):
     """Draw each genre's area, a bar per run, with standard deviations and a tick at chance."""
     genres = runs[0].config["genres"]
     places, height = np.arange(len(genres)), 0.8 / len(runs)
-    colours = [COLOURS[g % len(COLOURS)] for g in places]
     figure, axis = plt.subplots(figsize=(7, 1.5 + (0.08 + 0.09 * len(runs)) * len(genres)))
-    for i, (run, hatch) in enumerate(zip(runs, HATCHES)):
+    for i, (run, shade) in enumerate(zip(runs, SHADES)):
         mean, deviation = np.nan_to_num([run.mean[4:], run.deviation[4:]])
         within = np.clip(deviation, 0, [mean, np.maximum(100 - mean, 0)])  # no area is below 0 or above 100
-        look = {"color": "white" if i else colours, "edgecolor": colours, "hatch": hatch, "label": short(run)}
-        middle = places + (i - (len(runs) - 1) / 2) * height
-        lines = {"linewidth": 0.8, "clip_on": False}
-        axis.barh(middle, mean, 0.9 * height, xerr=within, capsize=1.5, error_kw=lines, **look)
+        look = {"color": shade, "edgecolor": "black", "linewidth": 0.8, "capsize": 1.5, "label": short(run)}
+        axis.barh(places - 0.4 + (i + 0.5) * height, mean, height, xerr=within, error_kw={"linewidth": 0.8}, **look)
     axis.vlines(by_chance[4:], places - 0.45, places + 0.45, color="black", linestyle=":", linewidth=1, label="chance")
     axis.set_yticks(places, genres)
     axis.set(xlim=(0, 100), ylim=(len(genres) - 0.5, -0.5), xlabel="area under the precision-recall curve (%)")
-    axis.tick_params(left=False)
     figure.legend(loc="outside upper center")
     return figure
 
@@ -589,8 +584,7 @@ def draw_training(runs):
             axis.plot(epoch[kept], history["val_loss"][kept], "ok", markersize=3.5, label="epoch kept")
         axis.set_title(textwrap.fill(short(run), 32))
         axis.xaxis.get_major_locator().set_params(integer=True)
-    handles = axes[0].get_lines()[:3]
-    figure.legend(handles=handles, loc="outside upper center", ncols=3, title="one line per split")
+    figure.legend(handles=axes[0].get_lines()[:3], loc="outside upper center", ncols=3, title="one line per split")
     return figure
 
 
