@@ -530,26 +530,23 @@ def draw_cooccurrence(run):
     """Draw what share of the test trailers of a genre is of each other genre, in truth and as predicted."""
     genres, count = run.config["genres"], len(run.config["genres"])
     tests = run.tests.values()
-    cell, names = min(0.25, 3.3 / count), 0.5 + 0.05 * max(map(len, genres))  # inches
-    rows, columns = (2, 1) if count > 12 else (1, 2)
-    size = max(4.5, names + 0.5 + columns * (cell * count + 0.5)), names + 1 + rows * (cell * count + 0.3)
-    figure, axes = plt.subplots(rows, columns, figsize=size, sharex=True)
+    rows, columns, height = (2, 1, 10) if count > 12 else (1, 2, 5)  # inches
+    figure, axes = plt.subplots(rows, columns, figsize=(7, height), sharex=True, layout="compressed")
     for axis, title in zip(axes, ("truth", "predicted")):
         y = np.concatenate([true if title == "truth" else p >= THRESHOLD for _, true, p in tests]).astype(float)
         trailers = y.sum(0)
         share = 100 * (y.T @ y) / np.maximum(trailers, 1)[:, None]  # (G, G)
         matrix = ConfusionMatrixDisplay(share, display_labels=genres)
         shades = {"cmap": "Greys", "im_kw": {"vmin": 0, "vmax": 100}, "colorbar": False}
-        text = {"include_values": cell > 0.16, "values_format": ".0f", "text_kw": {"size": 6}}  # where one can read it
+        text = {"include_values": count <= 20, "values_format": ".0f", "text_kw": {"size": 6}}  # where one can read it
         matrix.plot(ax=axis, xticks_rotation="vertical", **shades, **text)
         named = genres if title == "truth" or rows == 2 else [""] * count
         axis.set_yticks(range(count), [f"{genre} {n:.0f}".strip() for genre, n in zip(named, trailers)])
         axis.set(title=title, xlabel="", ylabel="")
-        axis.tick_params(labelsize=min(8, 56 * cell))
-        axis.spines[:].set_visible(False)
+        axis.tick_params(labelsize=min(8, 180 / count))
     figure.suptitle(short(run))
-    figure.colorbar(matrix.im_, ax=axes, location="bottom", aspect=40, shrink=0.7)
-    figure.supxlabel("% of the row's trailers (number beside it, all splits)\nthat are of the column's genre too")
+    what = "% of the row's trailers (number beside it, all splits)\nthat are of the column's genre too"
+    figure.colorbar(matrix.im_, ax=axes, location="bottom", aspect=40, shrink=0.7, label=what)
     return figure
 
 
