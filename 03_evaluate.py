@@ -761,7 +761,6 @@ def pictures_of(film, seconds, count=10):
             frame = cv2.resize(frame, (width, 90), interpolation=cv2.INTER_AREA)
             beyond = max(0, width - 160) // 2  # 16:9, at both sides
             pictures.append((time, frame[:, beyond : width - beyond, ::-1]))  # BGR to RGB
-    capture.release()
     return pictures
 
 
