@@ -443,7 +443,7 @@ def differing(x, y, keys):
 COLOURS = ("#332288", "#117733", "#882255", "#0077BB", "#CC6677", "#44AA99", "#AA4499", "#999933", "#555555", "#CC7711")
 LINES, SHADES = ("-", "--", ":"), ("0.5", "0.8", "1")  # tell runs apart, as colours tell genres
 plt.rc("font", size=8)
-plt.rc("axes", titlesize=8)
+plt.rc("axes", titlesize=8, prop_cycle=plt.cycler(color=COLOURS))
 plt.rc("axes.spines", top=False, right=False)
 plt.rc("figure", labelsize=8, titlesize=8)
 plt.rc("figure.constrained_layout", use=True)
@@ -502,7 +502,7 @@ def draw_precision_recall(runs, by_chance):
                     y, x, _ = precision_recall_curve(true[:, g], p[:, g])
                     precision.append(np.interp(recall, x[::-1], y[::-1]))
             mean = np.ma.masked_invalid(precision).mean(0)
-            axis.plot(recall, mean, line, color=COLOURS[g % len(COLOURS)], linewidth=1.3, label=short(run))
+            axis.plot(recall, mean, line, color=f"C{g}", linewidth=1.3, label=short(run))
         axis.axhline(by_chance[4 + g] / 100, color="0.6", linewidth=0.8, zorder=0, label="area of chance")
         axis.set(title=textwrap.fill(genre, 17), xlim=(0, 1), ylim=(0, 1.02), xticks=(0, 1), yticks=(0, 0.5, 1))
     figure.legend(handles=axes[0].get_lines(), loc="outside upper center")
@@ -577,7 +577,7 @@ def draw_training(runs):
         for history in run.histories:
             epoch, kept = history["epoch"], np.argmin(history["val_loss"])
             axis.plot(epoch, history["loss"], "--", color="0.55", linewidth=0.9, label="training")
-            axis.plot(epoch, history["val_loss"], "-", color=COLOURS[0], linewidth=0.9, label="validation")
+            axis.plot(epoch, history["val_loss"], "-", color="C0", linewidth=0.9, label="validation")
             axis.plot(epoch[kept], history["val_loss"][kept], "ok", markersize=3.5, label="epoch kept")
         axis.set_title(textwrap.fill(short(run), 32))
         axis.xaxis.get_major_locator().set_params(integer=True)
@@ -736,7 +736,7 @@ def draw_trailer(title, p, over_time, genres, times, pictures):
     axis.hlines(floors + THRESHOLD, 0, end, color="0.5", linewidth=0.5, linestyle=":")
     for g, floor in zip(np.argsort(-p), floors):
         y = floor + np.pad(over_time[:, g], 1, "edge")
-        axis.fill_between([0, *middle, end], floor, y, color=COLOURS[g % len(COLOURS)], alpha=0.6)
+        axis.fill_between([0, *middle, end], floor, y, color=f"C{g}", alpha=0.6)
         weight = "bold" if p[g] >= THRESHOLD else "normal"
         axis.text(-0.01 * end, floor + 0.5, f"{genres[g]} {p[g]:.2f}", ha="right", va="center", weight=weight)
     for place, picture in pictures:
