@@ -244,21 +244,6 @@ class Frame:
         return self.views[look]
 
 
-def open_film(path):
-    """Return an open cv2.VideoCapture and a digest of the file; a VideoError says why there is none.
-
-    FFmpeg decodes with one thread: with more, damaged files decode differently each time. Films are decoded side by
-    side instead.
-    """
-    if not path.is_file():
-        raise VideoError("not a file, or a broken link")
-    digest = film_digest(path)
-    capture = cv2.VideoCapture(str(path), cv2.CAP_FFMPEG, [cv2.CAP_PROP_N_THREADS, 1])
-    if not capture.isOpened():
-        raise VideoError("no video in it that can be decoded" if path.stat().st_size else "an empty file")
-    return capture, digest
-
-
 def read_frames(capture, alive, ahead):
     """Yield the Frames of a film but damaged ones, calling alive() for all; ahead: a thread decodes the next meanwhile.
 
@@ -432,14 +417,22 @@ class Shot:
 
 
 def read_clips(path, plan, alive):
-    """Decode a film once; yield ("clip", [uint8 (T, S, S, 3) per input of the plan]) for each clip, ("end", Film)."""
-    capture, digest = open_film(path)
+    """Decode a film once; yield ("clip", [uint8 (T, S, S, 3) per input of the plan]) for each clip, ("end", Film).
+
+    FFmpeg decodes with one thread: with more, damaged files decode differently each time. Films are decoded side by
+    side instead.
+    """
+    if not path.is_file():
+        raise VideoError("not a file, or a broken link")
+    film, shot, time = Film(film_digest(path)), None, 0.0
+    capture = cv2.VideoCapture(str(path), cv2.CAP_FFMPEG, [cv2.CAP_PROP_N_THREADS, 1])
+    if not capture.isOpened():
+        raise VideoError("no video in it that can be decoded" if path.stat().st_size else "an empty file")
     frames = read_frames(capture, alive, plan.ahead)
     if plan.segmentation == "shots":
         frames = find_shots(frames, plan.detector)
     else:
         frames = ((frame, False) for frame in frames)
-    film, shot, time = Film(digest), None, 0.0
     for frame, starts in frames:
         time, step = frame.time, frame.time - time
         if shot is None or starts:
