@@ -340,13 +340,12 @@ class Plan:
 
 def make_plan(job):
     """Return the Plan that serves all backbones; those with the same preprocessing share it."""
-    looks, inputs = {}, []
+    given, looks, inputs = job.arguments, {}, []
     for one in job.wanted:
         backbone = divita.find_backbone(one.meta["backbone"])
         preprocessing = backbone.size, backbone.resize, backbone.interpolation, backbone.antialias
         look = looks.setdefault(preprocessing, functools.partial(divita.preprocess, backbone=backbone))
         inputs.append((look, one.meta["frames"]))
-    given = job.arguments
     ahead = given.workers > len(job.todo)
     return Plan(given.segmentation, given.detector, given.fps, given.frames_per_clip, tuple(inputs), ahead)
 
