@@ -117,7 +117,7 @@ def train_all(runs, labels, epochs, hidden):
         bar.set_description(f"run {number}/{len(runs)} {run.label} split{run.config['split']}")
         before = bar.n
 
-        def show(epoch, logs):
+        def show(logs):
             bar.set_postfix({"loss": f"{logs['loss']:.3f}", "validation": f"{logs['val_loss']:.3f}"}, refresh=False)
             bar.update()
 
@@ -326,7 +326,7 @@ def parts_of(labels, split, rows):
 
 
 def train(run, labels, show):
-    """Train one head and write its folder, config.json last; show(epoch, logs) is called after each epoch."""
+    """Train one head and write its folder, config.json last; show(logs) is called after each epoch."""
     config, inputs = run.config, run.inputs
     parts = parts_of(labels, config["split"], run.rows)
     length, batch, seed = config["snippet_clips"], config["batch_size"], config["seed"]
@@ -358,6 +358,16 @@ def train(run, labels, show):
 
 def fit(model, training, validation, learning_rate, epochs, show):
     """Train a compiled model on batches; return {"loss", "val_loss" and "learning_rate": a list over epochs}."""
+    optimizer = torch.optim.SGD([torch.zeros(1)], learning_rate)  # only holds the rate
+    # PyTorch's scheduler, as published; Keras's own reduces an epoch earlier
+    scheduler = torch.optim.lr_scheduler.ReduceLROnPlateau(optimizer, factor=0.1, patience=PATIENCE_RATE)
+
+    def end_epoch(epoch, logs):
+        logs["learning_rate"] = scheduler.get_last_lr()[0]
+        scheduler.step(logs["val_loss"])
+        model.optimizer.learning_rate = scheduler.get_last_lr()[0]
+        show(logs)
+
     model.test_on_batch(*training[0])  # else fit takes a batch to see its shape, and the first epoch lacks it
     return model.fit(
         training,
@@ -367,26 +377,11 @@ def fit(model, training, validation, learning_rate, epochs, show):
         shuffle=False,
         verbose=0,
         callbacks=[
-            ReduceOnPlateau(learning_rate),
+            keras.callbacks.LambdaCallback(on_epoch_end=end_epoch),
             keras.callbacks.EarlyStopping(patience=PATIENCE_STOP, restore_best_weights=True),
             keras.callbacks.TerminateOnNaN(),
-            keras.callbacks.LambdaCallback(on_epoch_end=show),
         ],
     ).history
-
-
-class ReduceOnPlateau(keras.callbacks.Callback):
-    """PyTorch's scheduler of the learning rate, as published; Keras's own reduces an epoch earlier."""
-
-    def __init__(self, learning_rate):
-        super().__init__()
-        optimizer = torch.optim.SGD([torch.zeros(1)], learning_rate)  # only holds the rate
-        self.scheduler = torch.optim.lr_scheduler.ReduceLROnPlateau(optimizer, factor=0.1, patience=PATIENCE_RATE)
-
-    def on_epoch_end(self, epoch, logs):
-        logs["learning_rate"] = self.scheduler.get_last_lr()[0]
-        self.scheduler.step(logs["val_loss"])
-        self.model.optimizer.learning_rate = self.scheduler.get_last_lr()[0]
 
 
 def write_run(folder, model, config, history, predictions, seconds):
