@@ -11,6 +11,7 @@ not repeated. 01_prepare.py makes what this reads, 03_evaluate.py reads what thi
 
 import argparse
 import collections
+import functools
 import math
 import platform
 import random
@@ -24,6 +25,7 @@ from pathlib import Path
 EPOCHS, LEARNING_RATE, BATCH_SIZE, CLIPS = 100, 1e-4, 32, 30
 DEMO_DATA, DEMO_EPOCHS, DEMO_LEARNING_RATE = Path("data/demo"), 40, 2e-3  # an epoch of the demo is two batches
 PATIENCE_RATE, PATIENCE_STOP = 10, 20  # epochs without a lower validation loss: learning rate divided by 10; the end
+KINDS = ("image", "video")  # of inputs
 EXTENSIONS, FRAME_RATES = (10, 20, 30, 60, 0), (4, 8, 12, 24)  # 0 clips: the whole trailer in one snippet
 TRANSFER = (  # the rows of the paper's table: name, image backbone, video backbone
     ("ShuffleNet-2D", "shufflenet2d", None),
@@ -106,11 +108,11 @@ def main(arguments):
             divita.write_json(arguments.runs / f"{arguments.experiment}.json", content)
     say(f"{divita.device()}; {len(labels.mids)} trailers, {len(runs)} runs, {sum(done)} of them done already")
     share = zip(runs[rank::world], done[rank::world])  # which does not depend on when a rank starts
-    train_all([run for run, finished in share if not finished], labels, arguments.epochs, hidden=rank > 0)
+    train_all([run for run, finished in share if not finished], arguments.epochs, hidden=rank > 0)
     say(f"runs: {arguments.runs}\nnext: python 03_evaluate.py --runs {shlex.quote(str(arguments.runs))}")
 
 
-def train_all(runs, labels, epochs, hidden):
+def train_all(runs, epochs, hidden):
     """Train runs one after another, with a bar of their epochs unless it is to be hidden."""
     bar = tqdm(total=len(runs) * epochs, unit=" epochs", disable=hidden or not runs, file=sys.stderr, mininterval=0.5)
     for number, run in enumerate(runs, 1):
@@ -121,7 +123,7 @@ def train_all(runs, labels, epochs, hidden):
             bar.set_postfix({"loss": f"{logs['loss']:.3f}", "validation": f"{logs['val_loss']:.3f}"}, refresh=False)
             bar.update()
 
-        train(run, labels, show)
+        train(run, show)
         bar.total -= epochs - (bar.n - before)  # what stopping early saved
         bar.refresh()
     bar.close()
@@ -135,7 +137,7 @@ def chosen_inputs(arguments):
     if not (arguments.image or arguments.video):
         return first_inputs(arguments.data)
     names = []
-    for kind, name in (("image", arguments.image), ("video", arguments.video)):
+    for kind, name in zip(KINDS, (arguments.image, arguments.video)):
         path = divita.find_representation(arguments.data, name) if name not in (None, "none") else None
         if path and (other := divita.meta_of(path).get("input")) != kind:
             raise UserError(f"--{kind} {name}: it is for --{other}, as its meta.json says")
@@ -157,7 +159,7 @@ def first_inputs(data):
     setting = max(settings, key=lambda setting: (setting == standard, len(settings[setting])))
     if setting != standard:
         say(f"no representation at the standard setting; trained on: {', '.join(settings[setting].values())}")
-    return [settings[setting].get(kind) for kind in ("image", "video")]
+    return [settings[setting].get(kind) for kind in KINDS]
 
 
 def table_rows(arguments):
@@ -193,7 +195,7 @@ def transfer_rows(data):
     """The paper's backbones, alone and in pairs, then those that only this data folder has."""
     known = {name for _, *names in TRANSFER for name in names}
     found = {meta["backbone"]: meta["input"] for meta in divita.representations(data).values()}
-    images, videos = ([name for name, kind in found.items() if kind == k] for k in ("image", "video"))
+    images, videos = ([name for name, kind in found.items() if kind == k] for k in KINDS)
     others = [(name, name, None) for name in images if name not in known]
     others += [(name, None, name) for name in videos if name not in known]
     others += [(f"{i} + {v}", i, v) for i in images for v in videos if not {i, v} <= known]
@@ -237,7 +239,7 @@ def configurations(arguments):
 
 def run_name(configuration):
     """Return the folder's name of a run: its representations, then fusion, aggregation and clips if not the default."""
-    names = [configuration[kind].removesuffix(".zarr") for kind in ("image", "video") if configuration[kind]]
+    names = [configuration[kind].removesuffix(".zarr") for kind in KINDS if configuration[kind]]
     setting = re.search("_(shots|seconds)_fps[0-9.]+_fpc[0-9]+$", names[-1])
     if setting and all(name.endswith(setting[0]) for name in names):
         names = [name.removesuffix(setting[0]) for name in names[:-1]] + names[-1:]
@@ -249,29 +251,34 @@ def run_name(configuration):
 
 # ---- The runs: a configuration on a split ----
 
-Run = collections.namedtuple("Run", "label folder config inputs rows")  # rows: of the labels, that it can use
+Run = collections.namedtuple("Run", "label folder config inputs parts")
+# parts: {"train": (mids (M), their genres (M, G)), "validation": ..., "test": ...} of the trailers that it can use
 
 
 def all_runs(arguments, found, labels):
     """Return the Run of every configuration and split asked for, finished or not."""
-    splits = arguments.splits if arguments.splits is not None else range(labels.splits.shape[1])
+    count = labels.splits.shape[1]
+    splits = range(count) if arguments.splits is None else arguments.splits
     for split in splits:
-        if not 0 <= split < labels.splits.shape[1]:
+        if not 0 <= split < count:
             raise UserError(f"--splits: the labels have no column split{split}")
-    opened, runs = {}, []
+    opened, runs = functools.cache(divita.open_representation), []
     for label, configuration in found:
-        names = [configuration[kind] for kind in ("image", "video") if configuration[kind]]
-        opened |= {name: divita.open_representation(arguments.data, name) for name in names if name not in opened}
-        inputs = [opened[name] for name in names]
-        rows, left_out = divita.usable(labels, inputs)
+        inputs = {kind: opened(arguments.data, configuration[kind]) for kind in KINDS if configuration[kind]}
+        rows, left_out = divita.usable(labels, [*inputs.values()])
         if left_out:
             say(f"{run_name(configuration)}: {left_out}")
+        identity = describe(configuration, inputs, labels, rows)
         for split in splits:
-            for name, (mids, _) in parts_of(labels, split, rows).items():
-                if not mids:
+            parts, folder = {}, arguments.runs / identity["run"] / f"split{split}"
+            for name in divita.SUBSETS:
+                part = np.intersect1d(rows, divita.subset(labels, split, name))
+                if not len(part):
                     raise UserError(f"{arguments.data}: split{split} has no {name} trailers that can be used")
-            config = describe(configuration, split, inputs, labels, rows)
-            runs.append(Run(label, arguments.runs / config["run"] / f"split{split}", config, inputs, rows))
+                parts[name] = [labels.mids[row] for row in part], labels.y[part]
+            sizes = {name: len(mids) for name, (mids, _) in parts.items()}
+            config = {"split": split, "subsets": divita.digest_of(labels.splits[rows, split]), "trailers": sizes}
+            runs.append(Run(label, folder, identity | config, inputs, parts))
     return runs
 
 
@@ -300,41 +307,33 @@ def is_finished(run, again):
 # ---- One run ----
 
 
-def describe(configuration, split, inputs, labels, rows):
-    """Return what identifies a run, the first part of its config.json; two equal ones give equal results."""
+def describe(configuration, inputs, labels, rows):
+    """Return what identifies a run, the first part of its config.json; two equal ones give equal results on a split."""
     mids = [labels.mids[row] for row in rows]
+    clips = [len(x[mid]) for x in inputs.values() for mid in mids]
     config = {
         "format": divita.FORMAT,
         "run": run_name(configuration),
         **configuration,
-        "snippet_clips": configuration["clips"] or max(len(inputs[0][mid]) for mid in mids),
+        "snippet_clips": configuration["clips"] or max(clips, default=0),
         "genres": labels.genres,
         "labels": divita.digest_of(mids, labels.y[rows]),
     }
-    for kind, x in zip([kind for kind in ("image", "video") if configuration[kind]], inputs):
+    for kind, x in inputs.items():
         config |= {f"{kind}_features": x.features, f"{kind}_meta": x.meta}
         config[f"{kind}_data"] = divita.digest_of([x.digests[mid] for mid in mids])
-    sizes = {name: len(mids) for name, (mids, _) in parts_of(labels, split, rows).items()}
-    subsets = divita.digest_of(labels.splits[rows, split])
-    return config | {"split": split, "subsets": subsets, "trailers": sizes}
+    return config
 
 
-def parts_of(labels, split, rows):
-    """Return {"train": (mids (M), their genres (M, G)), "validation": ..., "test": ...} of those in `rows`."""
-    parts = [(name, np.intersect1d(rows, divita.subset(labels, split, name))) for name in divita.SUBSETS]
-    return {name: ([labels.mids[row] for row in part], labels.y[part]) for name, part in parts}
-
-
-def train(run, labels, show):
+def train(run, show):
     """Train one head and write its folder, config.json last; show(logs) is called after each epoch."""
-    config, inputs = run.config, run.inputs
-    parts = parts_of(labels, config["split"], run.rows)
+    config, inputs, parts = run.config, [*run.inputs.values()], run.parts
     length, batch, seed = config["snippet_clips"], config["batch_size"], config["seed"]
     keras.utils.clear_session()
     random.seed(seed)  # of the initial weights; keras.utils.set_random_seed() would import TensorFlow for 5 s
     torch.manual_seed(seed)
-    features = {kind: config[f"{kind}_features"] for kind in ("image", "video") if config[kind]}
-    model = divita.divita(features, len(labels.genres), config["aggregation"], config["fusion"] or "late")
+    features = {kind: x.features for kind, x in run.inputs.items()}
+    model = divita.divita(features, len(config["genres"]), config["aggregation"], config["fusion"] or "late")
     divita.compiled(model, config["lr"])
     started = time.perf_counter()
     history = fit(
@@ -348,7 +347,7 @@ def train(run, labels, show):
     if not np.isfinite(history["loss"] + history["val_loss"]).all():
         raise UserError(f"{run.folder}: the loss is not finite; choose a lower --lr")
     seconds = time.perf_counter() - started
-    predictions = {"genres": labels.genres, "train_mids": parts["train"][0]}
+    predictions = {"genres": config["genres"], "train_mids": parts["train"][0]}
     for name in ("validation", "test"):
         mids, y = parts[name]
         p = divita.predict(model, [[x[mid] for x in inputs] for mid in mids], length)
