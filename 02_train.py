@@ -26,6 +26,7 @@ EPOCHS, LEARNING_RATE, BATCH_SIZE, CLIPS = 100, 1e-4, 32, 30
 DEMO_DATA, DEMO_EPOCHS, DEMO_LEARNING_RATE = Path("data/demo"), 40, 2e-3  # an epoch of the demo is two batches
 PATIENCE_RATE, PATIENCE_STOP = 10, 20  # epochs without a lower validation loss: learning rate divided by 10; the end
 KINDS = ("image", "video")  # of inputs
+SETTINGS = ("aggregation", "fusion", "clips", "epochs", "lr", "batch_size", "seed")  # options that a run keeps
 EXTENSIONS, FRAME_RATES = (10, 20, 30, 60, 0), (4, 8, 12, 24)  # 0 clips: the whole trailer in one snippet
 TRANSFER = (  # the rows of the paper's table: name, image backbone, video backbone
     ("ShuffleNet-2D", "shufflenet2d", None),
@@ -214,23 +215,20 @@ def at_setting(name, segmentation=r"\g<1>", fps=r"\g<2>"):
 
 def configurations(arguments):
     """Return [(label, configuration)] of the rows whose representations exist; say which do not."""
-    found, missing = [], []
+    given = {name: getattr(arguments, name) for name in SETTINGS}
+    found, missing = [], {}  # missing: {name: None}, in the order of the rows
     for label, *names, changes in table_rows(arguments):
-        paths = [divita.find_representation(arguments.data, name, missing_ok=True) if name else None for name in names]
+        paths = [divita.find_representation(arguments.data, name, missing_ok=True) for name in names]
         absent = [name for name, path in zip(names, paths) if name and not path]
-        if absent:
-            missing += absent
-            continue
-        image, video = (path.name if path else None for path in paths)
-        given = {name: getattr(arguments, name) for name in ("aggregation", "fusion", "clips", "epochs", "lr")}
-        given |= {"batch_size": arguments.batch_size, "seed": arguments.seed, **changes}
-        if not (image and video):
-            given["fusion"] = None
-        found.append((label, {"image": image, "video": video, **given}))
+        missing |= dict.fromkeys(absent)
+        if not absent:
+            configuration = {kind: path.name if path else None for kind, path in zip(KINDS, paths)} | given | changes
+            if None in paths:
+                configuration["fusion"] = None
+            found.append((label, configuration))
     if missing:
-        names = list(dict.fromkeys(missing))
-        commands = " && ".join(divita.preparation(arguments.data, names))
-        line = f"not in {arguments.data}: {', '.join(names)}; made by: {commands}"
+        commands = " && ".join(divita.preparation(arguments.data, missing))
+        line = f"not in {arguments.data}: {', '.join(missing)}; made by: {commands}"
         if not found:
             raise UserError(line)
         say(line)
