@@ -12,6 +12,7 @@ not repeated. 01_prepare.py makes what this reads, 03_evaluate.py reads what thi
 import argparse
 import collections
 import functools
+import itertools
 import math
 import platform
 import random
@@ -118,14 +119,13 @@ def train_all(runs, epochs, hidden):
     bar = tqdm(total=len(runs) * epochs, unit=" epochs", disable=hidden or not runs, file=sys.stderr, mininterval=0.5)
     for number, run in enumerate(runs, 1):
         bar.set_description(f"run {number}/{len(runs)} {run.label} split{run.config['split']}")
-        before = bar.n
 
         def show(logs):
             bar.set_postfix({"loss": f"{logs['loss']:.3f}", "validation": f"{logs['val_loss']:.3f}"}, refresh=False)
             bar.update()
 
         train(run, show)
-        bar.total -= epochs - (bar.n - before)  # what stopping early saved
+        bar.total = bar.n + (len(runs) - number) * epochs  # less than it was where stopping early saved some
         bar.refresh()
     bar.close()
 
@@ -332,16 +332,10 @@ def train(run, show):
     torch.manual_seed(seed)
     features = {kind: x.features for kind, x in run.inputs.items()}
     model = divita.divita(features, len(config["genres"]), config["aggregation"], config["fusion"] or "late")
-    divita.compiled(model, config["lr"])
+    training = divita.TrainingSnippets(inputs, *parts["train"], length, batch, seed)
+    validation = divita.EvaluationSnippets(inputs, *parts["validation"], length, batch)
     started = time.perf_counter()
-    history = fit(
-        model,
-        divita.TrainingSnippets(inputs, *parts["train"], length, batch, seed),
-        divita.EvaluationSnippets(inputs, *parts["validation"], length, batch),
-        config["lr"],
-        config["epochs"],
-        show,
-    )
+    history = fit(model, config, training, validation, show)
     if not np.isfinite(history["loss"] + history["val_loss"]).all():
         raise UserError(f"{run.folder}: the loss is not finite; choose a lower --lr")
     seconds = time.perf_counter() - started
@@ -353,9 +347,10 @@ def train(run, show):
     write_run(run.folder, model, config, history, predictions, seconds)
 
 
-def fit(model, training, validation, learning_rate, epochs, show):
-    """Train a compiled model on batches; return {"loss", "val_loss" and "learning_rate": a list over epochs}."""
-    optimizer = torch.optim.SGD([torch.zeros(1)], learning_rate)  # only holds the rate
+def fit(model, config, training, validation, show):
+    """Train a model on batches; return {"loss", "val_loss" and "learning_rate": a list over epochs}."""
+    divita.compiled(model, config["lr"])
+    optimizer = torch.optim.SGD([torch.zeros(1)], config["lr"])  # only holds the rate
     # PyTorch's scheduler, as published; Keras's own reduces an epoch earlier
     scheduler = torch.optim.lr_scheduler.ReduceLROnPlateau(optimizer, factor=0.1, patience=PATIENCE_RATE)
 
@@ -370,7 +365,7 @@ def fit(model, training, validation, learning_rate, epochs, show):
         training,
         validation_data=validation,
         steps_per_epoch=training.batches,
-        epochs=epochs,
+        epochs=config["epochs"],
         shuffle=False,
         verbose=0,
         callbacks=[
@@ -383,9 +378,9 @@ def fit(model, training, validation, learning_rate, epochs, show):
 
 def write_run(folder, model, config, history, predictions, seconds):
     divita.save_model(model, folder / "model.keras")
-    names = ["loss", "val_loss", "learning_rate"]
-    epochs = zip(*([f"{value:.8g}" for value in history[name]] for name in names))
-    divita.write_csv(folder / "history.csv", ["epoch", *names], [[i, *row] for i, row in enumerate(epochs, 1)])
+    header = ["epoch", "loss", "val_loss", "learning_rate"]
+    columns = [[f"{value:.8g}" for value in history[name]] for name in header[1:]]
+    divita.write_csv(folder / "history.csv", header, zip(itertools.count(1), *columns))
     with divita.written(folder / "predictions.npz") as temporary:
         np.savez_compressed(temporary, **predictions)
     versions = {"python": platform.python_version(), "keras": keras.__version__, "torch": torch.__version__}
