@@ -411,8 +411,8 @@ class TrainingSnippets(keras.utils.PyDataset):
 
     num_batches = None  # without end, for Keras
 
-    def __init__(self, inputs, mids, y, length, batch_size, seed, workers=None):
-        super().__init__(workers=workers or AHEAD, max_queue_size=8)
+    def __init__(self, inputs, mids, y, length, batch_size, seed):
+        super().__init__(workers=AHEAD)
         self.inputs, self.mids, self.y = inputs, list(mids), np.asarray(y, np.float32)
         self.length, self.batch_size, self.seed = length, batch_size, seed
         self.batches = -(-len(self.mids) // batch_size)
@@ -443,8 +443,8 @@ def evaluation_snippets(clips, length):
 class EvaluationSnippets(keras.utils.PyDataset):
     """Batches for validation: all snippets of B trailers in order, each with its trailer's labels."""
 
-    def __init__(self, inputs, mids, y, length, batch_size, workers=None):
-        super().__init__(workers=workers or AHEAD, max_queue_size=8)
+    def __init__(self, inputs, mids, y, length, batch_size):
+        super().__init__(workers=AHEAD)
         self.inputs, self.mids, self.y = inputs, list(mids), np.asarray(y, np.float32)
         self.length, self.batch_size = length, batch_size
 
