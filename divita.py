@@ -1165,10 +1165,6 @@ def linear(units, fan_in, name=None, activation=None):
     )
 
 
-def mean_over_clips(x):  # (B, S, H) -> (B, H)
-    return keras.layers.GlobalAveragePooling1D()(x)
-
-
 @aggregation
 def tsfm(x, dropout=DROPOUT):
     """One post-norm transformer block without positional encoding, then the mean over clips: (B, S, F) -> (B, 128)."""
@@ -1179,7 +1175,7 @@ def tsfm(x, dropout=DROPOUT):
     x = add_and_norm(x, attention(x, x), dropout)  # (B, S, H)
     y = linear(FEED_FORWARD, HIDDEN, activation="relu")(x)  # (B, S, H) -> (B, S, 768)
     x = add_and_norm(x, linear(HIDDEN, FEED_FORWARD)(y), dropout)  # (B, S, 768) -> (B, S, H)
-    return mean_over_clips(x)
+    return keras.layers.GlobalAveragePooling1D()(x)  # (B, S, H) -> (B, H)
 
 
 def add_and_norm(x, y, dropout):  # (B, S, H), (B, S, H) -> (B, S, H)
@@ -1193,7 +1189,7 @@ def gru(x):
     start = uniform(GRU_UNITS)
     kernels = {"kernel_initializer": start, "recurrent_initializer": start.clone(), "bias_initializer": start.clone()}
     x = keras.layers.GRU(GRU_UNITS, return_sequences=True, **kernels)(x)  # (B, S, F) -> (B, S, 115)
-    return mean_over_clips(keras.layers.ReLU()(x))
+    return keras.layers.GlobalAveragePooling1D()(keras.layers.ReLU()(x))
 
 
 @aggregation
@@ -1201,13 +1197,13 @@ def conv(x):
     """A convolution over three clips, the mean of its rectified outputs: (B, S, F) -> (B, 128)."""
     start = uniform(3 * x.shape[-1])
     x = keras.layers.Conv1D(HIDDEN, 3, padding="same", kernel_initializer=start, bias_initializer=start.clone())(x)
-    return mean_over_clips(keras.layers.ReLU()(x))
+    return keras.layers.GlobalAveragePooling1D()(keras.layers.ReLU()(x))
 
 
 @aggregation
 def savg(x):
     """The rectified mean over clips: (B, S, F) -> (B, F)."""
-    return keras.layers.ReLU()(mean_over_clips(x))
+    return keras.layers.ReLU()(keras.layers.GlobalAveragePooling1D()(x))
 
 
 def clip_aggregation_module(x, aggregation, genres, name, **options):
