@@ -1224,15 +1224,12 @@ def divita(features, genres, aggregation="tsfm", fusion="late", **options):
     if aggregation not in AGGREGATIONS:
         raise UserError(f"no aggregation is called {aggregation!r}; there is {', '.join(AGGREGATIONS)}")
     inputs = [keras.Input((None, features[name]), name=name) for name in ("image", "video") if features.get(name)]
-    if len(inputs) == 1:
-        logits = clip_aggregation_module(inputs[0], aggregation, genres, inputs[0].name, **options)
-    elif fusion == "early":
-        joined = keras.layers.Concatenate()(inputs)  # (B, S, F) and (B, S, F') -> (B, S, F + F')
-        logits = clip_aggregation_module(joined, aggregation, genres, "joined", **options)
-    else:
-        each = [clip_aggregation_module(x, aggregation, genres, x.name, **options) for x in inputs]
-        logits = keras.layers.Average(name="fusion")(each)  # (B, G)
-    return keras.Model(inputs, logits, name="divita")
+    modules = {x.name: x for x in inputs}
+    if len(inputs) == 2 and fusion == "early":
+        modules = {"joined": keras.layers.Concatenate()(inputs)}  # (B, S, F) and (B, S, F') -> (B, S, F + F')
+    logits = [clip_aggregation_module(x, aggregation, genres, name, **options) for name, x in modules.items()]
+    mean = keras.layers.Average(name="fusion")(logits) if len(logits) == 2 else logits[0]  # (B, G)
+    return keras.Model(inputs, mean, name="divita")
 
 
 def compiled(model, learning_rate=1e-4):
