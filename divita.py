@@ -1256,13 +1256,12 @@ def load_model(path):
 @contextlib.contextmanager
 def without_tensorflow():
     """Keep Keras from importing TensorFlow (10 s, where KerasCV has it installed) only to look for its types."""
-    absent = "tensorflow" not in sys.modules
-    if absent:
-        sys.modules["tensorflow"] = None  # makes importing it fail
+    there = "tensorflow" in sys.modules
+    sys.modules.setdefault("tensorflow", None)  # None makes importing it fail
     try:
         yield
     finally:
-        if absent:
+        if not there:
             del sys.modules["tensorflow"]
 
 
