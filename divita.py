@@ -1365,14 +1365,12 @@ class UserError(Exception):
 
 def run(main, arguments):
     """Call main(arguments) and exit with its status, or with 2 and one line for what the user can mend."""
-    while (descriptor := os.open(os.devnull, os.O_RDWR)) <= 2:  # one of the standard streams was closed
+    while os.open(os.devnull, os.O_RDWR) <= 2:  # one of the standard streams was closed
         pass
-    os.close(descriptor)
-    for stream in ("stdout", "stderr"):
-        if getattr(sys, stream) is None:
-            setattr(sys, stream, open(os.devnull, "w"))
-        elif hasattr(getattr(sys, stream), "reconfigure"):
-            getattr(sys, stream).reconfigure(errors="backslashreplace")  # for names that a terminal cannot show
+    sys.stdout, sys.stderr = [stream or open(os.devnull, "w") for stream in (sys.stdout, sys.stderr)]
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):  # else it is not a file
+            stream.reconfigure(errors="backslashreplace")  # for names that a terminal cannot show
     warnings.filterwarnings("ignore", message="Glyph .* missing")  # Matplotlib's, whose font does not have all scripts
     try:
         status = main(arguments) or 0
