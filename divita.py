@@ -1417,8 +1417,7 @@ def find_videos(paths):
         else:
             raise UserError(f"{path}: no such film or folder of films")
     videos = {}
-    for path in sorted(found):
-        mid = unicodedata.normalize("NFC", path.stem)
+    for mid, path in sorted((unicodedata.normalize("NFC", path.stem), path) for path in found):
         if mid in videos:
             raise UserError(f"{path}: {videos[mid].name} has the same mid; rename or remove one of the two")
         videos[mid] = path.absolute()
@@ -1426,7 +1425,7 @@ def find_videos(paths):
         raise UserError(f"{listed([*map(str, paths)])}: no videos there; a name ends in one of {' '.join(SUFFIXES)}")
     if others and ranks()[0] == 0:
         say(f"{len(others)} files left out that are no videos by their suffix ({listed(sorted(others))})")
-    return dict(sorted(videos.items()))
+    return videos
 
 
 def writable(folder):
