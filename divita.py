@@ -1284,63 +1284,52 @@ def area_under_curve(y_true, y_prob):
     return np.trapezoid(np.append(1.0, precision), np.append(0.0, recall))  # the curve starts at precision 1
 
 
-def metrics(y_true, y_prob, per_trailer=None):
+def metrics(y_true, y_prob, per_trailer=None, area=None):
     """Return the paper's metrics, as fractions, of labels and probabilities (N, G).
 
     uAP is the area over all cells, mAP the mean over genres, wAP their mean weighted by frequency, sAP the mean over
     trailers; per_genre (G,) and per_trailer (N,) are the areas that were averaged. A genre or a trailer without a
     positive has no curve: its area is NaN and left out of the means. A per_trailer that is known is not computed again.
+    `area` is in place of area_under_curve.
     """
-    y_true, y_prob = np.asarray(y_true, int), np.asarray(y_prob)
+    y_true, y_prob, area = np.asarray(y_true, int), np.asarray(y_prob), area or area_under_curve
 
-    def area(true, prob):
-        return area_under_curve(true, prob) if true.any() else np.nan
-
-    if per_trailer is None:
-        per_trailer = np.array([area(true, prob) for true, prob in zip(y_true, y_prob)])  # (N,)
-    per_genre = np.array([area(true, prob) for true, prob in zip(y_true.T, y_prob.T)])  # (G,)
-    return averages(y_true, area(y_true.ravel(), y_prob.ravel()), per_genre, per_trailer)
-
-
-def chance(y_true):
-    """Return what metrics() gives on average for random probabilities, as the same dictionary; y_true (N, G)."""
-    y_true = np.asarray(y_true, int)
-    count, genres = y_true.shape
-    per_genre = np.array([area_of_chance(count, positives) for positives in y_true.sum(0)])
-    per_trailer = np.array([area_of_chance(genres, positives) for positives in y_true.sum(1)])
-    return averages(y_true, area_of_chance(y_true.size, y_true.sum()), per_genre, per_trailer)
-
-
-def area_of_chance(count, positives):
-    """Return the expected area_under_curve of `count` random scores, of which `positives` are of a 1; NaN for none.
-
-    The curve advances where a positive comes in the order of the scores, at each rank n with equal probability. Among
-    the n - 1 before it, a share q is positive, so that the precision is (1 + (n - 1) q) / n there and was q before it;
-    a curve starts at precision 1.
-    """
-    if not positives:
-        return np.nan
-    q = (positives - 1) / max(count - 1, 1)
-    rank = np.arange(1, count + 1)
-    before = np.where(rank == 1, 1, q)
-    return np.mean(((1 + (rank - 1) * q) / rank + before) / 2)
-
-
-def averages(y_true, over_cells, per_genre, per_trailer):
-    """Return the dictionary of metrics() from areas: over all cells, of genres (G,) and of trailers (N,)."""
+    def areas(true, prob):  # (n, ...), (n, ...) -> (n,)
+        return np.array([area(t, p) if t.any() else np.nan for t, p in zip(true, prob)])
 
     def mean(values, weights):
         known = np.isfinite(values)
         return np.average(values[known], weights=weights[known]) if known.any() else np.nan
 
+    if per_trailer is None:
+        per_trailer = areas(y_true, y_prob)
+    per_genre = areas(y_true.T, y_prob.T)
     return {
-        "uAP": over_cells,
+        "uAP": areas([y_true.ravel()], [y_prob.ravel()])[0],
         "mAP": mean(per_genre, np.ones(len(per_genre))),
         "wAP": mean(per_genre, y_true.sum(0)),
         "sAP": mean(per_trailer, np.ones(len(per_trailer))),
         "per_genre": per_genre,
         "per_trailer": per_trailer,
     }
+
+
+def chance(y_true):
+    """Return what metrics() gives on average for random probabilities, as the same dictionary; y_true (N, G)."""
+    return metrics(y_true, y_true, area=area_of_chance)
+
+
+def area_of_chance(y_true, _):
+    """Return the expected area_under_curve of random scores; y_true (n,) of 0 and 1, with a 1 at least.
+
+    The curve advances where a positive comes in the order of the scores, at each rank n with equal probability. Among
+    the n - 1 before it, a share q is positive, so that the precision is (1 + (n - 1) q) / n there and was q before it;
+    a curve starts at precision 1.
+    """
+    q = (y_true.sum() - 1) / max(len(y_true) - 1, 1)
+    rank = np.arange(1, len(y_true) + 1)
+    before = np.where(rank == 1, 1, q)
+    return np.mean(((1 + (rank - 1) * q) / rank + before) / 2)
 
 
 # ---- Cost ----
