@@ -1362,13 +1362,12 @@ def run(main, arguments):
             stream.reconfigure(errors="backslashreplace")  # for names that a terminal cannot show
     warnings.filterwarnings("ignore", message="Glyph .* missing")  # Matplotlib's, whose font does not have all scripts
     try:
-        status = main(arguments) or 0
+        sys.exit(main(arguments) or 0)
     except (UserError, OSError) as error:
         full = getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT)
         hint = "; make room and run the same command again" if full else ""
         print(f"{Path(sys.argv[0]).name}: error: {one_line(error)}{hint}", file=sys.stderr)
-        status = 2
-    sys.exit(status)
+        sys.exit(2)
 
 
 def say(text=""):
