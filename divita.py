@@ -1551,8 +1551,7 @@ def keeping(data):
     """
     folder, cache = Path(data), os.environ.get("DIVITA_CACHE")
     if cache:
-        absolute = folder.resolve()
-        folder = Path(cache) / f"{absolute.name}-{digest_of(str(absolute))}"
+        folder = Path(cache) / f"{folder.resolve().name}-{digest_of(str(folder.resolve()))}"
     try:
         yield folder
     except OSError as error:
