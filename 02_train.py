@@ -119,12 +119,7 @@ def train_all(runs, epochs, hidden):
     bar = tqdm(total=len(runs) * epochs, unit=" epochs", disable=hidden or not runs, file=sys.stderr, mininterval=0.5)
     for number, run in enumerate(runs, 1):
         bar.set_description(f"run {number}/{len(runs)} {run.label} split{run.config['split']}")
-
-        def show(logs):
-            bar.set_postfix({"loss": f"{logs['loss']:.3f}", "validation": f"{logs['val_loss']:.3f}"}, refresh=False)
-            bar.update()
-
-        train(run, show)
+        train(run, bar)
         bar.total = bar.n + (len(runs) - number) * epochs  # less than it was where stopping early saved some
         bar.refresh()
     bar.close()
@@ -323,8 +318,8 @@ def describe(configuration, inputs, labels, rows):
     return config
 
 
-def train(run, show):
-    """Train one head and write its folder, config.json last; show(logs) is called after each epoch."""
+def train(run, bar):
+    """Train one head and write its folder, config.json last; the bar is updated after each epoch."""
     config, inputs, parts = run.config, [*run.inputs.values()], run.parts
     length, batch, seed = config["snippet_clips"], config["batch_size"], config["seed"]
     keras.utils.clear_session()
@@ -335,7 +330,7 @@ def train(run, show):
     training = divita.TrainingSnippets(inputs, *parts["train"], length, batch, seed)
     validation = divita.EvaluationSnippets(inputs, *parts["validation"], length, batch)
     started = time.perf_counter()
-    history = fit(model, config, training, validation, show)
+    history = fit(model, config, training, validation, bar)
     if not np.isfinite(history["loss"] + history["val_loss"]).all():
         raise UserError(f"{run.folder}: the loss is not finite; choose a lower --lr")
     seconds = time.perf_counter() - started
@@ -347,7 +342,7 @@ def train(run, show):
     write_run(run.folder, model, config, history, predictions, seconds)
 
 
-def fit(model, config, training, validation, show):
+def fit(model, config, training, validation, bar):
     """Train a model on batches; return {"loss", "val_loss" and "learning_rate": a list over epochs}."""
     divita.compiled(model, config["lr"])
     optimizer = torch.optim.SGD([torch.zeros(1)], config["lr"])  # only holds the rate
@@ -358,7 +353,8 @@ def fit(model, config, training, validation, show):
         logs["learning_rate"] = scheduler.get_last_lr()[0]
         scheduler.step(logs["val_loss"])
         model.optimizer.learning_rate = scheduler.get_last_lr()[0]
-        show(logs)
+        bar.set_postfix({"loss": f"{logs['loss']:.3f}", "validation": f"{logs['val_loss']:.3f}"}, refresh=False)
+        bar.update()
 
     model.test_on_batch(*training[0])  # else fit takes a batch to see its shape, and the first epoch lacks it
     return model.fit(
