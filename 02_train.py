@@ -99,7 +99,7 @@ def main(arguments):
     divita.writable(arguments.runs)
     labels = divita.find_labels(arguments.data)
     found = configurations(arguments)
-    runs = all_runs(arguments, found, labels)
+    runs = list(all_runs(arguments, found, labels))
     again = {run.folder for run in runs} if arguments.overwrite else set()
     done = [is_finished(run, again) for run in runs]
     if rank == 0:
@@ -249,13 +249,13 @@ Run = collections.namedtuple("Run", "label folder config inputs parts")
 
 
 def all_runs(arguments, found, labels):
-    """Return the Run of every configuration and split asked for, finished or not."""
+    """Yield the Run of every configuration and split asked for, finished or not."""
     count = labels.splits.shape[1]
-    splits = range(count) if arguments.splits is None else arguments.splits
+    splits = arguments.splits or range(count)
     for split in splits:
         if not 0 <= split < count:
             raise UserError(f"--splits: the labels have no column split{split}")
-    opened, runs = functools.cache(divita.open_representation), []
+    opened = functools.cache(divita.open_representation)
     for label, configuration in found:
         inputs = {kind: opened(arguments.data, configuration[kind]) for kind in KINDS if configuration[kind]}
         rows, left_out = divita.usable(labels, [*inputs.values()])
@@ -271,8 +271,7 @@ def all_runs(arguments, found, labels):
                 parts[name] = [labels.mids[row] for row in part], labels.y[part]
             sizes = {name: len(mids) for name, (mids, _) in parts.items()}
             config = {"split": split, "subsets": divita.digest_of(labels.splits[rows, split]), "trailers": sizes}
-            runs.append(Run(label, folder, identity | config, inputs, parts))
-    return runs
+            yield Run(label, folder, identity | config, inputs, parts)
 
 
 def is_finished(run, again):
