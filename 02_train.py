@@ -338,7 +338,17 @@ def train(run, bar):
         mids, y = parts[name]
         p = divita.predict(model, [[x[mid] for x in inputs] for mid in mids], length)
         predictions |= {f"{name}_mids": mids, f"{name}_true": y, f"{name}_probabilities": p}
-    write_run(run.folder, model, config, history, predictions, seconds)
+    divita.save_model(model, run.folder / "model.keras")
+    with divita.written(run.folder / "predictions.npz") as temporary:
+        np.savez_compressed(temporary, **predictions)
+    header = ["epoch", "loss", "val_loss", "learning_rate"]
+    columns = [[f"{value:.8g}" for value in history[name]] for name in header[1:]]
+    divita.write_csv(run.folder / "history.csv", header, zip(itertools.count(1), *columns))
+    versions = {"python": platform.python_version(), "keras": keras.__version__, "torch": torch.__version__}
+    versions["threads"] = torch.get_num_threads()
+    best = int(np.argmin(history["val_loss"])) + 1
+    about = {"best_epoch": best, "seconds": round(seconds, 2), "versions": versions}
+    divita.write_json(run.folder / "config.json", config | about)
 
 
 def fit(model, config, training, validation, bar):
@@ -369,20 +379,6 @@ def fit(model, config, training, validation, bar):
             keras.callbacks.TerminateOnNaN(),
         ],
     ).history
-
-
-def write_run(folder, model, config, history, predictions, seconds):
-    divita.save_model(model, folder / "model.keras")
-    header = ["epoch", "loss", "val_loss", "learning_rate"]
-    columns = [[f"{value:.8g}" for value in history[name]] for name in header[1:]]
-    divita.write_csv(folder / "history.csv", header, zip(itertools.count(1), *columns))
-    with divita.written(folder / "predictions.npz") as temporary:
-        np.savez_compressed(temporary, **predictions)
-    versions = {"python": platform.python_version(), "keras": keras.__version__, "torch": torch.__version__}
-    versions["threads"] = torch.get_num_threads()
-    best = int(np.argmin(history["val_loss"])) + 1
-    config |= {"best_epoch": best, "seconds": round(seconds, 2), "versions": versions}
-    divita.write_json(folder / "config.json", config)
 
 
 if __name__ == "__main__":
