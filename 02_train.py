@@ -106,8 +106,8 @@ def main(arguments):
         divita.sweep(arguments.runs)
         if arguments.experiment:
             rows = [{"label": label, "run": run_name(configuration)} for label, configuration in found]
-            content = {"experiment": arguments.experiment, "rows": rows}
-            divita.write_json(arguments.runs / f"{arguments.experiment}.json", content)
+            path = arguments.runs / f"{arguments.experiment}.json"
+            divita.write_json(path, {"experiment": arguments.experiment, "rows": rows})
     say(f"{divita.device()}; {len(labels.mids)} trailers, {len(runs)} runs, {sum(done)} of them done already")
     share = zip(runs[rank::world], done[rank::world])  # which does not depend on when a rank starts
     train_all([run for run, finished in share if not finished], arguments.epochs, hidden=rank > 0)
@@ -289,10 +289,8 @@ def is_finished(run, again):
         if other:
             values = [(field.replace("_", " "), there.get(field), run.config.get(field)) for field in other]
             words = [f"{field} ({a} there, {b} now)" if isinstance(b, int | float) else field for field, a, b in values]
-            raise UserError(
-                f"{path.parent}: trained with another {' and '.join(words)}; choose another --runs, "
-                "or --overwrite with all splits that are there"
-            )
+            told = f"{path.parent}: trained with another {' and '.join(words)}"
+            raise UserError(f"{told}; choose another --runs, or --overwrite with all splits that are there")
     return run.folder not in again and (run.folder / "config.json").exists()
 
 
