@@ -19,7 +19,6 @@ import random
 import re
 import shlex
 import signal
-import sys
 import time
 from pathlib import Path
 
@@ -116,13 +115,12 @@ def main(arguments):
 
 def train_all(runs, epochs, hidden):
     """Train runs one after another, with a bar of their epochs unless it is to be hidden."""
-    bar = tqdm(total=len(runs) * epochs, unit=" epochs", disable=hidden or not runs, file=sys.stderr, mininterval=0.5)
-    for number, run in enumerate(runs, 1):
-        bar.set_description(f"run {number}/{len(runs)} {run.label} split{run.config['split']}")
-        train(run, bar)
-        bar.total = bar.n + (len(runs) - number) * epochs  # less than it was where stopping early saved some
-        bar.refresh()
-    bar.close()
+    with tqdm(total=len(runs) * epochs, unit=" epochs", disable=hidden or not runs, mininterval=0.5) as bar:
+        for number, run in enumerate(runs, 1):
+            bar.set_description(f"run {number}/{len(runs)} {run.label} split{run.config['split']}")
+            train(run, bar)
+            bar.total = bar.n + (len(runs) - number) * epochs  # less than it was where stopping early saved some
+            bar.refresh()
 
 
 # ---- What to run: rows of a table, (label, image, video, changes), where image and video name representations ----
