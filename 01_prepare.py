@@ -532,13 +532,11 @@ def wanted_representations(arguments):
         if frames > arguments.frames_per_clip:
             raise UserError(f"--image-frames {frames}: a clip has only {arguments.frames_per_clip} frames")
         folder = divita.representation_name(name, arguments.segmentation, arguments.fps, arguments.frames_per_clip)
-        meta = {"representation": folder, "input": kind, "backbone": name, "weights": weights[name]}
+        kind_of_weights = "file" if isinstance(weights[name], Path) else weights[name]
+        meta = {"representation": folder, "input": kind, "backbone": name, "weights": kind_of_weights}
         meta |= {**clip_setting(arguments), "frames": frames, "input_size": backbone.size}
         of_run = arguments.metas.get(name, {}) if arguments.run else {}
         meta["precision"] = of_run.get("precision") or arguments.precision
-        if isinstance(weights[name], Path):
-            meta["weights"] = "file"
-            meta["file"] = f"sha256:{hash_of(weights[name], 'sha256')}"
         wanted.append(Wanted(Path(arguments.out) / folder, meta, weights[name]))
         check_meta(wanted[-1].folder, meta, arguments.overwrite)
     return wanted
@@ -920,7 +918,7 @@ def download(names, out):
     kinds = {divita.meta_of(Path(f"{name}.zarr"))["input"]: name for name in names}  # refuses an unknown one
     out.mkdir(parents=True, exist_ok=True)
     with divita.locked(out):  # of two processes, the second finds everything there
-        if not ((out / "mtgc.csv").exists() and hash_of(out / "mtgc.csv", "md5") == LABELS_MD5):
+        if not ((out / "mtgc.csv").exists() and md5_of(out / "mtgc.csv") == LABELS_MD5):
             fetch("mtgc.csv", out, LABELS_MD5)
         for name in names:
             archive = out / f"{name}.zarr.tar.gz"
@@ -939,7 +937,7 @@ def fetch(name, out, md5):
     """Download a file of the record into a folder and return its path; an earlier attempt is gone on with."""
     url = f"{os.environ.get('DIVITA_PUBLISHED', ZENODO)}/{name}?download=1"
     part = out / f"{name}.part"
-    if not (part.exists() and hash_of(part, "md5") == md5):  # it may have been interrupted after the last byte
+    if not (part.exists() and md5_of(part) == md5):  # it may have been interrupted after the last byte
         with divita.downloading(url, "run the same command again, which goes on where it was"):
             try:
                 fetch_rest(url, part)
@@ -947,7 +945,7 @@ def fetch(name, out, md5):
                 if error.code == 416:  # longer than the file that the server has
                     part.unlink()
                 raise
-    if (found := hash_of(part, "md5")) != md5:
+    if (found := md5_of(part)) != md5:
         part.unlink()
         raise UserError(f"{url}: its MD5 is {found}, not the published {md5}; removed, run the same command again")
     return part.replace(out / name)
@@ -969,9 +967,9 @@ def fetch_rest(url, part):
         raise ConnectionError("the connection was cut")
 
 
-def hash_of(path, name):
+def md5_of(path):
     with open(path, "rb") as file:
-        return hashlib.file_digest(file, name).hexdigest()
+        return hashlib.file_digest(file, "md5").hexdigest()
 
 
 def unpack(archive, out):

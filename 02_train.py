@@ -256,7 +256,7 @@ def all_runs(arguments, found, labels):
     opened = functools.cache(divita.open_representation)
     for label, configuration in found:
         inputs = {kind: opened(arguments.data, configuration[kind]) for kind in KINDS if configuration[kind]}
-        rows, left_out = divita.usable(labels, [*inputs.values()])
+        rows, left_out = divita.usable(labels.mids, [*inputs.values()])
         if left_out:
             say(f"{run_name(configuration)}: {left_out}")
         identity = describe(configuration, inputs, labels, rows)

@@ -137,7 +137,7 @@ def read_runs(folder, only=None):
         raise UserError(f"{folder}: no finished run there; train first: {train}")
     if only and only not in names:
         raise UserError(f"{folder}: no trained run {only}; there is {', '.join(names)}")
-    unfinished = [path for path in sorted(folder.glob("*/split*")) if not (path / "config.json").exists()]
+    unfinished = [path for path in sorted(folder.glob(f"{only or '*'}/split*")) if not (path / "config.json").exists()]
     if unfinished:
         say(f"not finished, left out: {', '.join(f'{path.relative_to(folder)}' for path in unfinished)}")
     runs, reasons = [], []
@@ -179,6 +179,8 @@ def read_run(folder):
                 elif true.any():
                     areas.append(divita.area_under_curve(true.ravel(), p.ravel()))
         history = np.genfromtxt(path / "history.csv", delimiter=",", names=True, ndmin=1)
+        if not history.size:
+            raise ValueError("history.csv holds no epoch")
         histories.append(history[["epoch", "loss", "val_loss"]])
     if not tests:
         raise UserError("no test trailer has a genre, so there is nothing to measure; train on splits where some have")
@@ -608,7 +610,7 @@ def predict(arguments):
             return status  # each film has failed and was named
     inputs = [matching(data, arguments.runs / run.name, kind, meta) for kind, meta in run.metas.items()]
     everyone = sorted(films or set().union(*(x.rows for x in inputs)))
-    rows, left_out = divita.usable(divita.Labels(everyone, [], None, None), inputs)
+    rows, left_out = divita.usable(everyone, inputs)
     mids = [everyone[row] for row in rows]
     if not mids:
         raise UserError(f"{data}: no trailer there can be predicted; {left_out}")

@@ -366,18 +366,18 @@ def read_vectors(path):
     return clips, (film, table)
 
 
-def usable(labels, inputs):
-    """Return the rows (M,) of `labels` whose trailers are in all inputs, one or two Representations, with the same
+def usable(mids, inputs):
+    """Return at which places (M,) of a list are trailers that all inputs, one or two Representations, have with the same
     number of clips; and one line on what was left out, or None. A UserError names two that do not belong together."""
     if len(inputs) == 2:
-        check_alike(labels.mids, *inputs)
-    lengths = {mid: {len(x[mid]) for x in inputs} for mid in labels.mids if all(mid in x.rows for x in inputs)}
-    missing = [mid for mid in labels.mids if mid not in lengths]
+        check_alike(mids, *inputs)
+    lengths = {mid: {len(x[mid]) for x in inputs} for mid in mids if all(mid in x.rows for x in inputs)}
+    missing = [mid for mid in mids if mid not in lengths]
     uneven = [mid for mid in lengths if len(lengths[mid]) > 1]
-    rows = np.flatnonzero(~np.isin(labels.mids, missing + uneven))
+    rows = np.flatnonzero(~np.isin(mids, missing + uneven))
     whys = ((missing, "not in every representation"), (uneven, "with other numbers of clips in the two"))
-    parts = [f"{len(mids)} {why} ({listed(mids)})" for mids, why in whys if mids]
-    return rows, f"left out of {len(labels.mids)} trailers: {'; '.join(parts)}" if parts else None
+    parts = [f"{len(out)} {why} ({listed(out)})" for out, why in whys if out]
+    return rows, f"left out of {len(mids)} trailers: {'; '.join(parts)}" if parts else None
 
 
 def check_alike(mids, a, b):

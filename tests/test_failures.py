@@ -384,7 +384,7 @@ def test_names_that_look_alike_are_one(tmp_path):
         text = (data / "labels.csv").read_text().replace("tt0003", name)
         (tmp_path / "labels.csv").write_text(text)
         labels = divita.read_labels(tmp_path / "labels.csv")
-        rows, left_out = divita.usable(labels, [image])
+        rows, left_out = divita.usable(labels.mids, [image])
         assert labels.mids[3] == composed and len(image[composed]) and len(rows) == 6 and not left_out
     shutil.copy(data / NAME / f"{decomposed}.npy", data / NAME / f"{composed}.npy")
     with pytest.raises(divita.UserError, match=f"{composed} is there twice"):
