@@ -528,12 +528,9 @@ def convolution(x, filters, kernel, strides, name, norm_name, groups=1, relu=Tru
     """Convolution without bias, batch normalisation and ReLU, in two or three dimensions by the rank of x."""
     rank = len(x.shape) - 2
     kernel = (kernel,) * rank if isinstance(kernel, int) else kernel
-    strides = (strides,) * rank if isinstance(strides, int) else strides
-    if max(strides) > 1:  # PyTorch pads both sides; Keras's "same" would pad the far side only
-        x = zero_padding(x, [k // 2 for k in kernel])
+    x = zero_padding(x, [k // 2 for k in kernel])  # both sides, as PyTorch; Keras's "same" may pad the far side only
     layer = keras.layers.Conv2D if rank == 2 else keras.layers.Conv3D
-    padding = "valid" if max(strides) > 1 else "same"
-    x = layer(filters, kernel, strides, padding, groups=groups, use_bias=False, name=name.replace(".", "-"))(x)
+    x = layer(filters, kernel, strides, groups=groups, use_bias=False, name=name.replace(".", "-"))(x)
     x = keras.layers.BatchNormalization(epsilon=1e-5, name=norm_name.replace(".", "-"))(x)
     return keras.layers.ReLU()(x) if relu else x
 
