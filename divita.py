@@ -549,33 +549,29 @@ def shufflenet(shape, units, first, last, branch):
     units are the checkpoint's names of its 4 + 8 + 4 units; first, last and branch those of their parts.
     """
 
-    def steps(x, name, *layers):
-        """Convolutions in the order of a torch Sequential: (index, filters, kernel, strides, groups, relu)."""
-        for index, *layer, groups, relu in layers:
-            x = convolution(x, *layer, f"{name}.{index}", f"{name}.{index + 1}", groups, relu)
-        return x
+    def step(x, filters, kernel, strides, name, index=0, groups=1, relu=True):  # index in a torch Sequential
+        return convolution(x, filters, kernel, strides, f"{name}.{index}", f"{name}.{index + 1}", groups, relu)
 
     inputs = keras.Input(shape)
     rank = len(shape) - 1
-    x = steps(inputs, first, (0, 24, 3, 2 if rank == 2 else (1, 2, 2), 1, True))
+    x = step(inputs, 24, 3, 2 if rank == 2 else (1, 2, 2), first)
     x = zero_padding(x, [1] * rank)  # no pixel is below zero after a ReLU, so zeros do not change a maximum
     x = (keras.layers.MaxPooling2D if rank == 2 else keras.layers.MaxPooling3D)(3, 2)(x)
     for width, names in zip((58, 116, 232), (units[:4], units[4:12], units[12:])):
         for number, name in enumerate(names):
             channels = x.shape[-1]
             if number == 0:  # halve the size; both branches see all channels
-                stride, left, right = 2, x, x
-                left = steps(left, f"{name}.{branch}1", (0, channels, 3, 2, channels, False), (2, width, 1, 1, 1, True))
+                stride, right = 2, x
+                left = step(x, channels, 3, 2, f"{name}.{branch}1", 0, channels, relu=False)
+                left = step(left, width, 1, 1, f"{name}.{branch}1", 2)
             else:  # the first half of the channels passes unchanged
                 stride, left, right = 1, x[..., : channels // 2], x[..., channels // 2 :]
-            inside = (0, width, 1, 1, 1, True), (3, width, 3, stride, width, False), (5, width, 1, 1, 1, True)
-            x = shuffled(left, steps(right, f"{name}.{branch}2", *inside))
-    return keras.Model(inputs, mean_over_space(steps(x, last, (0, 1024, 1, 1, 1, True))))
-
-
-def shuffled(left, right):  # (..., C), (..., C) -> (..., 2C), their channels in turn
-    x = keras.ops.stack([left, right], axis=-1)  # (..., C, 2)
-    return keras.ops.reshape(x, (-1, *left.shape[1:-1], 2 * left.shape[-1]))
+            right = step(right, width, 1, 1, f"{name}.{branch}2", 0)
+            right = step(right, width, 3, stride, f"{name}.{branch}2", 3, width, relu=False)
+            right = step(right, width, 1, 1, f"{name}.{branch}2", 5)
+            x = keras.ops.stack([left, right], axis=-1)  # (..., C, 2): their channels in turn
+            x = keras.ops.reshape(x, (-1, *left.shape[1:-1], 2 * width))
+    return keras.Model(inputs, mean_over_space(step(x, 1024, 1, 1, last)))
 
 
 def shufflenet2d(shape):
