@@ -916,7 +916,9 @@ class Extractor:
         self.map = map
         if self.device.type == "cpu":
             keep_freed_memory()
-            self.map = passes_side_by_side()
+            threads = min(SIDE_BY_SIDE, torch.get_num_threads())
+            cores = torch.get_num_threads() // threads
+            self.map = ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=[cores]).map
         pixels = np.random.default_rng(0).integers(0, 256, (self.per_pass, *shape), np.uint8)
         pixels = torch.from_numpy(pixels).to(self.device)
         (self.network,) = self.map(frozen_if_the_same, [normalised(self.backbone, model)], [pixels])  # as passes run
@@ -951,13 +953,6 @@ def pass_size(inputs, macs, device):
     most, most_macs = AT_ONCE.get(device, AT_ONCE["cpu"])
     passes = math.ceil(max(inputs / most, inputs * macs / most_macs))
     return math.ceil(inputs / passes)
-
-
-def passes_side_by_side():
-    """Return a map() that runs SIDE_BY_SIDE passes at a time, each on its share of the cores."""
-    threads = min(SIDE_BY_SIDE, torch.get_num_threads())
-    cores = torch.get_num_threads() // threads
-    return ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=[cores]).map
 
 
 def keep_freed_memory():
