@@ -653,10 +653,9 @@ def kerascv_preset(preset, shape):
 
 def from_kerascv(preset, **options):
     """Return the network of a KerasCV preset; a UserError says which ones there are, or what to fetch by hand."""
-    models, places = kerascv().models, {}
-    for backbone in vars(models).values():
-        if isinstance(backbone, type) and issubclass(backbone, models.Backbone):
-            places |= {name: about.get("kaggle_handle") for name, about in backbone.presets.items()}
+    models = kerascv().models
+    families = models.Backbone.__subclasses__()
+    places = {name: about.get("kaggle_handle") for family in families for name, about in family.presets.items()}
     if not places.get(preset):
         known = ", ".join(name for name in places if places[name] and name.endswith("_imagenet"))
         raise UserError(f"KerasCV cannot load a preset called {preset!r}; ImageNet weights come with {known}")
