@@ -680,7 +680,6 @@ def swin(shape):
 
 # Weights
 
-
 TORCH_NAMES = {  # Keras's name of a variable -> torch's
     "kernel": "weight",
     "gamma": "weight",
@@ -805,7 +804,9 @@ def read_checkpoint(path):
 
 def assign(backbone, model, tensors, path):
     """Give every variable of the model the checkpoint's tensor of its name; refuse one that does not fit exactly."""
-    variables = torch_names(backbone, model)
+    layers = dict.fromkeys(v.path.rpartition("/")[0] for v in model.weights)  # the paths are layer/.../variable
+    names = dict(zip(layers, backbone.layers or [layer.replace("-", ".") for layer in layers], strict=True))
+    variables = {f"{names[v.path.rpartition('/')[0]]}.{TORCH_NAMES.get(v.name, v.name)}": v for v in model.weights}
     tensors = {name: t for name, t in tensors.items() if name.rpartition(".")[0] != backbone.classifier}
     values = {name: in_keras_layout(name, tensors[name], variables[name].shape) for name in variables.keys() & tensors}
     fitting = [name for name in values if values[name].shape == variables[name].shape]
@@ -816,19 +817,12 @@ def assign(backbone, model, tensors, path):
         variable.assign(values[name])
 
 
-def torch_names(backbone, model):
-    """Return {name in the checkpoint: variable} of a model's variables, whose paths are layer/.../name."""
-    layers = list(dict.fromkeys(v.path.rpartition("/")[0] for v in model.weights))
-    names = dict(zip(layers, backbone.layers or [layer.replace("-", ".") for layer in layers], strict=True))
-    return {f"{names[v.path.rpartition('/')[0]]}.{TORCH_NAMES.get(v.name, v.name)}": v for v in model.weights}
-
-
 def in_keras_layout(name, tensor, shape):
     """Convolutions: (out, in, k, k) -> (k, k, in, out); dense layers: (out, in) -> (in, out)."""
     if name.endswith("relative_position_bias_table"):
         # (offsets in time x 13 x 13, heads): a clip shorter than the window has the offsets in the middle only
         margin = (len(tensor) - shape[0]) // 2
-        return tensor[margin : len(tensor) - margin] if margin > 0 and margin % 169 == 0 else tensor
+        return tensor[margin : len(tensor) - margin] if margin % 169 == 0 else tensor
     if min(tensor.ndim, len(shape)) > 1:
         tensor = tensor.movedim((0, 1), (-1, -2))
         if [side for side in tensor.shape if side > 1] == [side for side in shape if side > 1]:
