@@ -526,17 +526,13 @@ def find_backbone(name):
 
 def convolution(x, filters, kernel, strides, name, norm_name, groups=1, relu=True):
     """Convolution without bias, batch normalisation and ReLU, in two or three dimensions by the rank of x."""
-    rank = len(x.shape) - 2
-    kernel = (kernel,) * rank if isinstance(kernel, int) else kernel
-    x = zero_padding(x, [k // 2 for k in kernel])  # both sides, as PyTorch; Keras's "same" may pad the far side only
-    layer = keras.layers.Conv2D if rank == 2 else keras.layers.Conv3D
+    flat = len(x.shape) == 4
+    padding = np.floor_divide(kernel, 2).tolist()  # of both sides, as in PyTorch; "same" may pad the far side only
+    x = (keras.layers.ZeroPadding2D if flat else keras.layers.ZeroPadding3D)(padding)(x)
+    layer = keras.layers.Conv2D if flat else keras.layers.Conv3D
     x = layer(filters, kernel, strides, groups=groups, use_bias=False, name=name.replace(".", "-"))(x)
     x = keras.layers.BatchNormalization(epsilon=1e-5, name=norm_name.replace(".", "-"))(x)
     return keras.layers.ReLU()(x) if relu else x
-
-
-def zero_padding(x, padding):
-    return keras.ops.pad(x, [(0, 0), *((p, p) for p in padding), (0, 0)])
 
 
 def mean_over_space(x):  # (N, H, W, F) or (N, T, H, W, F) -> (N, F)
@@ -553,10 +549,10 @@ def shufflenet(shape, units, first, last, branch):
         return convolution(x, filters, kernel, strides, f"{name}.{index}", f"{name}.{index + 1}", groups, relu)
 
     inputs = keras.Input(shape)
-    rank = len(shape) - 1
-    x = step(inputs, 24, 3, 2 if rank == 2 else (1, 2, 2), first)
-    x = zero_padding(x, [1] * rank)  # no pixel is below zero after a ReLU, so zeros do not change a maximum
-    x = (keras.layers.MaxPooling2D if rank == 2 else keras.layers.MaxPooling3D)(3, 2)(x)
+    flat = len(shape) == 3
+    x = step(inputs, 24, 3, 2 if flat else (1, 2, 2), first)
+    x = (keras.layers.ZeroPadding2D if flat else keras.layers.ZeroPadding3D)(1)(x)  # no maximum after a ReLU
+    x = (keras.layers.MaxPooling2D if flat else keras.layers.MaxPooling3D)(3, 2)(x)
     for width, names in zip((58, 116, 232), (units[:4], units[4:12], units[12:])):
         for number, name in enumerate(names):
             channels = x.shape[-1]
