@@ -553,20 +553,19 @@ def shufflenet(shape, units, first, last, branch):
     x = step(inputs, 24, 3, 2 if flat else (1, 2, 2), first)
     x = (keras.layers.ZeroPadding2D if flat else keras.layers.ZeroPadding3D)(1)(x)  # no maximum after a ReLU
     x = (keras.layers.MaxPooling2D if flat else keras.layers.MaxPooling3D)(3, 2)(x)
-    for width, names in zip((58, 116, 232), (units[:4], units[4:12], units[12:])):
-        for number, name in enumerate(names):
-            channels = x.shape[-1]
-            if number == 0:  # halve the size; both branches see all channels
-                stride, right = 2, x
-                left = step(x, channels, 3, 2, f"{name}.{branch}1", 0, channels, relu=False)
-                left = step(left, width, 1, 1, f"{name}.{branch}1", 2)
-            else:  # the first half of the channels passes unchanged
-                stride, left, right = 1, x[..., : channels // 2], x[..., channels // 2 :]
-            right = step(right, width, 1, 1, f"{name}.{branch}2", 0)
-            right = step(right, width, 3, stride, f"{name}.{branch}2", 3, width, relu=False)
-            right = step(right, width, 1, 1, f"{name}.{branch}2", 5)
-            x = keras.ops.stack([left, right], axis=-1)  # (..., C, 2): their channels in turn
-            x = keras.ops.reshape(x, (-1, *left.shape[1:-1], 2 * width))
+    for name, width in zip(units, [58] * 4 + [116] * 8 + [232] * 4):
+        channels = x.shape[-1]
+        if channels < 2 * width:  # halve the size; both branches see all channels
+            stride, right = 2, x
+            left = step(x, channels, 3, 2, f"{name}.{branch}1", 0, channels, relu=False)
+            left = step(left, width, 1, 1, f"{name}.{branch}1", 2)
+        else:  # the first half of the channels passes unchanged
+            stride, left, right = 1, x[..., : channels // 2], x[..., channels // 2 :]
+        right = step(right, width, 1, 1, f"{name}.{branch}2", 0)
+        right = step(right, width, 3, stride, f"{name}.{branch}2", 3, width, relu=False)
+        right = step(right, width, 1, 1, f"{name}.{branch}2", 5)
+        x = keras.ops.stack([left, right], axis=-1)  # (..., C, 2): their channels in turn
+        x = keras.ops.reshape(x, (-1, *left.shape[1:-1], 2 * width))
     return keras.Model(inputs, mean_over_space(step(x, 1024, 1, 1, last)))
 
 
