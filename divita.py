@@ -551,7 +551,7 @@ def shufflenet(shape, units, first, last, branch):
     inputs = keras.Input(shape)
     flat = len(shape) == 3
     x = step(inputs, 24, 3, 2 if flat else (1, 2, 2), first)
-    x = (keras.layers.ZeroPadding2D if flat else keras.layers.ZeroPadding3D)(1)(x)  # no maximum after a ReLU
+    x = (keras.layers.ZeroPadding2D if flat else keras.layers.ZeroPadding3D)(1)(x)  # zeros: no maximum after a ReLU
     x = (keras.layers.MaxPooling2D if flat else keras.layers.MaxPooling3D)(3, 2)(x)
     for name, width in zip(units, [58] * 4 + [116] * 8 + [232] * 4):
         channels = x.shape[-1]
@@ -581,9 +581,9 @@ def shufflenet3d(shape):
 def r2plus1d(shape):
     """R(2+1)D-18: an 18-layer ResNet whose 3 x 3 x 3 convolutions are 1 x 3 x 3 in space, then 3 x 1 x 1 in time."""
 
-    def space_then_time(x, filters, between, stride, name, norm_name, relu):
-        x = convolution(x, between, (1, 3, 3), (1, stride, stride), f"{name}.0", f"{name}.1")
-        return convolution(x, filters, (3, 1, 1), (stride, 1, 1), f"{name}.3", norm_name, relu=relu)
+    def space_then_time(x, filters, between, stride, name, relu=True):
+        x = convolution(x, between, (1, 3, 3), (1, stride, stride), f"{name}.0.0", f"{name}.0.1")
+        return convolution(x, filters, (3, 1, 1), (stride, 1, 1), f"{name}.0.3", f"{name}.1", relu=relu)
 
     inputs = keras.Input(shape)
     x = convolution(inputs, 45, (1, 7, 7), (1, 2, 2), "stem.0", "stem.1")
@@ -592,8 +592,8 @@ def r2plus1d(shape):
         for block in range(2):
             name, channels, stride = f"layer{stage}.{block}", x.shape[-1], 2 if stage > 1 and block == 0 else 1
             between = 27 * channels * filters // (9 * channels + 3 * filters)  # as many weights as 3 x 3 x 3 has
-            y = space_then_time(x, filters, between, stride, f"{name}.conv1.0", f"{name}.conv1.1", relu=True)
-            y = space_then_time(y, filters, between, 1, f"{name}.conv2.0", f"{name}.conv2.1", relu=False)
+            y = space_then_time(x, filters, between, stride, f"{name}.conv1")
+            y = space_then_time(y, filters, between, 1, f"{name}.conv2", relu=False)
             if stride == 2:
                 x = convolution(x, filters, 1, 2, f"{name}.downsample.0", f"{name}.downsample.1", relu=False)
             x = keras.layers.ReLU()(keras.layers.Add()([x, y]))
