@@ -539,10 +539,10 @@ def mean_over_space(x):  # (N, H, W, F) or (N, T, H, W, F) -> (N, F)
     return (keras.layers.GlobalAveragePooling2D if len(x.shape) == 4 else keras.layers.GlobalAveragePooling3D)()(x)
 
 
-def shufflenet(shape, units, first, last, branch):
+def shufflenet(shape, units, last, branch):
     """ShuffleNetV2 1x for frames or, with 3 x 3 x 3 in place of 3 x 3, for clips.
 
-    units are the checkpoint's names of its 4 + 8 + 4 units; first, last and branch those of their parts.
+    units are the checkpoint's names of its 4 + 8 + 4 units, of the last layers and of a unit's branches.
     """
 
     def step(x, filters, kernel, strides, name, index=0, groups=1, relu=True):  # index in a torch Sequential
@@ -550,7 +550,7 @@ def shufflenet(shape, units, first, last, branch):
 
     inputs = keras.Input(shape)
     flat = len(shape) == 3
-    x = step(inputs, 24, 3, 2 if flat else (1, 2, 2), first)
+    x = step(inputs, 24, 3, 2 if flat else (1, 2, 2), "conv1")
     x = (keras.layers.ZeroPadding2D if flat else keras.layers.ZeroPadding3D)(1)(x)  # zeros: no maximum after a ReLU
     x = (keras.layers.MaxPooling2D if flat else keras.layers.MaxPooling3D)(3, 2)(x)
     for name, width in zip(units, [58] * 4 + [116] * 8 + [232] * 4):
@@ -571,11 +571,11 @@ def shufflenet(shape, units, first, last, branch):
 
 def shufflenet2d(shape):
     units = [f"stage{stage}.{unit}" for stage, count in ((2, 4), (3, 8), (4, 4)) for unit in range(count)]
-    return shufflenet(shape, units, first="conv1", last="conv5", branch="branch")
+    return shufflenet(shape, units, last="conv5", branch="branch")
 
 
 def shufflenet3d(shape):
-    return shufflenet(shape, [f"features.{i}" for i in range(16)], first="conv1", last="conv_last", branch="banch")
+    return shufflenet(shape, [f"features.{i}" for i in range(16)], last="conv_last", branch="banch")
 
 
 def r2plus1d(shape):
