@@ -514,7 +514,7 @@ def add_backbone(name, *arguments, **keywords):
 def find_backbone(name):
     """Return the Backbone of a name in BACKBONES or of kerascv:PRESET; a UserError lists the names there are."""
     if name.startswith("kerascv:"):
-        build = functools.partial(kerascv_preset, name.removeprefix("kerascv:"))
+        build = functools.partial(kerascv_preset, name)
         return Backbone(name, "image", build, None, size=224, resize=256, checkpoint=name)
     if name not in BACKBONES:
         raise UserError(f"no backbone is called {name!r}; there is {', '.join(BACKBONES)} and kerascv:PRESET")
@@ -641,14 +641,14 @@ def resnet50(shape):
     return keras.Model(network.input, mean_over_space(network.output))
 
 
-def kerascv_preset(preset, shape):
-    network = from_kerascv(preset, load_weights=False, input_shape=shape, include_rescaling=True)
+def kerascv_preset(name, shape):
+    network = from_kerascv(name, load_weights=False, input_shape=shape, include_rescaling=True)
     return keras.Model(network.input, mean_over_space(network.output))
 
 
-def from_kerascv(preset, **options):
-    """Return the network of a KerasCV preset; a UserError says which ones there are, or what to fetch by hand."""
-    models = kerascv().models
+def from_kerascv(name, **options):
+    """Return the network of kerascv:PRESET; a UserError says which ones there are, or what to fetch by hand."""
+    preset, models = name.removeprefix("kerascv:"), kerascv().models
     families = models.Backbone.__subclasses__()
     places = {name: about.get("kaggle_handle") for family in families for name, about in family.presets.items()}
     if not places.get(preset):
@@ -719,8 +719,7 @@ def load_weights(backbone, model, weights, seed=0):
     if weights == "random":
         return randomise(model, seed)
     if preset and weights == "pretrained":
-        network = from_kerascv(backbone.checkpoint.removeprefix("kerascv:"), load_weights=True)
-        return model.set_weights(network.get_weights())
+        return model.set_weights(from_kerascv(backbone.checkpoint, load_weights=True).get_weights())
     path = published_file(backbone) if weights == "pretrained" else Path(weights)
     if preset:
         read_keras_weights(backbone, model, path)
