@@ -121,7 +121,7 @@ class Run:
     metas: dict  # "image" or "video" -> what the meta.json of that input says
     trained: set  # mids that a split was trained on
     tests: dict  # split -> mids (N), genres (N, G), probabilities (N, G); without splits whose trailers have no genre
-    histories: list  # for each split an array with fields epoch, loss and val_loss
+    histories: list  # for each split {"epoch", "loss" and "val_loss": an array over epochs}
     validation: float  # uAP of the validation trailers in percent, the mean over the splits
     mean: np.ndarray  # (4 + G,): METRICS and each genre's area on the test trailers in percent, NaN if in no split
     deviation: np.ndarray  # (4 + G,): their sample standard deviation over the splits
@@ -178,10 +178,9 @@ def read_run(folder):
                     tests[split] = mids.tolist(), true, p
                 elif true.any():
                     areas.append(divita.area_under_curve(true.ravel(), p.ravel()))
-        history = np.genfromtxt(path / "history.csv", delimiter=",", names=True, ndmin=1)
-        if not history.size:
-            raise ValueError("history.csv holds no epoch")
-        histories.append(history[["epoch", "loss", "val_loss"]])
+        header, epochs = divita.read_table(path / "history.csv")
+        columns = dict(zip(header, np.array([cells for _, cells in epochs], float).T))
+        histories.append({name: columns[name] for name in ("epoch", "loss", "val_loss")})
     if not tests:
         raise UserError("no test trailer has a genre, so there is nothing to measure; train on splits where some have")
     metas = divita.inputs(config)

@@ -367,8 +367,8 @@ def read_vectors(path):
 
 
 def usable(mids, inputs):
-    """Return at which places (M,) of a list are trailers that all inputs, one or two Representations, have with the same
-    number of clips; and one line on what was left out, or None. A UserError names two that do not belong together."""
+    """Return at which places (M,) of a list are trailers that all inputs, one or two Representations, have with equal
+    numbers of clips; and one line on what was left out, or None. A UserError names two that do not belong together."""
     if len(inputs) == 2:
         check_alike(mids, *inputs)
     lengths = {mid: {len(x[mid]) for x in inputs} for mid in mids if all(mid in x.rows for x in inputs)}

@@ -53,6 +53,7 @@ def test_what_cannot_be_prepared_is_named(script, folder):
     os.mkfifo(folder / "pipe.mp4")
     shutil.copy(good, folder / "two\nlines.mp4")
     shutil.copy(good, folder / f"{'long' * 50}.mp4")
+    shutil.copy(good, folder / f"{'b' * 252}.ts")
     shutil.copy(good, os.fsencode(folder) + b"/\xff\xfe.mp4")
     (folder / "notes.txt").write_text("no video")
     (folder / ".hidden.mp4").touch()
@@ -63,12 +64,13 @@ def test_what_cannot_be_prepared_is_named(script, folder):
     reasons = {
         "empty": "an empty file", "text": "no video", "no_index": "no video", "audio": "no video",
         "folder": "not a file", "link": "broken link", "pipe": "not a file", "two\\nlines": "rename it",
-        "long" * 50: "rename it", "\\udcff\\udcfe": "rename it",
+        "long" * 50: "rename it", "b" * 252: "rename it", "\\udcff\\udcfe": "rename it",
     }  # fmt: skip
     assert found.keys() == reasons.keys()
     for mid, reason in reasons.items():
         assert reason in found[mid]
         assert result.err.count(f"{mid}: failed: ") == 1
+    assert run(script, folder).code == 1 and outcome(folder).pop("good") == 2  # and again the same
     assert "1 files left out that are no videos by their suffix (notes.txt)" in result.out
     for path in list(folder.iterdir()):
         if path != good:

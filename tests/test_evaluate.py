@@ -544,6 +544,8 @@ def unknown_backbone(folder):
         (of_other_trailers, "does not fit together"),
         (spoil("predictions.npz", "PK"), "one of its files is broken"),
         (spoil("history.csv", "epoch,loss\n1,x\n"), "one of its files is broken"),
+        (spoil("history.csv", ""), "history.csv: the table is empty"),
+        (spoil("history.csv", "epoch,loss,val_loss\n"), "history.csv: the table is empty"),
         (spoil("config.json", "{"), "config.json: cannot be read as JSON"),
         (spoil("config.json", '{"format": 0}'), "not of format 1"),
         (configure(1, lr=1e-3, seed=5), "split 0 and split 1 differ in lr, seed; train them alike"),

@@ -709,6 +709,15 @@ def test_like_a_representation(script, tmp_path, videos):
     assert all(meta[key] == before[key] for meta in made.values() for key in ("frames", "weights", "digest", "videos"))
 
 
+def test_options_change_what_a_representation_is_like(script, tmp_path, videos):
+    assert script("01_prepare.py", "--videos", videos / "tt0.mp4", "--out", tmp_path / "out", *TINY).code == 0
+    options = ["--frames-per-clip", "12", "--precision", "bfloat16"]
+    result = script("01_prepare.py", "--like", *(tmp_path / "out" / name for name in NAMES), *options)
+    assert result.code == 0, result.err
+    metas = [divita.read_json(path) for path in (tmp_path / "out").glob("tiny*fpc12/meta.json")]
+    assert [(meta["frames"], meta["precision"]) for meta in metas] == [(12, "bfloat16")] * 2
+
+
 def test_like_no_run(script, tmp_path, videos):
     result = script("01_prepare.py", "--like", tmp_path, "--videos", videos, "--out", tmp_path / "out")
     assert result.code == 2 and f"--like {tmp_path}: no finished run there" in result.err

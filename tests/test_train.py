@@ -411,6 +411,14 @@ def test_printed_commands_make_what_is_missing(films, tmp_path, script, experime
             assert meta["detector"] == ("content" if meta["segmentation"] == "shots" else None)
 
 
+def test_commands_tell_archives_from_representations_of_ones_own(data):
+    (data / "trailers_i_swin_fpc24.zarr").mkdir()
+    image, video = (str(path) for path in divita.representations(data) if path.suffix != ".zarr")
+    made = [shlex.split(line)[2:] for line in divita.preparation(data, ["shufflenet3d_shots_fps4_fpc24", "swin3d"])]
+    assert made[0] == ["--out", str(data), "--download", "trailers_ik_swin_fps24_fpc24"]
+    assert made[1][:2] == ["--like", video] and made[1][-4:-2] == ["--fps", "4"] and len(made) == 2
+
+
 def test_commands_follow_what_is_there_and_ask_for_what_is_unknown(data):
     names = [
         "shufflenet2d_seconds_fps24_fpc24",
