@@ -45,7 +45,7 @@ def parse_arguments(like=None):
     add("--video", metavar="NAME", nargs="+", default=["shufflenet3d"], help="or none (shufflenet3d)")
     add("--weights", metavar="W", nargs="+", default=[], help="random, NAME=FILE, pretrained (pretrained)")
     add("--image-frames", metavar="N", type=int, help="of a clip, for image backbones (all)")
-    add("--precision", choices=["float32", "bfloat16"], default="float32", help="of the backbones (%(default)s)")
+    add("--precision", choices=["float32", "bfloat16"], help="of the backbones (float32)")
     add("--batch-size", metavar="N", type=int, default=16, help="clips (%(default)s)")
     add = parser.add_argument_group("clips").add_argument
     add("--segmentation", choices=["shots", "seconds"], default="shots", help="cut at shots or not (%(default)s)")
@@ -218,7 +218,7 @@ def fail(job, mid, reason):
     """Name a trailer that cannot be prepared, on the screen and in failed.csv."""
     job.failed.add(mid)
     for one in job.wanted:  # what an earlier film left
-        with contextlib.suppress(OSError):  # nothing, or the name is too long for any file
+        if os.path.exists(one.folder / f"{mid}.npy"):  # also where the name is too long for any file
             (one.folder / f"{mid}.npy").unlink()
     record(job, {mid: reason})
     tqdm.write(f"{printable(mid)}: failed: {reason}", file=sys.stderr)
@@ -499,13 +499,15 @@ def follow(arguments):
     for kind in ("image", "video"):
         options[kind] = [meta["backbone"] for meta in metas if meta["input"] == kind] or ["none"]
     for meta in metas:
-        for name in ("segmentation", "detector", "fps", "frames_per_clip", "precision"):
+        for name in ("segmentation", "detector", "fps", "frames_per_clip"):
             if meta.get(name) is not None:  # not all is known of a published representation
                 options[name] = meta[name]
         if meta["input"] == "image" and (configs or meta["frames"] < meta["frames_per_clip"]):  # else all
             options["image_frames"] = meta["frames"]
     followed = parse_arguments(options)
-    for name, value in options.items() if configs else ():
+    precisions = [meta.get("precision") or followed.precision for meta in metas] if followed.precision else []
+    made = [*options.items(), *(("precision", precision) for precision in precisions)]
+    for name, value in made if configs else ():
         if (given := getattr(followed, name)) != value:
             raise UserError(f"{option(name, given)} contradicts --like {folders[0]}, made with {option(name, value)}")
     followed.run = configs[0].parent.parent if configs else None
@@ -535,8 +537,9 @@ def wanted_representations(arguments):
         kind_of_weights = "file" if isinstance(weights[name], Path) else weights[name]
         meta = {"representation": folder, "input": kind, "backbone": name, "weights": kind_of_weights}
         meta |= {**clip_setting(arguments), "frames": frames, "input_size": backbone.size}
-        of_run = arguments.metas.get(name, {}) if arguments.run else {}
-        meta["precision"] = of_run.get("precision") or arguments.precision
+        meta["precision"] = arguments.precision or arguments.metas.get(name, {}).get("precision") or "float32"
+        if isinstance(weights[name], Path):  # so that another file is refused where nothing is left to do, too
+            meta["file"] = f"sha256:{hash_of(weights[name], 'sha256')}"
         wanted.append(Wanted(Path(arguments.out) / folder, meta, weights[name]))
         check_meta(wanted[-1].folder, meta, arguments.overwrite)
     return wanted
@@ -918,7 +921,7 @@ def download(names, out):
     kinds = {divita.meta_of(Path(f"{name}.zarr"))["input"]: name for name in names}  # refuses an unknown one
     out.mkdir(parents=True, exist_ok=True)
     with divita.locked(out):  # of two processes, the second finds everything there
-        if not ((out / "mtgc.csv").exists() and md5_of(out / "mtgc.csv") == LABELS_MD5):
+        if not ((out / "mtgc.csv").exists() and hash_of(out / "mtgc.csv", "md5") == LABELS_MD5):
             fetch("mtgc.csv", out, LABELS_MD5)
         for name in names:
             archive = out / f"{name}.zarr.tar.gz"
@@ -937,7 +940,7 @@ def fetch(name, out, md5):
     """Download a file of the record into a folder and return its path; an earlier attempt is gone on with."""
     url = f"{os.environ.get('DIVITA_PUBLISHED', ZENODO)}/{name}?download=1"
     part = out / f"{name}.part"
-    if not (part.exists() and md5_of(part) == md5):  # it may have been interrupted after the last byte
+    if not (part.exists() and hash_of(part, "md5") == md5):  # it may have been interrupted after the last byte
         with divita.downloading(url, "run the same command again, which goes on where it was"):
             try:
                 fetch_rest(url, part)
@@ -945,7 +948,7 @@ def fetch(name, out, md5):
                 if error.code == 416:  # longer than the file that the server has
                     part.unlink()
                 raise
-    if (found := md5_of(part)) != md5:
+    if (found := hash_of(part, "md5")) != md5:
         part.unlink()
         raise UserError(f"{url}: its MD5 is {found}, not the published {md5}; removed, run the same command again")
     return part.replace(out / name)
@@ -967,9 +970,9 @@ def fetch_rest(url, part):
         raise ConnectionError("the connection was cut")
 
 
-def md5_of(path):
+def hash_of(path, name):
     with open(path, "rb") as file:
-        return hashlib.file_digest(file, "md5").hexdigest()
+        return hashlib.file_digest(file, name).hexdigest()
 
 
 def unpack(archive, out):

@@ -665,6 +665,7 @@ def test_prepared_as_the_inputs_of_a_run(script, tmp_path, videos, run_of, optio
     (["--fps", "12"], ["--fps 12", "--fps 24"]), (["--detector", "content"], ["--detector content", "adaptive"]),
     (["--image", "shufflenet2d"], ["--image shufflenet2d", "--image tiny2d"]), (["--weights", "random"], ["--weights"]),
     (["--image-frames", "3"], ["--image-frames 3", "--image-frames 24"]), (["--video", "none"], ["--video tiny3d"]),
+    (["--precision", "bfloat16"], ["--precision bfloat16", "--precision float32"]),
 ])  # fmt: skip
 def test_options_that_contradict_a_run(script, tmp_path, videos, run_of, more, told):
     out = tmp_path / "first"
@@ -696,6 +697,9 @@ def test_weights_of_a_run_that_came_from_a_file(script, tmp_path, videos, run_of
     assert result.code == 2 and "not those of" in result.err.splitlines()[-1]
     assert script("01_prepare.py", *like, *weights).code == 0
     assert np.array_equal(np.load(out / name / "tt0.npy"), np.load(tmp_path / "second" / name / "tt0.npy"))
+    others = ["--weights", f"shufflenet2d={tmp_path / 'others.pth'}"]  # where nothing is left to do, too
+    result = script("01_prepare.py", *options, "--out", out, "--image", "shufflenet2d", "--video", "none", *others)
+    assert result.code == 2 and "was made with file sha256:" in result.err
 
 
 def test_like_a_representation(script, tmp_path, videos):
@@ -716,6 +720,19 @@ def test_options_change_what_a_representation_is_like(script, tmp_path, videos):
     assert result.code == 0, result.err
     metas = [divita.read_json(path) for path in (tmp_path / "out").glob("tiny*fpc12/meta.json")]
     assert [(meta["frames"], meta["precision"]) for meta in metas] == [(12, "bfloat16")] * 2
+
+
+def test_like_representations_of_different_precision(script, tmp_path, videos):
+    options = ["--videos", videos / "tt0.mp4", "--out", tmp_path / "out", "--weights", "random", "--sheets", "0"]
+    one, other = ["--image", "tiny2d", "--video", "none"], ["--image", "none", "--video", "tiny3d"]
+    assert script("01_prepare.py", *options, *one, "--precision", "bfloat16").code == 0
+    assert script("01_prepare.py", *options, *other).code == 0
+    for names in (NAMES, NAMES[::-1]):
+        folders = [tmp_path / "out" / name for name in names]
+        result = script("01_prepare.py", "--like", *folders, "--out", tmp_path / names[0], "--sheets", "0")
+        assert result.code == 0, result.err
+        made = [divita.read_json(tmp_path / names[0] / name / "meta.json")["precision"] for name in NAMES]
+        assert made == ["bfloat16", "float32"]
 
 
 def test_like_no_run(script, tmp_path, videos):
