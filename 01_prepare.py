@@ -4,13 +4,12 @@
     python 01_prepare.py --videos DIR --labels mtgc.csv --out data/mine
     python 01_prepare.py --videos DIR --out data/mine --image shufflenet2d swin2d --video shufflenet3d swin3d
     python 01_prepare.py --like runs/demo/RUN --videos DIR --out data/new       as the inputs of a run were made
-    python 01_prepare.py --like data/mine/REPRESENTATION --fps 8         as a representation was made, but at 8 frames/s
     python 01_prepare.py --download all --out data/published          the published labels and representations
     torchrun --nproc-per-node 4 01_prepare.py --videos DIR --out data/mine      the same on four GPUs
 
 A folder holds one video per trailer, and the video's name without its suffix is the trailer's mid. Every video is
-decoded once, in a process of its own: PySceneDetect cuts it into shots, each shot is cut into clips at the target frame
-rate, and the clips of all trailers fill the batches of all backbones. What is done already is skipped, so the same
+decoded once, beside others: PySceneDetect cuts it into shots, each shot is cut into clips at the target frame rate, and
+the clips of all trailers fill the batches of all backbones. What is done already is skipped, so the same
 command goes on after an interruption, and a video that cannot be decoded is named in failed.csv.
 """
 
@@ -18,11 +17,14 @@ command goes on after an interruption, and a video that cannot be decoded is nam
 import argparse
 import os
 import signal
+from pathlib import Path
 
 SHORTEST_SHOT = 0.6  # seconds; PySceneDetect's 15 frames at 24 or 25 frames per second, and as long at any other rate
 LONGEST_STEP = 10.0  # seconds from one frame to the next that are taken on trust
 LONGEST_PAUSE = 3600.0  # seconds that are believed if the timestamps go on from there; more is a damaged timestamp
 FRAMES_AHEAD = 3  # decoded in advance; of more, the first leave a processor's cache before they are used
+ROUNDING = 1e-6  # of a target frame: less is no difference in time
+MOST_PICTURES = 8  # whole ones of a film that wait for what a detector says
 MOST_ON_SHEET = 90  # shots on a contact sheet
 
 DEMO_OUT = "data/demo"
@@ -38,7 +40,7 @@ def parse_arguments(like=None):
     add("--videos", metavar="PATH", nargs="+", help="folders of films, <mid>.mp4, or films (the demo)")
     add("--labels", metavar="CSV", help="genres as in mtgc.csv (none, to be predicted)")
     add("--out", metavar="DIR", default=DEMO_OUT, help="data folder to write (%(default)s)")
-    add("--like", metavar="DIR", nargs="+", help="a run or representations: prepare as its inputs or these were")
+    add("--like", metavar="RUN", type=Path, help="a run's folder: prepare as its inputs were")
     add("--download", metavar="NAME", nargs="+", help="only fetch published representations, or all")
     add = parser.add_argument_group("backbones").add_argument
     add("--image", metavar="NAME", nargs="+", default=["efficientnetlite_b0"], help="or none (efficientnetlite_b0)")
@@ -57,8 +59,8 @@ def parse_arguments(like=None):
     add("--workers", metavar="N", type=int, default=cores, help="films decoded at a time (%(default)s)")
     add("--overwrite", action="store_true", help="make again what is there")
     add("--sheets", metavar="N", type=int, default=3, help="contact sheets (%(default)s)")
-    add("--patience", metavar="S", type=float, default=60, help="seconds without a frame until a video fails (60)")
-    parser.set_defaults(run=None, metas={}, **(like or {}))
+    add("--patience", metavar="S", type=float, default=60, help="seconds for a clip, twice, until a film fails (60)")
+    parser.set_defaults(metas={}, **(like or {}))
     arguments = parser.parse_args()
     least = {"image_frames": 1, "batch_size": 1, "fps": 0.1, "frames_per_clip": 1, "workers": 1, "sheets": 0}
     for name, smallest in {**least, "patience": 0.1}.items():
@@ -74,12 +76,10 @@ if __name__ == "__main__":
 
 import collections
 import contextlib
-import ctypes
-import datetime
 import functools
 import hashlib
+import math
 import multiprocessing
-import queue
 import shlex
 import shutil
 import sys
@@ -87,16 +87,13 @@ import tarfile
 import threading
 import urllib.error
 import urllib.request
+import warnings
 import zlib
-from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from fractions import Fraction
-from multiprocessing.connection import Connection
-from multiprocessing.reduction import recv_handle, send_handle
-from pathlib import Path
 
-import divita  # first, as it sets the number of threads
+import divita  # first, as it sets Keras's backend
 
 # isort: split
 import cv2
@@ -106,16 +103,15 @@ import torch
 from scenedetect.common import Timecode
 from tqdm import tqdm
 
-from divita import UserError, listed, say
+from divita import UserError, VideoError, listed, say
 
 cv2.setNumThreads(1)  # films are decoded side by side
-FORK = multiprocessing.get_context("fork")  # starts at once, where a fresh process imports Keras for seconds
 
 
 def main(arguments):
     """Prepare videos, or fetch what is published; return the exit status."""
     if arguments.like:
-        arguments = follow(arguments)
+        arguments = follow(arguments.like)
     out = divita.writable(Path(arguments.out))
     if arguments.download:
         return download(arguments.download, out)
@@ -160,18 +156,21 @@ def prepare(job):
     with decoded(job.todo, make_plan(job), given.workers, given.patience, most=2 * given.batch_size) as messages:
         where = f"{divita.device()}, rank {rank} of {ranks}" if ranks > 1 else divita.device()
         say(f"{len(job.todo)} of {len(job.videos)} trailers to prepare, {where}")
-        build(job)
+        build(job)  # while the first films are decoded
         name = f"rank 0 of {ranks}" if ranks > 1 else None
         with tqdm(total=len(job.todo), desc=name, unit="trailer", disable=rank > 0, smoothing=0.05) as bar:
             for mid, kind, content in messages:
-                if kind == "clip":
+                if kind == "start":  # what came of an earlier attempt goes
+                    vectors.pop(mid, None)
+                    batch = [clip for clip in batch if clip[0] != mid]
+                elif kind == "clip":
                     batch.append((mid, content))
                     if len(batch) == given.batch_size:
                         run_batch(job, batch, vectors)
                 elif kind == "end":
                     films[mid] = content
-                    if content.remark:
-                        tqdm.write(f"{mid}: {content.remark}", file=sys.stderr)
+                    if content.remarks:
+                        tqdm.write(f"{mid}: {'; '.join(content.remarks)}", file=sys.stderr)
                     draw_sheet(job, mid, content)
                 else:
                     fail(job, mid, content)
@@ -227,15 +226,17 @@ def fail(job, mid, reason):
 # ---- A film's frames ----
 
 
-class VideoError(Exception):
-    """Why a video cannot be prepared, in a few words."""
-
-
 class Frame:
     """A frame of a film: its number, its time in seconds, its picture, uint8 BGR (H, W, 3)."""
 
     def __init__(self, number, time, picture):
         self.number, self.time, self.picture, self.views = number, time, picture, {}
+
+    def keep_only(self, looks):
+        """Make the views that may be asked for and let go of the picture, which is larger."""
+        for look in looks:
+            self.view(look)
+        self.picture = None
 
     def view(self, look):
         """Return look(picture) as RGB, made once. Channels are turned here, where there are few pixels left."""
@@ -244,40 +245,38 @@ class Frame:
         return self.views[look]
 
 
-def read_frames(capture, alive, ahead):
-    """Yield the Frames of a film but damaged ones, calling alive() for all; ahead: a thread decodes the next meanwhile.
+def read_frames(pictures, rate):
+    """Yield the Frames of a film, given as (timestamp in seconds or NaN, picture), with times that increase from 0 on.
 
-    Their times increase. Timestamps that increase are true, however long a picture is held. One that is missing, stands
-    still, jumps back or leaps ahead of the one that follows is replaced by one frame's duration. After a jump that
-    lasts (two recordings joined), the times go on from where they were.
+    Timestamps that increase are true, however long a picture is held. One that is missing, stands still, jumps back or
+    leaps ahead of the one that follows is replaced: the frame comes one duration after the last at the usual rate, or
+    halfway to the following one if that is sooner. After a jump that lasts (two recordings joined), the times go on
+    from where they were.
     """
-    pictures = in_a_thread(decoded_pictures(capture)) if ahead else decoded_pictures(capture)
-    usual, number, this = 1 / sane_rate(capture.get(cv2.CAP_PROP_FPS)), 0, next(pictures, None)
+    number, this = 0, next(pictures, None)
     while this:
         following = next(pictures, None)
-        alive()
         timestamp, picture = this
         if number == 0:
-            time, offset, detour = -usual, -timestamp, -timestamp  # its time will be 0
+            time, offset, detour = -1 / rate, -timestamp, -timestamp  # its time will be 0
         longest = LONGEST_PAUSE if following is None or timestamp <= following[0] else LONGEST_STEP
         for shift in (offset, detour):
             if 0 < timestamp + shift - time <= longest:
                 time, offset = timestamp + shift, shift
                 break
         else:
-            time += usual
+            gap = following[0] + offset - time if following else math.nan
+            time += min(1 / rate, gap / 2) if 0 < gap <= LONGEST_STEP else 1 / rate
             detour = time - timestamp
-        if picture is not None:
-            yield Frame(number, time, picture)
+        yield Frame(number, time, picture)
         this, number = following, number + 1
 
 
-def decoded_pictures(capture):
-    """Yield (timestamp in seconds, picture or None) as they come."""
-    while any(capture.grab() for _ in range(5)):  # past a few damaged packets
-        timestamp = capture.get(cv2.CAP_PROP_POS_MSEC) / 1000
-        whole, picture = capture.retrieve()
-        yield timestamp, picture if whole else None
+def decoded_pictures(container, stream, remarks):
+    """Yield (timestamp in seconds, NaN where there is none; picture) of a film's frames as they come."""
+    picture_of = divita.picture_converter(stream, remarks)
+    for frame in divita.decode(container, stream):
+        yield math.nan if frame.time is None else frame.time, picture_of(frame)
 
 
 def in_a_thread(items):
@@ -289,18 +288,20 @@ def in_a_thread(items):
             yield item
 
 
-def sane_rate(fps):
-    """Return the frame rate that a header claims, 24 where the claim is absurd."""
-    return fps if 1 <= fps <= 240 else 24.0
+def usual_rate(stream):
+    """Return the frame rate that a film claims, 24 where the claim is absurd."""
+    rate = stream.guessed_rate or 0
+    return float(rate) if 1 <= rate <= 240 else 24.0
 
 
 # ---- Shots ----
 
 
-def find_shots(frames, name):
+def find_shots(frames, name, looks):
     """Yield (frame, whether it starts a shot), with the cuts that PySceneDetect's SceneManager finds.
 
-    The detector knows of a cut some frames late, so that as many frames wait.
+    A detector knows of a cut some frames late, so that as many frames wait: two with the adaptive one, but 144 with the
+    other, of which only what may be looked at is kept.
     """
     kind = {"adaptive": scenedetect.AdaptiveDetector, "content": scenedetect.ContentDetector}[name]
     detector = kind(min_scene_len=SHORTEST_SHOT)
@@ -315,6 +316,8 @@ def find_shots(frames, name):
         timecode = scenedetect.FrameTimecode(timecode=Timecode(frame.tick, microsecond), fps=rate)
         small = cv2.resize(frame.picture, size, interpolation=cv2.INTER_LINEAR)
         cuts.update(cut.pts for cut in detector.process_frame(timecode, small))
+        if detector.event_buffer_length > MOST_PICTURES:
+            frame.keep_only(looks)
         waiting.append(frame)
         if len(waiting) > detector.event_buffer_length:
             first = waiting.popleft()
@@ -363,14 +366,14 @@ class Film:
     rows: list = field(default_factory=list)  # of the clip table
     thumbnails: list = field(default_factory=list)  # for each shot its start in seconds and a small picture
     duration: float = 0.0  # seconds
-    remark: str | None = None
+    remarks: list = field(default_factory=list)  # on what is odd about it
 
 
 class Shot:
     """Cuts one shot into clips, which it enters into the film's clip table.
 
-    Target frame k is due k / fps seconds after the shot's start. A frame is taken for the target frame nearest to it
-    in time, the first one if there are several, and stays until the next is taken.
+    Target frame k is due k / fps seconds after the shot's start. For it the frame is shown that is nearest in time, of
+    two equally near the earlier.
     """
 
     def __init__(self, film, plan, start):
@@ -380,17 +383,17 @@ class Shot:
         self.shown = self.thumbnail = None
 
     def add(self, frame):
-        """Take a source frame; yield the clips that it completes."""
-        due = round((frame.time - self.start) * self.plan.fps)
-        if due >= self.length:
-            yield from self.show_until(due)
-            self.shown = frame
-            yield from self.show_until(due + 1)
+        """Take a source frame; yield the clips that the one before it completes."""
+        if self.shown:
+            halfway = (self.shown.time + frame.time) / 2 - self.start
+            yield from self.show_until(math.floor(halfway * self.plan.fps + ROUNDING) + 1)
+        self.shown = frame
 
     def end(self, time):
-        """Yield the last clip, if the shot ends at `time` and at least half of it is there or it is the only one."""
-        length = max(self.length, round((time - self.start) * self.plan.fps))
-        clips = max(1, (length + self.plan.frames_per_clip // 2) // self.plan.frames_per_clip)
+        """Yield the last clips, if the shot ends at `time`: one of which at least half is there, or it is the only one,
+        counts as a whole one."""
+        last, end = round((self.shown.time - self.start) * self.plan.fps), round((time - self.start) * self.plan.fps)
+        clips = max(1, (max(last + 1, end) + self.plan.frames_per_clip // 2) // self.plan.frames_per_clip)
         yield from self.show_until(clips * self.plan.frames_per_clip, time)
         shots = self.film.thumbnails
         shots.append((self.start, self.thumbnail if len(shots) < MOST_ON_SHEET else None))
@@ -415,21 +418,15 @@ class Shot:
                 yield "clip", [np.stack(pictures) for pictures in self.pictures]
 
 
-def read_clips(path, plan, alive):
-    """Decode a film once; yield ("clip", [uint8 (T, S, S, 3) per input of the plan]) for each clip, ("end", Film).
-
-    FFmpeg decodes with one thread: with more, damaged files decode differently each time. Films are decoded side by
-    side instead.
-    """
-    if not path.is_file():
-        raise VideoError("not a file, or a broken link")
+def read_clips(path, plan):
+    """Decode a film once; yield ("clip", [uint8 (T, S, S, 3) per input of the plan]) for each clip, ("end", Film)."""
+    container, stream = divita.open_film(path)
+    before = path.stat()
     film, shot, time = Film(film_digest(path)), None, 0.0
-    capture = cv2.VideoCapture(str(path), cv2.CAP_FFMPEG, [cv2.CAP_PROP_N_THREADS, 1])
-    if not capture.isOpened():
-        raise VideoError("no video in it that can be decoded" if path.stat().st_size else "an empty file")
-    frames = read_frames(capture, alive, plan.ahead)
+    pictures = decoded_pictures(container, stream, film.remarks)
+    frames = read_frames(in_a_thread(pictures) if plan.ahead else pictures, usual_rate(stream))
     if plan.segmentation == "shots":
-        frames = find_shots(frames, plan.detector)
+        frames = find_shots(frames, plan.detector, {thumbnail, *(look for look, _ in plan.inputs)})
     else:
         frames = ((frame, False) for frame in frames)
     for frame, starts in frames:
@@ -440,31 +437,29 @@ def read_clips(path, plan, alive):
             shot = Shot(film, plan, frame.time)
         yield from shot.add(frame)
     if shot is None:
-        raise VideoError("not one frame can be decoded")
-    film.duration, film.remark = length_of(capture, frame, step)
+        raise VideoError(f"not one frame of stream {stream.index} ({stream.codec_context.name}) can be decoded")
+    film.duration = length_of(container, stream, frame, step, film.remarks)
     yield from shot.end(film.duration)
-    capture.release()  # while a crash still fails the film
+    container.close()
+    if (path.stat().st_size, path.stat().st_mtime_ns) != (before.st_size, before.st_mtime_ns):
+        raise VideoError("it was written to while it was decoded; run the same command again when it is complete")
     yield "end", film
 
 
-def length_of(capture, last, step):
-    """Return how many seconds a film lasts, by its last frame, and a remark if that is less than its header promises.
+def length_of(container, stream, last, step, remarks):
+    """Return how many seconds a film lasts, by its last frame; add a remark if that is less than its header promises.
 
     The last frame is taken to last as long as frames do on average or, where pauses lengthen that, as the one before it
-    (`step` seconds). A picture that is no film is a VideoError: an audio file's cover, for which FFmpeg claims 90,000
-    pictures a second.
+    (`step` seconds).
     """
-    rate, promised_frames = capture.get(cv2.CAP_PROP_FPS), capture.get(cv2.CAP_PROP_FRAME_COUNT)
-    if last.number == 0 and rate > 1000:
-        raise VideoError("a picture, such as a cover, and no film")
-    average = last.time / last.number if last.number else 1 / sane_rate(rate)
+    average = last.time / last.number if last.number else 1 / usual_rate(stream)
     duration = last.time + (average if average < 1 else step)
-    promised = promised_frames / rate if rate > 0 else 0.0
-    if promised < 24 * 3600 and last.number + 1 >= promised_frames and promised > duration + 1:
-        return promised, None  # all frames are there, and the last one is held
+    promised = float(stream.duration * stream.time_base) if stream.duration else (container.duration or 0) / 1e6
+    if promised < 24 * 3600 and last.number + 1 == stream.frames and promised > duration + 1:
+        return promised  # all frames are there, and the last one is held
     if promised < 24 * 3600 and promised * 0.97 - 0.5 > duration:
-        return duration, f"only {duration:.1f} s of {promised:.1f} s can be decoded; they are used"
-    return duration, None
+        remarks.append(f"only {duration:.1f} s of {promised:.1f} s can be decoded; they are used")
+    return duration
 
 
 # ---- What is to be made, and what is there already ----
@@ -480,39 +475,32 @@ class Wanted:
     extract: object = None  # a divita.Extractor
 
 
-def follow(arguments):
-    """Return the arguments with what --like names in place of the defaults.
+def follow(run):
+    """Return the arguments of the command line with a run's inputs for defaults, which no option may contradict.
 
-    --like is a run, whose inputs no other option may contradict, or representations, which the other options change.
-    `run` is the run's folder or None, `metas` {backbone: meta.json} of the inputs or representations.
+    `metas` is {backbone: what an input's meta.json says}.
     """
-    folders = [Path(path) for path in arguments.like]
-    configs = sorted(folders[0].glob("split*/config.json")) or sorted(folders[0].glob("config.json"))
-    if configs:
-        metas = list(divita.inputs(divita.read_json(configs[0])).values())
-        options = {}
-    else:
-        metas = [divita.meta_of(folder) for folder in folders]
-        if not all("backbone" in meta for meta in metas):
-            raise UserError(f"--like {listed(arguments.like)}: no finished run there, and no representation")
-        options = {"out": str(folders[0].parent), "videos": metas[0].get("videos")}
+    configs = sorted(run.glob("split*/config.json"))
+    if not configs:
+        raise UserError(f"--like {run}: no finished run there; name a run's folder, such as runs/demo/RUN")
+    metas, made = list(divita.inputs(divita.read_json(configs[0])).values()), []
     for kind in ("image", "video"):
-        options[kind] = [meta["backbone"] for meta in metas if meta["input"] == kind] or ["none"]
+        made.append((kind, [meta["backbone"] for meta in metas if meta["input"] == kind] or ["none"]))
     for meta in metas:
-        for name in ("segmentation", "detector", "fps", "frames_per_clip"):
-            if meta.get(name) is not None:  # not all is known of a published representation
-                options[name] = meta[name]
-        if meta["input"] == "image" and (configs or meta["frames"] < meta["frames_per_clip"]):  # else all
-            options["image_frames"] = meta["frames"]
-    followed = parse_arguments(options)
-    precisions = [meta.get("precision") or followed.precision for meta in metas] if followed.precision else []
-    made = [*options.items(), *(("precision", precision) for precision in precisions)]
-    for name, value in made if configs else ():
-        if (given := getattr(followed, name)) != value:
-            raise UserError(f"{option(name, given)} contradicts --like {folders[0]}, made with {option(name, value)}")
-    followed.run = configs[0].parent.parent if configs else None
-    followed.metas = {meta["backbone"]: meta for meta in metas}
-    return followed
+        if "frames" not in meta:
+            raise UserError(f"--like {run}: 01_prepare.py has not made its input {meta['backbone']} and cannot do so")
+        known = [name for name in ("segmentation", "detector", "fps", "frames_per_clip") if meta.get(name) is not None]
+        made += [(name, meta[name]) for name in known]  # not all is known of a published representation
+        if meta["input"] == "image":
+            made.append(("image_frames", meta["frames"]))
+    arguments = parse_arguments(dict(made))
+    if arguments.precision:
+        made += [("precision", meta.get("precision", arguments.precision)) for meta in metas]
+    for name, value in made:
+        if (given := getattr(arguments, name)) != value:
+            raise UserError(f"{option(name, given)} contradicts --like {run}, made with {option(name, value)}")
+    arguments.metas = {meta["backbone"]: meta for meta in metas}
+    return arguments
 
 
 def option(name, value):
@@ -559,12 +547,12 @@ def chosen_weights(arguments, names):
         elif name in names and Path(file).is_file():
             weights[name] = Path(file)
         else:
-            beside = f" beside --like {listed(arguments.like)}" if arguments.like else ""
+            beside = f" beside --like {arguments.like}" if arguments.like else ""
             choices = ", ".join([*words, *(f"{name}=FILE" for name in names)])
             raise UserError(f"--weights {word}{beside}: give {choices}, with a FILE that is there")
     if of_file := [name for name in names if weights[name] == "file"]:
-        like, files = listed(arguments.like), " ".join(f"{name}=FILE" for name in of_file)
-        raise UserError(f"--like {like}: weights came from a file; add --weights {files}")
+        files = " ".join(f"{name}=FILE" for name in of_file)
+        raise UserError(f"--like {arguments.like}: weights came from a file; add --weights {files}")
     return weights
 
 
@@ -660,20 +648,28 @@ def prepared(job):
 
 
 def is_current(job, mid):
-    """Tell whether a trailer's vectors were made from the film that is there now and from its clip table."""
+    """Tell whether a trailer's vectors were made from the film that is there now and from its clip table.
+
+    A film whose length is the same and that nobody has touched since is not read again.
+    """
+    film, files = job.videos[mid], [one.folder / f"{mid}.npy" for one in job.wanted]
     try:
-        source = film_digest(job.videos[mid]), divita.digest_of((job.tables / f"{mid}.csv").read_text())
-        return all(divita.read_vectors(one.folder / f"{mid}.npy")[1] == source for one in job.wanted)
+        table = divita.digest_of((job.tables / f"{mid}.csv").read_text())
+        sources = {divita.read_vectors(path)[1] for path in files}
+        if len(sources) > 1 or sources.pop()[1] != table:
+            return False
+        (digest, _), about = divita.read_vectors(files[0])[1], film.stat()
+        if about.st_ctime_ns < min(path.stat().st_mtime_ns for path in files):
+            return digest.startswith(f"{about.st_size}-")
+        return digest == film_digest(film)
     except (OSError, ValueError):  # one of the files is gone or broken
         return False
 
 
-def film_digest(path, end=2**16):
-    """Return a digest of a file's length, beginning and end, which no two films have in common."""
+def film_digest(path):
+    """Return a film's length in bytes and a digest of its content."""
     with open(path, "rb") as file:
-        beginning, length = file.read(end), file.seek(0, os.SEEK_END)
-        file.seek(max(0, length - end))
-        return hashlib.sha256(str(length).encode() + beginning + file.read(end)).hexdigest()[:16]
+        return f"{path.stat().st_size}-{hashlib.file_digest(file, 'sha256').hexdigest()[:16]}"
 
 
 def build(job):
@@ -684,8 +680,7 @@ def build(job):
         one.extract = divita.Extractor(name, one.weights, frames, arguments.batch_size, precision)
         expected = arguments.metas.get(name, {}).get("digest")
         if expected not in (None, one.extract.digest):
-            like = listed(arguments.like)
-            raise UserError(f"{name}: its weights are {one.extract.digest}, not those of {like}, {expected}")
+            raise UserError(f"{name}: its weights are {one.extract.digest}, not those of {arguments.like}, {expected}")
         for key in ("features", "digest", "parameters", "macs_per_clip"):
             one.meta[key] = getattr(one.extract, key)
         check_meta(one.folder, one.meta, arguments.overwrite)
@@ -720,10 +715,9 @@ def printable(mid):
 def summary(job):
     """Say where the results lie and what to do next; return the exit status."""
     (rank, ranks), torchrun = divita.ranks(), "TORCHELASTIC_RUN_ID" in os.environ
-    made = sum_over_ranks(job.made) if ranks > 1 and torchrun else job.made
+    by = f" by rank {rank} of {ranks}" if ranks > 1 else ""
+    say(f"{len(prepared(job))} of {len(job.videos)} trailers prepared in {job.out}, {job.made} of them now{by}")
     if rank == 0:
-        now = f"{made} of them now" if torchrun or ranks == 1 else f"{made} of them now by this rank, 0 of {ranks}"
-        say(f"{len(prepared(job))} of {len(job.videos)} trailers prepared in {job.out}, {now}")
         folders = [one.folder for one in job.wanted]
         for path in (*folders, job.tables, job.out / "contact_sheets", job.out / "failed.csv"):
             if path.exists():
@@ -732,18 +726,9 @@ def summary(job):
     return 1 if job.failed and not torchrun else 0  # torchrun would take a 1 for a crash
 
 
-def sum_over_ranks(count):
-    """Wait for all of torchrun's ranks; return the sum of their counts."""
-    rank, ranks = divita.ranks()
-    store, *_ = next(torch.distributed.rendezvous("env://"))
-    store.set_timeout(datetime.timedelta(days=99))
-    store.set(f"count of {rank}", str(count))
-    return sum(int(store.get(f"count of {other}")) for other in range(ranks))  # get() waits
-
-
 def next_command(job):
     """Return the command that goes on from here, as a list of words."""
-    out, run = job.out, job.arguments.run
+    out, run = job.out, job.arguments.like
     if run:
         return ["03_evaluate.py", "--predict", str(out), "--runs", str(run.parent), "--run", run.name]
     if not (out / "labels.csv").exists():
@@ -755,126 +740,130 @@ def next_command(job):
     return [*command, "--runs", f"runs/{out.resolve().name}"]
 
 
-# ---- Processes that decode ----
+# ---- Films decoded side by side ----
+
+
+class Films(torch.utils.data.IterableDataset):
+    """(mid, kind, content) of films, {mid: path}: ("start", None), then what read_clips() yields or ("failed", why).
+
+    Each of a DataLoader's processes takes the next film that none has taken.
+    """
+
+    def __init__(self, films, plan):
+        self.films, self.plan, self.taken = list(films.items()), plan, multiprocessing.Value("L")
+
+    def take(self):
+        with self.taken:
+            self.taken.value += 1
+            return self.taken.value - 1
+
+    def __iter__(self):
+        while (number := self.take()) < len(self.films):
+            mid, path = self.films[number]
+            yield mid, "start", None
+            try:
+                for kind, content in read_clips(path, self.plan):
+                    yield mid, kind, content
+            except VideoError as error:
+                yield mid, "failed", str(error)
+            except (cv2.error, MemoryError, OSError, RuntimeError, ValueError) as error:
+                yield mid, "failed", f"cannot be decoded ({divita.one_line(error)})"
 
 
 @contextlib.contextmanager
 def decoded(films, plan, workers, patience, most):
-    """Decode films, {mid: path}, in as many processes as `workers`, ahead of the reader by up to `most` messages.
+    """Decode films, {mid: path}, in processes that are ahead of the reader by about `most` messages.
 
-    Yields a generator of (mid, kind, content): what read_clips() yields or ("failed", why). To be entered before this
-    process has threads, as a process that is forked from one with threads may hang.
+    Yields a generator of what Films gives. A film that ends its process, or is silent for `patience` seconds, is
+    decoded again, alone, and so are those beside it; if that happens once more, it has failed. To be entered before
+    this process has threads, as a process that is forked from one with threads may hang.
     """
-    messages, left, started = queue.Queue(most), iter(films.items()), []
+
+    def start(films):
+        dataset, processes = Films(films, plan), min(workers, len(films))
+        loader = torch.utils.data.DataLoader(
+            dataset,
+            batch_size=None,
+            collate_fn=as_it_is,
+            num_workers=processes,
+            prefetch_factor=max(2, most // processes),
+            in_order=False,
+            timeout=patience,
+            worker_init_fn=settle,
+            multiprocessing_context="fork",  # starts at once, where a fresh process imports Keras for seconds
+        )
+        return dataset, start_processes(loader)
+
     try:
-        for _ in range(min(workers, len(films))):
-            frames = FORK.RawValue("L")  # decoded so far, in memory that the processes share
-            started.append((*start_process(start_decoding, plan, frames), frames))
-        for connection, _, frames in started:
-            receiving = connection, frames, left, patience, messages
-            threading.Thread(target=receive, args=receiving, daemon=True).start()
-        yield read(messages, len(films))
+        yield read(films, *start(films), start, patience)
     finally:
-        for _, process, _ in started:
-            process.kill()
+        end_processes()
 
 
-def read(messages, films):
-    """Yield what the threads put into the queue until each film has ended; raise what is an error."""
-    while films:
-        message = messages.get()
-        if isinstance(message, Exception):
-            raise message
-        if message[1] in ("end", "failed"):
-            films -= 1
-        yield message
+def read(films, dataset, messages, start, patience):
+    """Yield messages until each film has ended; start(films) begins to decode some of them once more."""
+    left, suspects, alone = dict(films), [], set()
+    while True:
+        try:
+            for mid, kind, content in messages:
+                if kind in ("end", "failed"):
+                    del left[mid]
+                yield mid, kind, content
+        except RuntimeError:  # what the loader makes of a process that has ended or is silent
+            silent = multiprocessing.active_children()
+            end_processes()
+            begun = [mid for mid, _ in dataset.films[: dataset.taken.value] if mid in left]
+            if not begun:
+                raise UserError("the processes that decode end before they begin; give fewer --workers") from None
+            if begun[0] in alone:
+                del left[begun[0]]
+                why = f"no clip in {patience:g} s of decoding" if silent else "its decoding ended the process"
+                yield begun[0], "failed", why
+            else:
+                suspects += begun
+        if not left:
+            return
+        if suspects:
+            mid = suspects.pop(0)
+            alone.add(mid)
+            dataset, messages = start({mid: left[mid]})
+        else:
+            dataset, messages = start(left)
 
 
-def receive(connection, frames, films, patience, messages):
-    """Be a thread that has one film after another decoded and puts what comes of it into the queue."""
-    try:
-        for mid, path in films:  # the threads share this iterator
-            connection.send(path)
-            with Connection(recv_handle(connection)) as film:
-                kind = None
-                while kind not in ("end", "failed"):
-                    kind, content = next_message(film, frames, patience)
-                    messages.put((mid, kind, content))
-    except (EOFError, OSError):
-        messages.put(UserError("a process that decodes was ended or found no room for another; give fewer --workers"))
-    except Exception as error:
-        messages.put(error)  # for the main thread, which would wait for ever
+def start_processes(loader):
+    """Return the iterator of a DataLoader, whose processes have been started."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="This DataLoader will create")  # more processes than cores
+        try:
+            messages = iter(loader)
+        except OSError as error:
+            raise UserError(f"no process can be started ({error.strerror}); give fewer --workers") from None
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # PyTorch's handler would raise in the middle of anything
+    return messages
 
 
-def next_message(film, frames, patience):
-    """Return the next message of the process that decodes a film, or why there is none.
-
-    The patience is counted in parts, so that time in which this whole job did not run is not taken for silence.
-    """
-    seen = parts = 0
-    while not film.poll(patience / 60):
-        parts = parts + 1 if frames.value == seen else 0
-        seen = frames.value
-        if parts == 60:
-            return "failed", f"no frame in {patience:g} s of decoding"
-    try:
-        return film.recv()
-    except (EOFError, OSError):
-        return "failed", "its decoding ended the process"
+def end_processes():
+    """End the processes that decode, also one that would not end by itself."""
+    for process in multiprocessing.active_children():
+        process.kill()
+        process.join()
 
 
-def start_process(target, *arguments):
-    """Start target(connection, *arguments) in a process; return the other end of its connection, and the process."""
-    ours, theirs = FORK.Pipe()
-    process = FORK.Process(target=target, args=(theirs, *arguments))
-    try:
-        process.start()
-    except OSError as error:
-        raise UserError(f"no process can be started ({error.strerror}); give fewer --workers") from None
-    theirs.close()
-    return ours, process
+def as_it_is(message):
+    return message  # without this, the loader makes tensors of arrays
 
 
-def settle():
-    """Prepare a new process: it ends with the one that started it, uses one core, and shows neither FFmpeg's messages,
-    since one line of ours says what is wrong, nor that its connection is broken, since nobody is there any more."""
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
-        if os.getppid() != multiprocessing.parent_process().pid:
-            sys.exit()  # it has ended before this line
-    torch.set_num_threads(1)
+def settle(_):
+    """Prepare a process that decodes: it ends with the one that started it, and shows no messages of FFmpeg, since one
+    line of ours says what is wrong."""
+    threading.Thread(target=end_with_parent, daemon=True).start()
     os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
 
 
-def start_decoding(connection, plan, frames):
-    """Be a process without threads that starts one for each film, which a damaged film may end or keep for ever, and
-    ends the one before."""
-    settle()
-    process = None
-    while True:
-        path = connection.recv()
-        if process:
-            process.kill()
-            process.join()
-        film, process = start_process(decode, path, plan, frames)
-        send_handle(connection, film.fileno(), None)
-        film.close()
-
-
-def decode(connection, path, plan, frames):
-    """Be the process that decodes one film: send what read_clips() yields or ("failed", why)."""
-
-    def alive():
-        frames.value += 1
-
-    settle()
-    try:
-        for message in read_clips(path, plan, alive):
-            connection.send(message)
-    except VideoError as error:
-        connection.send(("failed", str(error)))
-    except (cv2.error, MemoryError, OSError, ValueError) as error:
-        connection.send(("failed", f"cannot be decoded ({divita.one_line(error)})"))
+def end_with_parent():
+    multiprocessing.parent_process().join()
+    os._exit(1)
 
 
 # ---- Contact sheets ----
@@ -994,20 +983,19 @@ def unpack(archive, out):
 
 # ---- The demo data set ----
 
-
 DEMO_TRAILERS, DEMO_SEED, DEMO_FPS = 100, 0, 24
 DEMO_SIZE = 192, 108  # width, height
-GENRES = {  # what a frame shows, how the camera moves: three genres are told by the first alone, seven only by both
-    "action": ("rocks", "shake"),
-    "adventure": ("rocks", "roll"),
-    "comedy": ("confetti", "still"),
-    "crime": ("stripes", "shake"),
-    "drama": ("people", "still"),
-    "fantasy": ("planets", "still"),
-    "horror": ("rocks", "pulse"),
-    "romance": ("hearts", "still"),
-    "sci-fi": ("planets", "roll"),
-    "thriller": ("stripes", "pulse"),
+GENRES = {  # OpenCV's marker, how the camera moves: three genres are told by the first alone, seven only by both
+    "action": (cv2.MARKER_TRIANGLE_UP, "shake"),
+    "adventure": (cv2.MARKER_TRIANGLE_UP, "roll"),
+    "comedy": (cv2.MARKER_STAR, "still"),
+    "crime": (cv2.MARKER_SQUARE, "shake"),
+    "drama": (cv2.MARKER_CROSS, "still"),
+    "fantasy": (cv2.MARKER_DIAMOND, "still"),
+    "horror": (cv2.MARKER_TRIANGLE_UP, "pulse"),
+    "romance": (cv2.MARKER_TILTED_CROSS, "still"),
+    "sci-fi": (cv2.MARKER_DIAMOND, "roll"),
+    "thriller": (cv2.MARKER_SQUARE, "pulse"),
 }
 
 
@@ -1033,97 +1021,54 @@ def make_demo(out, workers):
         divita.write_csv(labels, ["mid", *GENRES, "split0", "split1", "split2"], rows)
     jobs = [(out / "videos" / f"{mid}.mp4", i, edit) for i, (mid, edit) in enumerate(zip(mids, edits))]
     if jobs := [job for job in jobs if not job[0].exists()]:
-        with ProcessPoolExecutor(workers, FORK, settle) as processes:
-            try:
-                list(tqdm(processes.map(film, jobs), "demo trailers", len(jobs), unit="trailer"))
-            except BrokenProcessPool:
-                raise UserError("a process that makes the demo's films was ended; run the same command again") from None
+        with ThreadPoolExecutor(workers) as threads:
+            list(tqdm(threads.map(film, jobs), "demo trailers", len(jobs), unit="trailer"))
 
 
 def demo_labels():
     """-> y (N, G) of 0 and 1, one to three genres a trailer; splits (N, 3), 0 train to 2 test.
 
-    Of five blocks of trailers, in each of which all genres are about as frequent, one is for test, one for validation.
+    Each five trailers share out the genres; of five such blocks one is for test and one for validation.
     """
-    rng = np.random.default_rng([DEMO_SEED, 0])
     y = np.zeros((DEMO_TRAILERS, len(GENRES)), int)
-    for row, count in zip(y, np.resize([1, 3, 2, 1, 2], DEMO_TRAILERS)):
-        rarest = np.argsort(y.sum(0) + rng.uniform(0, 3, len(GENRES)))  # the noise keeps the pairs varied
-        row[rarest[:count]] = 1
-    blocks = np.arange(DEMO_TRAILERS) * 5 // DEMO_TRAILERS
-    return y, np.choose((blocks[:, None] - np.arange(3)) % 5, [2, 1, 0, 0, 0])
+    for first in range(0, DEMO_TRAILERS, 5):
+        order = np.random.default_rng([DEMO_SEED, 0, first]).permutation(len(GENRES))
+        for row, genres in zip(y[first:], np.split(order, [1, 3, 4, 7])):
+            row[genres] = 1
+    return y, np.choose((np.arange(DEMO_TRAILERS)[:, None] // 5 - np.arange(3)) % 5, [2, 1, 0, 0, 0])
 
 
 def demo_edit(trailer, genres):
-    """-> [(genre, frames), ...]: a trailer's shots, 0.7 to 3 s each, its genres taking turns, 15 to 20 s in all."""
-    rng = np.random.default_rng([DEMO_SEED, 1, trailer])
-    frames, end = [], rng.integers(15 * DEMO_FPS, 17 * DEMO_FPS)
-    while sum(frames) < end:
-        frames.append(int(np.exp(rng.uniform(np.log(17), np.log(72)))))  # short ones are more frequent
-    turns = [genre for _ in frames for genre in rng.permutation(genres)]
-    return [(list(GENRES)[genre], n) for genre, n in zip(turns, frames)]
+    """-> [(genre, frames), ...]: a trailer's nine shots, 0.7 to 3 s each, its genres taking turns."""
+    lengths = np.random.default_rng([DEMO_SEED, 1, trailer]).integers(17, 73, 9)
+    return [(list(GENRES)[genre], int(n)) for genre, n in zip(np.resize(genres, 9), lengths)]
 
 
 def film(job):
     """Shoot and cut one trailer: `job` is its path, its number and its edit."""
     path, trailer, edit = job
     rng = np.random.default_rng([DEMO_SEED, 2, trailer])
-    hue, dark = rng.uniform(0, 180), rng.integers(2)
+    hue, dark = rng.integers(180), rng.integers(2)
     with divita.written(path) as temporary:
         writer = cv2.VideoWriter(str(temporary), cv2.VideoWriter_fourcc(*"mp4v"), DEMO_FPS, DEMO_SIZE)
         for genre, frames in edit:
-            hue, dark = (hue + rng.uniform(50, 130)) % 180, not dark  # a cut is seen in colour and in light
-            picture, camera = GENRES[genre]
-            for frame in shoot(paint(picture, hue, dark, rng), camera, frames, rng):
+            hue, dark = hue + rng.integers(50, 130), not dark  # a cut is seen in colour and in light
+            marker, camera = GENRES[genre]
+            for frame in shoot(paint(marker, hue, dark, rng), camera, frames, rng):
                 writer.write(frame)
         writer.release()
         if cv2.VideoCapture(str(temporary)).get(cv2.CAP_PROP_FRAME_COUNT) != sum(frames for _, frames in edit):
             raise UserError(f"{path}: cannot be written whole; make room on the disk and run the same command again")
 
 
-def paint(picture, hue, dark, rng):
-    """-> canvas (162, 288, 3) uint8 BGR, larger than a frame: forms of one kind strewn over a shaded ground."""
-    width, height = 3 * DEMO_SIZE[0] // 2, 3 * DEMO_SIZE[1] // 2
-    ground, form = ((50, 65), (165, 185)) if dark else ((165, 185), (50, 65))  # ranges of brightness
-    corners = colours(hue + rng.uniform(-12, 12, 4), ground, rng).reshape(2, 2, 3)
-    canvas = cv2.resize(corners, (width, height), interpolation=cv2.INTER_LINEAR).astype(np.uint8)
-    plain, spacing = canvas.copy(), 20
-    centres = np.mgrid[spacing / 2 : width : spacing, spacing / 2 : height : spacing].reshape(2, -1).T  # (N, 2)
-    centres = centres + rng.uniform(-0.3, 0.3, centres.shape) * spacing  # an irregular grid
-    tint = hue + rng.choice([-1, 1]) * rng.uniform(15, 30) + rng.uniform(-8, 8, len(centres))
-    tint = rng.uniform(0, 180, len(centres)) if picture == "confetti" else tint
-    scale = rng.uniform(0.9, 1.15) * rng.uniform(6, 10, len(centres))  # px
-    for centre, colour, size in zip(centres, colours(tint, form, rng), scale * np.exp(1j * rng.uniform(-0.5, 0.5))):
-        for outline in outlines(picture, rng):
-            points = np.stack([(outline * size).real, (outline * size).imag], axis=1) + centre
-            cv2.fillPoly(canvas, [np.int32(points * 16)], colour, cv2.LINE_AA, shift=4)
-    if picture == "stripes":  # the ground shows through every other line
-        x, y = np.meshgrid(np.arange(width), np.arange(height))
-        angle, period = rng.uniform(0, np.pi), rng.uniform(4, 5.5)
-        lines = (x * np.cos(angle) + y * np.sin(angle)) % period < period / 2
-        canvas = np.where((canvas != plain) & lines[..., None], canvas * 0.5 + 0.5 * plain, canvas)
-    return np.clip(canvas + 110.0 - canvas.mean(), 0, 255).astype(np.uint8)  # all shots are exposed alike
-
-
-def colours(hue, brightness, rng):
-    """-> BGR colours (N, 3), float, of N hues in OpenCV's half degrees and a range of brightness."""
-    hsv = np.stack([hue % 180, rng.uniform(50, 80, len(hue)), rng.uniform(*brightness, len(hue))], axis=1)
-    return cv2.cvtColor(np.uint8(hsv)[None], cv2.COLOR_HSV2BGR)[0].astype(float)
-
-
-def outlines(picture, rng):
-    """-> the outlines of one form as arrays of complex numbers, about 1 in radius, y pointing down."""
-    turn = np.linspace(0, 2 * np.pi, 40, endpoint=False)
-    circle = np.exp(1j * turn)
-    if picture == "hearts":
-        return [(16 * np.sin(turn) ** 3 - 1j * np.polynomial.chebyshev.chebval(np.cos(turn), [0, 13, -5, -2, -1])) / 15]
-    if picture == "people":
-        shoulders = np.where(circle.imag < 0, circle, circle.real + 0.3j) * 0.95 + 0.8j
-        return [shoulders, 0.5 * circle - 0.65j]
-    if picture == "planets":
-        band = np.exp(0.3j) * (1.7 * circle.real + 0.35j * circle.imag)
-        return [0.75 * circle, np.concatenate([band, 0.8 * band])]
-    return [np.exp(1j * np.sort(rng.uniform(0, 2 * np.pi, 7))) * rng.uniform(0.8, 1.2, 7)]
+def paint(marker, hue, dark, rng):
+    """-> canvas (162, 288, 3) uint8 BGR, larger than a frame: markers of one kind strewn over a plain ground."""
+    canvas = np.full((162, 288, 3), (hue % 180, 65, 55 if dark else 175), np.uint8)  # OpenCV's hues are half degrees
+    for x, y in np.ndindex(14, 8):
+        place = 20 * x + rng.integers(4, 18), 20 * y + rng.integers(4, 18)
+        colour = int(hue + rng.integers(15, 30)) % 180, 65, 115
+        cv2.drawMarker(canvas, place, colour, marker, int(rng.integers(10, 18)), 2)
+    return cv2.cvtColor(canvas, cv2.COLOR_HSV2BGR)
 
 
 def shoot(canvas, camera, frames, rng):
@@ -1131,19 +1076,13 @@ def shoot(canvas, camera, frames, rng):
 
     Where a camera does not move, it stands where it could be at some moment if it did: a single frame tells nothing.
     """
-    t, phase = np.arange(frames), rng.uniform(size=2)
-    roll = 0.12 * np.sin(2 * np.pi * (phase[0] + t / 16 * (camera == "roll")))  # radians
-    light = 0.85 + 0.15 * np.sin(2 * np.pi * (phase[1] + t / 9 * (camera == "pulse")))
-    angle = rng.uniform(0, 2 * np.pi, frames)
-    shake = 1.5 * (camera == "shake") * np.stack([np.cos(angle), np.sin(angle)], axis=1)  # px
-    zoom = rng.uniform(0.9, 1.1)
-    centre, middle = np.array([canvas.shape[1], canvas.shape[0]]) * rng.uniform(0.4, 0.6, 2), np.array(DEMO_SIZE) / 2
+    turn, flash, zoom = *rng.uniform(0, 2 * np.pi, 2), rng.uniform(0.9, 1.1)
     for i in range(frames):
-        view = cv2.getRotationMatrix2D(middle, -np.degrees(roll[i]), 1 / zoom)  # frame -> canvas
-        view[:, 2] += centre + shake[i] - middle
-        flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
-        frame = cv2.warpAffine(canvas, view, DEMO_SIZE, flags=flags, borderMode=cv2.BORDER_REFLECT)
-        yield cv2.convertScaleAbs(frame, alpha=light[i])
+        angle = 7 * np.sin(turn + 2 * np.pi / 16 * i * (camera == "roll"))  # degrees
+        light = 0.85 + 0.15 * np.sin(flash + 2 * np.pi / 9 * i * (camera == "pulse"))
+        view = cv2.getRotationMatrix2D((144, 81), angle, zoom)  # canvas -> frame
+        view[:, 2] += rng.uniform(-2, 2, 2) * (camera == "shake") - (48, 27)
+        yield cv2.convertScaleAbs(cv2.warpAffine(canvas, view, DEMO_SIZE), alpha=light)
 
 
 if __name__ == "__main__":

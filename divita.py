@@ -1,6 +1,6 @@
 """What the three scripts share, in this order:
 
-    labels -> representations -> snippets -> backbones -> DIViTA -> metrics -> cost
+    films -> labels -> representations -> snippets -> backbones -> DIViTA -> metrics -> cost
 
 Shapes are written with B trailers in a batch, S clips in a snippet, F features, G genres, and for pictures N frames or
 clips of T frames, H pixels high and W wide. Everything follows
@@ -52,6 +52,116 @@ if keras.config.backend() != "torch":
 
 SUFFIXES = ".3gp .avi .flv .m2ts .m4v .mkv .mov .mp4 .mpeg .mpg .mts .mxf .ogv .ts .vob .webm .wmv".split()  # of videos
 FORMAT = 1  # of meta.json and config.json; raised when a file of an earlier version can no longer be read
+
+# ---- Films ----
+
+
+class VideoError(Exception):
+    """Why a film cannot be read, in a few words."""
+
+
+def open_film(path):
+    """Return a film's container and the stream in it that is the film, chosen as ffmpeg does; both are PyAV's.
+
+    A VideoError says what was refused. FFmpeg decodes with one thread: with more, damaged films decode differently
+    each time.
+    """
+    import av  # training does without
+
+    if not path.is_file():
+        raise VideoError("not a file, or a broken link")
+    if not path.stat().st_size:
+        raise VideoError("an empty file")
+    try:
+        container = av.open(str(path), metadata_errors="replace")
+    except av.FFmpegError as error:
+        raise VideoError(f"no video in it that can be read ({error.strerror})") from None
+    stream = container.streams.best("video")
+    if stream is None:
+        others = listed([other.type for other in container.streams])
+        raise VideoError(f"no video in it; its streams: {others or 'none'}")
+    if stream.disposition & av.stream.Disposition.attached_pic:
+        raise VideoError(f"stream {stream.index} is a picture, such as a cover, and no film")
+    if stream.codec_context is None:
+        raise VideoError(f"stream {stream.index} is coded in a way that FFmpeg has no decoder for")
+    stream.codec_context.thread_count = 1
+    return container, stream
+
+
+def decode(container, stream):
+    """Yield the frames of a film from where its container stands, PyAV's; what is damaged is left out."""
+    import av
+
+    failures = 0  # of reading, in a row
+    while failures < 5:
+        try:
+            for packet in container.demux(stream):
+                failures = 0
+                with contextlib.suppress(av.FFmpegError):
+                    yield from packet.decode()
+            return
+        except av.FFmpegError:
+            failures += 1
+    yield from stream.decode(None)  # those that wait in the decoder
+
+
+def picture_converter(stream, remarks):
+    """Return a function of a frame that returns its picture, uint8 BGR (H, W, 3), turned as players turn it.
+
+    Colours whose tags FFmpeg cannot convert are taken as untagged, of which a sentence is added to `remarks`.
+    """
+    import av
+    from av.video.reformatter import VideoReformatter
+
+    reformat = functools.partial(VideoReformatter().reformat, format="bgr24", threads=1)  # one converter for all frames
+
+    def picture(frame):
+        try:
+            converted = reformat(frame)
+        except av.FFmpegError:
+            tags = f"matrix {frame.colorspace}, transfer {frame.color_trc}, primaries {frame.color_primaries}"
+            frame.colorspace = frame.color_trc = frame.color_primaries = 2  # unspecified
+            try:
+                converted = reformat(frame)
+            except av.FFmpegError as error:
+                codec, pixels = stream.codec_context.name, frame.format.name
+                what = f"stream {stream.index} ({codec}, {pixels}, {tags})"
+                raise VideoError(f"{what} cannot be converted to RGB ({error.strerror})") from None
+            if not remarks:
+                remarks.append(f"its colours are taken as untagged, since FFmpeg cannot convert {tags}")
+        return np.ascontiguousarray(np.rot90(converted.to_ndarray(), round(frame.rotation / 90)))
+
+    return picture
+
+
+def frames_at(path, times):
+    """Yield what a film shows at some times, in seconds after its first frame, as frames of PyAV.
+
+    Decoding begins at the key frame before a time. A container's index may lead behind it, or to nowhere: then a bit
+    earlier, at last at the beginning.
+    """
+    import av
+
+    container, stream = open_film(path)
+    first = next((frame.time for frame in decode(container, stream) if frame.time is not None), None)
+    for moment in times if first is not None else ():
+        shown = None
+        for earlier in (0.0, 1.0, 10.0, None):
+            if earlier is None:
+                container, stream = open_film(path)
+            else:
+                try:
+                    container.seek(round((first + moment - earlier) / stream.time_base), stream=stream)
+                except av.FFmpegError:
+                    continue
+            for frame in decode(container, stream):
+                if frame.time is not None and frame.time - first > moment + 0.001:
+                    break
+                shown = frame
+            if shown:
+                yield shown
+                break
+
 
 # ---- Labels ----
 
