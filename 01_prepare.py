@@ -455,6 +455,8 @@ def length_of(container, stream, last, step, remarks):
     average = last.time / last.number if last.number else 1 / usual_rate(stream)
     duration = last.time + (average if average < 1 else step)
     promised = float(stream.duration * stream.time_base) if stream.duration else (container.duration or 0) / 1e6
+    if stream.frames and stream.average_rate:  # a duration may be a guess by the file's length
+        promised = max(promised, float(stream.frames / stream.average_rate))
     if promised < 24 * 3600 and last.number + 1 == stream.frames and promised > duration + 1:
         return promised  # all frames are there, and the last one is held
     if promised < 24 * 3600 and promised * 0.97 - 0.5 > duration:
@@ -802,7 +804,7 @@ def decoded(films, plan, workers, patience, most):
 
 def read(films, dataset, messages, start, patience):
     """Yield messages until each film has ended; start(films) begins to decode some of them once more."""
-    left, suspects, alone = dict(films), [], set()
+    left, suspects, alone, in_vain = dict(films), [], set(), 0
     while True:
         try:
             for mid, kind, content in messages:
@@ -813,9 +815,10 @@ def read(films, dataset, messages, start, patience):
             silent = multiprocessing.active_children()
             end_processes()
             begun = [mid for mid, _ in dataset.films[: dataset.taken.value] if mid in left]
-            if not begun:
+            in_vain = 0 if begun else in_vain + 1
+            if in_vain == 3:
                 raise UserError("the processes that decode end before they begin; give fewer --workers") from None
-            if begun[0] in alone:
+            if begun and begun[0] in alone:
                 del left[begun[0]]
                 why = f"no clip in {patience:g} s of decoding" if silent else "its decoding ended the process"
                 yield begun[0], "failed", why

@@ -134,16 +134,9 @@ class Job:
     def text(self):
         return "".join((self.folder / f"{stream}.txt").read_text() for stream in ("out", "err"))
 
-    def starters(self):
-        """Wait until there are processes that look after decoding processes; return their ids."""
-        while not (found := children(self.process.pid)):
-            assert self.process.is_alive(), self.text()
-            time.sleep(0.005)
-        return found
-
-    def decoders(self):
-        """Wait until there are decoding processes; return their ids."""
-        while not (found := children(*self.starters())):
+    def decoders(self, count=1):
+        """Wait until there are so many processes that decode; return their ids."""
+        while len(found := children(self.process.pid)) < count:
             assert self.process.is_alive(), self.text()
             time.sleep(0.005)
         return found
