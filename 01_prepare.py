@@ -944,7 +944,7 @@ def fetch(name, out, md5):
         return path
     say(f"downloading {url}")
     bar = sys.stderr if sys.stderr.isatty() else io.StringIO()
-    remedy = f"run the same command again or, where the line breaks, {by_hand} before it"
+    remedy = f"run the same command again or, if the line keeps breaking, {by_hand} first"
     with divita.written(path) as temporary, divita.downloading(name, remedy), contextlib.redirect_stdout(bar):
         keras.utils.get_file(temporary.name, url, cache_subdir=out.absolute(), file_hash=md5, hash_algorithm="md5")
     return path
