@@ -37,11 +37,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 os.environ["KERAS_BACKEND"] = "torch"  # read once, when Keras is imported
-if "TORCHELASTIC_RUN_ID" in os.environ and os.environ.get("OMP_NUM_THREADS") == "1":
-    # torchrun sets this for its ranks where the user gave no number; one thread would give other last digits than many
-    environment = Path(f"/proc/{os.getppid()}/environ")  # as torchrun was started
-    if not environment.exists() or b"OMP_NUM_THREADS=1" not in environment.read_bytes().split(b"\0"):
-        del os.environ["OMP_NUM_THREADS"]
 
 import keras
 import numpy as np
