@@ -78,6 +78,7 @@ import collections
 import contextlib
 import functools
 import hashlib
+import io
 import math
 import multiprocessing
 import shlex
@@ -85,8 +86,6 @@ import shutil
 import sys
 import tarfile
 import threading
-import urllib.error
-import urllib.request
 import warnings
 import zlib
 from concurrent.futures import ThreadPoolExecutor
@@ -97,6 +96,7 @@ import divita  # first, as it sets Keras's backend
 
 # isort: split
 import cv2
+import keras
 import numpy as np
 import scenedetect
 import torch
@@ -904,7 +904,6 @@ def draw_sheet(job, mid, film):
 # ---- The published data set ----
 
 ZENODO = "https://zenodo.org/records/5716410/files"
-LABELS_MD5 = "d730579950345b2c0f9c4a9779bd9d44"
 
 
 def download(names, out):
@@ -913,12 +912,11 @@ def download(names, out):
     kinds = {divita.meta_of(Path(f"{name}.zarr"))["input"]: name for name in names}  # refuses an unknown one
     out.mkdir(parents=True, exist_ok=True)
     with divita.locked(out):  # of two processes, the second finds everything there
-        if not ((out / "mtgc.csv").exists() and hash_of(out / "mtgc.csv", "md5") == LABELS_MD5):
-            fetch("mtgc.csv", out, LABELS_MD5)
+        divita.sweep(out)
+        fetch("mtgc.csv", out, divita.LABELS_MD5)
         for name in names:
-            archive = out / f"{name}.zarr.tar.gz"
             if not (out / f"{name}.zarr" / ".zgroup").exists():
-                unpack(archive if archive.exists() else fetch(archive.name, out, divita.PUBLISHED[name][1]), out)
+                unpack(fetch(f"{name}.zarr.tar.gz", out, divita.PUBLISHED[name][1]), out)
     say(f"the published labels are in {out / 'mtgc.csv'}, the representations beside them:")
     for name in names:
         say(f"  {out / name}.zarr")
@@ -929,37 +927,19 @@ def download(names, out):
 
 
 def fetch(name, out, md5):
-    """Download a file of the record into a folder and return its path; an earlier attempt is gone on with."""
-    url = f"{os.environ.get('DIVITA_PUBLISHED', ZENODO)}/{name}?download=1"
-    part = out / f"{name}.part"
-    if not (part.exists() and hash_of(part, "md5") == md5):  # it may have been interrupted after the last byte
-        with divita.downloading(url, "run the same command again, which goes on where it was"):
-            try:
-                fetch_rest(url, part)
-            except urllib.error.HTTPError as error:
-                if error.code == 416:  # longer than the file that the server has
-                    part.unlink()
-                raise
-    if (found := hash_of(part, "md5")) != md5:
-        part.unlink()
-        raise UserError(f"{url}: its MD5 is {found}, not the published {md5}; removed, run the same command again")
-    return part.replace(out / name)
-
-
-def fetch_rest(url, part):
-    """Download what a partial file lacks; what has come before an error stays."""
-    have = part.stat().st_size if part.exists() else 0
-    request = urllib.request.Request(url, headers={"Range": f"bytes={have}-"} if have else {})
-    with urllib.request.urlopen(request) as response:
-        have = have if response.status == 206 else 0  # 206: the server goes on where we were, 200: from the start
-        total = have + int(response.headers.get("Content-Length") or 0)
-        bar = tqdm(desc=part.stem, total=total or None, initial=have, unit="B", unit_scale=True)
-        with bar, open(part, "ab" if have else "wb") as file:
-            while block := response.read(2**20):
-                file.write(block)
-                bar.update(len(block))
-    if part.stat().st_size < total:
-        raise ConnectionError("the connection was cut")
+    """Download a file of the record into a folder, unless it is there whole, and return its path."""
+    path, url = out / name, f"{os.environ.get('DIVITA_PUBLISHED', ZENODO)}/{name}?download=1"
+    by_hand = shlex.join(["curl", "-fLC", "-", "-o", str(path), url])  # goes on where it was
+    if path.exists():
+        if hash_of(path, "md5") != md5:
+            raise UserError(f"{path}: its MD5 is not the published {md5}; complete it with {by_hand} or remove it")
+        return path
+    say(f"downloading {url}")
+    bar = sys.stderr if sys.stderr.isatty() else io.StringIO()
+    remedy = f"run the same command again or, if the line keeps breaking, {by_hand} first"
+    with divita.written(path) as temporary, divita.downloading(name, remedy), contextlib.redirect_stdout(bar):
+        keras.utils.get_file(temporary.name, url, cache_subdir=out.absolute(), file_hash=md5, hash_algorithm="md5")
+    return path
 
 
 def hash_of(path, name):
@@ -969,19 +949,17 @@ def hash_of(path, name):
 
 def unpack(archive, out):
     """Unpack <name>.tar.gz, which holds the folder <name>, and remove it. Nothing is written outside `out`."""
-    name = archive.name.removesuffix(".tar.gz")
-    folder = out / f".unpacking-{name}"
-    shutil.rmtree(folder, ignore_errors=True)
+    name, folder = archive.name.removesuffix(".tar.gz"), out / ".unpacking"
+    shutil.rmtree(folder, ignore_errors=True)  # what an interrupted command left
+    say(f"unpacking {archive}")
     try:
-        with tarfile.open(archive) as tar:  # the filter refuses ../, absolute paths, links to the outside, devices
-            tar.extractall(folder, tqdm(tar, f"unpacking {name}", unit="file"), filter="data")
-        (folder / name / ".zgroup").stat()
+        shutil.unpack_archive(archive, folder, filter="data")  # which refuses ../, links to the outside, devices
         (folder / name).replace(out / name)
-        archive.unlink()
-    except (tarfile.TarError, EOFError, zlib.error, FileNotFoundError) as error:
+    except (shutil.ReadError, tarfile.TarError, EOFError, zlib.error, FileNotFoundError) as error:
         raise UserError(f"{archive}: cannot be unpacked ({divita.one_line(error)}); remove it") from None
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+    archive.unlink()
 
 
 # ---- The demo data set ----

@@ -37,11 +37,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 os.environ["KERAS_BACKEND"] = "torch"  # read once, when Keras is imported
-if "TORCHELASTIC_RUN_ID" in os.environ and os.environ.get("OMP_NUM_THREADS") == "1":
-    # torchrun sets this for its ranks where the user gave no number; one thread would give other last digits than many
-    environment = Path(f"/proc/{os.getppid()}/environ")  # as torchrun was started
-    if not environment.exists() or b"OMP_NUM_THREADS=1" not in environment.read_bytes().split(b"\0"):
-        del os.environ["OMP_NUM_THREADS"]
 
 import keras
 import numpy as np
@@ -166,8 +161,8 @@ def frames_at(path, times):
 # ---- Labels ----
 
 SUBSETS = ("train", "validation", "test")  # 0, 1 and 2 in a split column
-SHARES = (0.7, 0.1, 0.2)  # of the splits that are made where a file has none; the published ones are alike
-SPLIT_SEED = 0
+SHARES = (0.7, 0.1, 0.2)  # of the splits that are made where a table has none; the published ones are alike
+LABELS_MD5 = "d730579950345b2c0f9c4a9779bd9d44"  # of the published mtgc.csv
 
 
 @dataclass
@@ -192,80 +187,80 @@ def read_labels(path):
     """Read a table of genres in the format of the published mtgc.csv.
 
     A first column `mid`, one column of 0 and 1 per genre, then split0, split1 ... with 0 for training, 1 for
-    validation and 2 for test. Without split columns, three splits are made and kept beside the file, see
-    made_splits(). Commas or semicolons, with or without a byte order mark. A UserError names the line.
+    validation and 2 for test. Without split columns, three splits are made, see made_splits(). Commas or semicolons,
+    with or without a byte order mark. A UserError names the line.
     """
     path = Path(path)
     header, rows = read_table(path)
     genres = [name for name in header[1:] if not re.fullmatch(r"split\d+", name)]
     splits = [f"split{k}" for k in range(len(header) - 1 - len(genres))]
+    if odd := [name for name in genres if looks_like_a_split(name)]:
+        remedy = f"call it split{len(splits)} (0 train, 1 validation, 2 test) or, if it is a genre, otherwise"
+        raise UserError(f"{path}: the column {odd[0]!r} looks like a split; {remedy}")
     if header != ["mid", *genres, *splits] or not genres or not all(header) or len(set(header)) < len(header):
         columns = "mid, the genres, then split0, split1 ... if any, none empty and none twice"
         raise UserError(f"{path}: the columns must be {columns}; not {header}")
-    mids, cells = read_cells(path, header, rows, len(genres))
-    y, subsets = np.split(cells, [len(genres)], axis=1)
-    return Labels(mids, genres, y, subsets if splits else made_splits(path, mids))
-
-
-def read_cells(path, header, rows, genres):
-    """Return a table's mids (N) and its cells (N, columns but mid): 0 or 1 in `genres` columns, in the others 2 too."""
     cells = {}
     for line, row in rows:
         where, mid = f"{path} line {line}", unicodedata.normalize("NFC", row[0])
-        check_mid(mid, where)
+        check_mid(mid, f"{where}: the mid {mid!r}")
         if mid in cells:
             raise UserError(f"{where}: the trailer {mid} is there twice; remove one of its lines")
-        for number, (name, cell) in enumerate(zip(header[1:], row[1:])):
-            allowed = ["0", "1"] if number < genres else ["0", "1", "2"]
+        for name, cell in zip(header[1:], row[1:]):
+            allowed = ["0", "1", "2"] if name in splits else ["0", "1"]
             if cell.strip() not in allowed:
                 raise UserError(f"{where}: {name} is {cell!r}, not one of {', '.join(allowed)}")
         cells[mid] = [int(cell) for cell in row[1:]]
-    return list(cells), np.array(list(cells.values()), np.uint8)
+    y, subsets = np.split(np.array(list(cells.values()), np.uint8), [len(genres)], axis=1)
+    return Labels(list(cells), genres, y, subsets if splits else made_splits(path, list(cells)))
 
 
-def check_mid(mid, where):
-    """Refuse a trailer's name that is not a plain file name of up to 180 bytes, since it names that trailer's files."""
-    plain = mid == mid.strip() and mid.isprintable() and not set(mid) & set("/\\")
-    if mid in ("", ".", "..") or not plain or len(os.fsencode(mid)) > 180:
-        raise UserError(f"{where}: {mid!r} cannot name a trailer's files; use letters, digits, '-', '_' and '.'")
+def looks_like_a_split(name):
+    """Tell whether a column's name ends in the word split or fold, as mtgc_split does, or is made of nothing but words
+    for a data set's parts, as is_test, TrainVal and Partition 1 are."""
+    part = "split|fold|(sub)?set|part(ition)?|phase|train(ing)?|test(ing)?|val(id(ation)?)?|dev|eval(uation)?|holdout"
+    letters = re.sub(r"[\W\d_]", "", name.casefold())
+    made_of_parts = re.fullmatch(f"(is|in|for|data|cross|cv|k)*(({part})s?)+(id|index|number)?", letters)
+    return bool(made_of_parts or re.search(r"(\b|_)(split|fold)s?[\W\d_]*$", name.casefold()))
+
+
+def check_mid(mid, what):
+    """Refuse a name that a trailer's files cannot have; a UserError says of `what`, the name, why."""
+    unfit = [c for c in mid if c in "/\\" or unicodedata.category(c) in ("Cc", "Cs", "Zl", "Zp")]  # Z: ends a line
+    blanks = [c for c in (mid[:1], mid[-1:]) if c.isspace()]
+    if unfit:
+        why = f"holds {named(unfit[0])}"
+    elif blanks:
+        why = f"begins or ends with {named(blanks[0])}"
+    elif mid.startswith("."):
+        why = "begins with a dot, as hidden files do"
+    elif not 0 < len(os.fsencode(mid)) <= 180:
+        why = f"has {len(os.fsencode(mid))} bytes, not 1 to 180"
+    else:
+        return
+    raise UserError(f"{what} {why}; rename it")
+
+
+def named(character):
+    """Return a character's code and name, such as U+00A0 NO-BREAK SPACE."""
+    nameless = "UNDECODABLE BYTE" if unicodedata.category(character) == "Cs" else "CONTROL CHARACTER"
+    return f"U+{ord(character):04X} {unicodedata.name(character, nameless)}"
 
 
 def made_splits(path, mids):
-    """Return three splits (N, 3) for the trailers of a table without any, kept in <stem>_splits.csv.
+    """Return three splits (N, 3) for the trailers of a table without any; whatever the lines' order, they are the same.
 
-    A trailer that is in that file keeps its subsets, also while it is missing in the table; only new ones are drawn.
+    In each, the trailers are sorted by a hash of their mid and the split's number and then cut at 70 and 80 %.
     """
     if len(mids) < 3:
         raise UserError(f"{path}: {len(mids)} trailers; splits need at least 3, one for each part")
-    header = ["mid", "split0", "split1", "split2"]
-    with keeping(path.parent) as folder:
-        file, known = folder / f"{path.stem}_splits.csv", {}
-        for there in (file, path.with_name(file.name)):
-            if there.exists():
-                columns, rows = read_table(there)
-                if columns != header:
-                    raise UserError(f"{there} line 1: the columns must be {', '.join(header)}; not {columns}")
-                known |= dict(zip(*read_cells(there, header, rows, genres=0)))
-        if gone := known.keys() - set(mids):
-            say(f"{file}: {len(gone)} trailers there are not in {path.name} ({listed(sorted(gone))})")
-        new = [mid for mid in mids if mid not in known]
-        if new:
-            known |= dict(zip(new, drawn_splits([known[mid] for mid in mids if mid in known], len(new))))
-            write_csv(file, header, [[mid, *subsets] for mid, subsets in known.items()])
-    return np.array([known[mid] for mid in mids])
-
-
-def drawn_splits(known, new):
-    """Draw subsets (new, 3) for trailers that join those with known ones, [(3), ...]; none stays empty."""
-    known, drawn = np.array(known, int).reshape(-1, 3), np.zeros((new, 3), np.uint8)
-    sizes = np.maximum(1, np.round(np.array(SHARES) * (len(known) + new)))
-    sizes[0] = len(known) + new - sizes[1:].sum()
-    for k, generator in enumerate(np.random.default_rng(SPLIT_SEED).spawn(3)):
-        counts = np.bincount(known[:, k], minlength=3)
-        for row in generator.permutation(new):
-            drawn[row, k] = np.argmax(sizes / np.maximum(counts, 1e-9))  # the part that lacks most, an empty one first
-            counts[drawn[row, k]] += 1
-    return drawn
+    validation, test = (max(1, round(share * len(mids))) for share in SHARES[1:])
+    parts = np.repeat([0, 1, 2], [len(mids) - validation - test, validation, test])  # (N,)
+    splits = np.zeros((len(mids), 3), np.uint8)
+    for k in range(3):
+        order = np.argsort([hashlib.sha256(f"{mid} {k}".encode()).hexdigest() for mid in mids])  # (N,)
+        splits[order, k] = parts
+    return splits
 
 
 def digest_of(*arrays):
@@ -410,16 +405,15 @@ def open_representation(data, name):
     path = find_representation(data, name)
     files = sorted((entry.name, entry.stat()) for entry in os.scandir(path) if not entry.name.startswith("."))
     signature = digest_of(repr([(name, stat.st_size, stat.st_mtime_ns) for name, stat in files]))  # changes with any
-    with keeping(data) as folder:
-        packed = folder / ".packed" / f"{path.name}.f32"
-        index = packed.with_suffix(".json")
-        packed.parent.mkdir(parents=True, exist_ok=True)
-        with locked(packed.parent):  # several ranks open the same representation: one of them packs it
-            if not (packed.exists() and index.exists() and read_json(index)["signature"] == signature):
-                index.unlink(missing_ok=True)
-                write_json(index, {"signature": signature, **pack(path, packed)})
-            known = read_json(index)
-            clips = np.memmap(packed, np.float32, "r").reshape(-1, known["features"])
+    packed = Path(data) / ".packed" / f"{path.name}.f32"
+    index = packed.with_suffix(".json")
+    with locked(data):  # several ranks open the same representation: one of them packs it
+        if not (packed.exists() and index.exists() and read_json(index)["signature"] == signature):
+            writable(packed.parent)
+            index.unlink(missing_ok=True)
+            write_json(index, {"signature": signature, **pack(path, packed)})
+        known = read_json(index)
+        clips = np.memmap(packed, np.float32, "r").reshape(-1, known["features"])
     meta = None if path.suffix == ".zarr" else meta_of(path)
     return Representation(path, clips, known["rows"], known["sources"], known["digests"], meta)
 
@@ -1471,6 +1465,11 @@ def listed(names, most=3):
     return ", ".join(names[:most]) + (", ..." if len(names) > most else "")
 
 
+def printable(name):
+    """Return a name with a code in place of what cannot be seen, such as a line's end or a space of no width."""
+    return name if name.isprintable() else repr(name)[1:-1]
+
+
 def find_videos(paths):
     """Return {mid: path} of films and of the films in folders, sorted; two films with one mid are a UserError.
 
@@ -1496,7 +1495,7 @@ def find_videos(paths):
     if not videos:
         raise UserError(f"{listed([*map(str, paths)])}: no videos there; a name ends in one of {' '.join(SUFFIXES)}")
     if others and ranks()[0] == 0:
-        say(f"{len(others)} files left out that are no videos by their suffix ({listed(sorted(others))})")
+        say(f"{len(others)} files left out that are no videos by their suffix ({printable(listed(sorted(others)))})")
     return videos
 
 
@@ -1539,13 +1538,24 @@ def sweep(folder):
     """
     for path in Path(folder).rglob(f"{TEMPORARY}*@*@*"):
         process, host, _ = path.name.removeprefix(TEMPORARY).split("@", 2)
-        with contextlib.suppress(OSError):  # another process has just renamed it
+        with contextlib.suppress(OSError, ValueError):  # another process has just renamed it, or the name is not ours
             if host == socket.gethostname():
-                abandoned = not Path(f"/proc/{process}").exists()
+                abandoned = not running(int(process))
             else:
                 abandoned = time.time() - path.stat().st_mtime > 24 * 3600
             if abandoned and path.is_file():
                 path.unlink()
+
+
+def running(process):
+    """Tell whether this machine has a process of an id, whosever it is."""
+    try:
+        os.kill(process, 0)  # sends no signal
+    except (ProcessLookupError, OverflowError):
+        return False
+    except PermissionError:
+        pass
+    return True
 
 
 def write_text(path, text):
@@ -1625,21 +1635,3 @@ def device():
         torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", 0)) % torch.cuda.device_count())
         return torch.cuda.get_device_name()
     return f"CPU, {torch.get_num_threads()} threads"
-
-
-@contextlib.contextmanager
-def keeping(data):
-    """Yield where to keep what belongs to a data folder: in it or, where DIVITA_CACHE names a folder, in its own there.
-
-    A UserError tells how to name one where writing is not allowed.
-    """
-    folder, cache = Path(data), os.environ.get("DIVITA_CACHE")
-    if cache:
-        folder = Path(cache) / f"{folder.resolve().name}-{digest_of(str(folder.resolve()))}"
-    try:
-        yield folder
-    except OSError as error:
-        if error.errno not in (errno.EACCES, errno.EPERM, errno.EROFS):
-            raise
-        again = shlex.join(["python", *sys.argv])
-        raise UserError(f"{folder}: cannot be written; name a folder that can be: DIVITA_CACHE=DIR {again}") from None

@@ -13,6 +13,8 @@ import numpy as np
 import pytest
 from films import ROOT, TINY, Job, contents, film, set_frame_rate, set_rotation, set_timestamps
 
+import divita
+
 NAME = "tiny3d_shots_fps24_fpc24"
 
 
@@ -135,6 +137,36 @@ def test_a_truncated_film_is_used_as_far_as_it_goes(script, folder):
     result = run(script, folder)
     assert result.code == 0 and "a: only 2.0 s of 4.0 s can be decoded" in result.err
     assert outcome(folder) == {"a": 2}
+
+
+ODD_NAMES = {
+    "no width": "Avengers\u200b Endgame",
+    "no break": "Le\u00a0Fabuleux Destin",
+    "ideographic": "\u5287\u5834\u7248\u3000\u4e88\u544a\u7de8 [dQw4w9WgXcQ]",
+    "joined": "Family \U0001f468\u200d\U0001f469\u200d\U0001f467 Trailer",
+    "from right to left": "\u0637\u0631\u064a\u0642\u200f \u0627\u0644\u0646\u0647\u0627\u064a\u0629",
+    "a dash": "-pq-xyzABC12",
+    "marks": "50% off? *: 'a' \"b\" #1 $x; y=z, [w] {v} ~u",
+    "long": "\u00e9" * 90,
+}
+
+
+@pytest.mark.parametrize("name", ODD_NAMES.values(), ids=ODD_NAMES)
+def test_names_as_downloads_have_them(script, folder, name):
+    film(folder / "a.mp4", [30]).rename(folder / f"{name}.mp4")
+    divita.write_csv(folder.parent / "labels.csv", ["mid", "drama", "split0"], [[name, 1, 0]])
+    result = run(script, folder, "--labels", folder.parent / "labels.csv", "--sheets", 1)
+    assert result.code == 0 and not result.err.count("failed"), result.err
+    assert "no video" not in result.out and "no labels" not in result.out
+    assert outcome(folder) == {name: 1} and (folder.parent / "out" / "contact_sheets" / f"{name}.png").exists()
+    assert len(divita.open_representation(folder.parent / "out", NAME)[name]) == 1
+    assert divita.find_labels(folder.parent / "out").mids == [name]
+
+
+def test_odd_names_are_seen_where_they_are_told(script, folder):
+    film(folder / "a.mp4", [30])
+    (folder / "a\u200b\n\x1b[31m.txt").touch()
+    assert "by their suffix (a\\u200b\\n\\x1b[31m.txt)" in run(script, folder).out
 
 
 def test_two_videos_with_one_mid(script, folder):

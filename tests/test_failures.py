@@ -68,11 +68,19 @@ TABLES = {  # what is wrong with it: (the table, a word of the error)
     "mid twice": (GOOD.replace("tt3", "tt1"), "line 4: the trailer tt1"),
     "mid twice, written otherwise": (GOOD.replace("tt3", "\u00e9").replace("tt1", "e\u0301"), "line 4"),
     "mid empty": (GOOD.replace("tt3", ""), "line 4"),
-    "mid with slash": (GOOD.replace("tt3", "a/b"), "line 4"),
-    "mid with backslash": (GOOD.replace("tt3", "a\\b"), "line 4"),
-    "mid ..": (GOOD.replace("tt3", ".."), "line 4"),
-    "mid with newline": (GOOD.replace("tt3", '"a\nb"'), "line 5"),
+    "mid with slash": (GOOD.replace("tt3", "a/b"), "line 4: the mid 'a/b' holds U+002F SOLIDUS; rename it"),
+    "mid with backslash": (GOOD.replace("tt3", "a\\b"), "line 4: the mid 'a\\\\b' holds U+005C REVERSE SOLIDUS"),
+    "mid ..": (GOOD.replace("tt3", ".."), "line 4: the mid '..' begins with a dot"),
+    "mid with newline": (GOOD.replace("tt3", '"a\nb"'), "line 5: the mid 'a\\nb' holds U+000A CONTROL CHARACTER"),
     "mid with NUL": (GOOD.replace("tt3", "a\0b"), "line 4"),
+    "mid with escape": (
+        GOOD.replace("tt3", "a\x1b[31m"),
+        "the mid 'a\\x1b[31m' holds U+001B CONTROL CHARACTER",
+    ),
+    "mid with line separator": (GOOD.replace("tt3", "a\u2028b"), "line 4: the mid 'a\\u2028b' holds U+2028 LINE SEP"),
+    "mid with a blank first": (GOOD.replace("tt3", " tt3"), "line 4: the mid ' tt3' begins or ends with U+0020 SPACE"),
+    "mid with an odd blank last": (GOOD.replace("tt3", "tt3\u00a0"), "begins or ends with U+00A0 NO-BREAK SPACE"),
+    "mid too long": (GOOD.replace("tt3", 91 * "\u00e9"), "has 182 bytes, not 1 to 180; rename it"),
     "Latin-1": (GOOD.replace("drama", "dram\xe9").encode("latin-1"), "UTF-8"),
     "UTF-16": (GOOD.encode("utf-16"), "UTF-8"),
     "binary": (bytes(range(256)), "labels.csv"),
@@ -86,6 +94,33 @@ def test_tables_that_are_refused(tmp_path, script, text, word):
     result = script("02_train.py", "--data", data, "--runs", tmp_path / "runs", "--epochs", "1")
     assert result.code == 2 and word in result.err and result.err.count("\n") == 1, result.err
     assert not (tmp_path / "runs").exists()
+
+
+WORDS = "split Split0 SPLIT1 split_0 folds fold0 kfold is_test isTrain train_test_split TestSet subset partition set"
+WORDS = [*WORDS.split(), "Split 0", "test?", "validation", "dev", "mtgc_split", "CV fold 2", "data-split", "split_id"]
+
+
+@pytest.mark.parametrize("name", WORDS)
+def test_a_column_that_looks_like_a_split_is_no_genre(tmp_path, script, name):
+    data = make_data(tmp_path / "data", trailers=6, splits=False)
+    header, *rows = (data / "labels.csv").read_text().splitlines()
+    (data / "labels.csv").write_text("\n".join([f"{header},{name}", *(f"{row},0" for row in rows)]))
+    result = script("02_train.py", "--data", data, "--runs", tmp_path / "runs", "--epochs", "1")
+    assert result.code == 2 and result.err.count("\n") == 1, result.err
+    assert f"the column {name!r} looks like a split; call it split0 (0 train, 1 validation, 2 test)" in result.err
+    assert not (tmp_path / "runs").exists()
+
+
+def test_a_second_split_is_told_its_number(tmp_path):
+    divita.write_csv(tmp_path / "labels.csv", ["mid", "drama", "split0", "fold2"], [["tt1", 1, 0, 0]])
+    with pytest.raises(divita.UserError, match="'fold2' looks like a split; call it split1"):
+        divita.read_labels(tmp_path / "labels.csv")
+
+
+def test_genres_that_only_hold_such_words(tmp_path):
+    genres = ["Fitness training", "Split screen", "Festival", "Setting", "Party", "Folding", "Testament", "Dev\u00f3t"]
+    divita.write_csv(tmp_path / "labels.csv", ["mid", *genres, "split0"], [["tt1", *[1] * len(genres), 0]])
+    assert divita.read_labels(tmp_path / "labels.csv").genres == genres
 
 
 @st.composite
@@ -124,7 +159,7 @@ def subsets(path):
     return dict(zip(labels.mids, labels.splits.tolist()))
 
 
-@pytest.mark.parametrize("count", [3, 4, 5, 9, 10, 101])
+@pytest.mark.parametrize("count", [3, 4, 5, 6, 7, 8, 9, 10, 101])
 def test_every_part_of_a_made_split_has_a_trailer(tmp_path, count):
     splits = divita.read_labels(table(tmp_path, range(count))).splits
     sizes = np.array([np.bincount(split, minlength=3) for split in splits.T])
@@ -138,48 +173,16 @@ def test_too_few_trailers_for_splits(tmp_path, count):
         divita.read_labels(table(tmp_path, range(count)))
 
 
-def test_a_trailer_keeps_the_splits_that_were_made(tmp_path, capsys):
-    before = subsets(table(tmp_path, range(10, 60)))
-    grown = subsets(table(tmp_path, [*range(10), *reversed(range(10, 60)), 60]))
-    assert {mid: grown[mid] for mid in before} == before
-    for split in np.array(list(grown.values())).T:
-        assert (np.abs(np.bincount(split) - np.multiply(divita.SHARES, 61)) < 1.5).all()
-    assert capsys.readouterr().out == ""
-    assert subsets(table(tmp_path, range(5, 60))) == {mid: grown[mid] for mid in (f"t{i}" for i in range(5, 60))}
-    assert "labels_splits.csv: 6 trailers there are not in labels.csv (t0, t1, t2, ...)" in capsys.readouterr().out
-    assert subsets(table(tmp_path, range(61))) == grown
-
-
-def test_new_trailers_go_where_trailers_are_missing(tmp_path):
-    kept = [[f"t{i}", *subset] for i, subset in enumerate([(0, 0, 0)] * 8 + [(2, 1, 2)] * 2)]
-    divita.write_csv(tmp_path / "labels_splits.csv", ["mid", "split0", "split1", "split2"], kept)
-    found = divita.read_labels(table(tmp_path, range(12))).splits
-    assert found[:10].tolist() == [row[1:] for row in kept]
-    assert all(set(split) == {0, 1, 2} for split in found.T.tolist())
-
-
-KEPT = "mid,split0,split1,split2\nt0,0,1,2\nt1,1,2,0\nt2,2,0,1\n"
-SPLITS = {  # what is wrong with the splits that are kept: (the file, a word of the error)
-    "blank": (KEPT.replace("t1,1,2,0", "t1,1,,0"), "line 3: split1 is ''"),
-    "-1": (KEPT.replace("t1,1,2,0", "t1,1,-1,0"), "line 3: split1 is '-1'"),
-    "7": (KEPT.replace("t1,1,2,0", "t1,1,7,0"), "line 3: split1 is '7'"),
-    "a word": (KEPT.replace("t1,1,2,0", "t1,test,2,0"), "line 3: split0 is 'test'"),
-    "a cell too few": (KEPT.replace("t1,1,2,0", "t1,1,2"), "line 3"),
-    "a column too few": ("mid,split0,split1\nt0,0,1\nt1,1,2\nt2,2,0\n", "line 1"),
-    "a wrong column": (KEPT.replace("split2", "split3"), "line 1"),
-    "mid twice": (KEPT.replace("t2,2", "t1,2"), "line 4: the trailer t1 is there twice"),
-    "empty": ("", "empty"),
-}
-
-
-@pytest.mark.parametrize("text, word", SPLITS.values(), ids=SPLITS)
-def test_kept_splits_that_are_refused(tmp_path, script, text, word):
-    data = make_data(tmp_path / "data", trailers=6, splits=False)
-    (data / "labels_splits.csv").write_text(text)
-    result = script("02_train.py", "--data", data, "--runs", tmp_path / "runs", "--epochs", "1")
-    assert result.code == 2 and result.err.count("\n") == 1, result.err
-    assert "labels_splits.csv" in result.err and word in result.err, result.err
-    assert (data / "labels_splits.csv").read_text() == text
+def test_made_splits_are_cut_at_70_and_80_percent_and_follow_from_the_mids(tmp_path):
+    splits = subsets(table(tmp_path, range(1000)))
+    for k in range(3):
+        assert np.bincount([parts[k] for parts in splits.values()]).tolist() == [700, 100, 200]
+    a, b, c = np.array(list(splits.values())).T
+    for one, other in ((a, b), (a, c), (b, c)):  # of each split's test trailers, as many are in another's as by chance
+        assert 20 < ((one == 2) & (other == 2)).sum() < 60
+    assert subsets(table(tmp_path, reversed(range(1000)))) == splits
+    assert [splits[f"t{i}"] for i in range(2)] == [[0, 0, 0], [2, 0, 0]]  # from version to version, too
+    assert list(tmp_path.iterdir()) == [tmp_path / "labels.csv"]
 
 
 # ---- Data that cannot be written ----
@@ -192,11 +195,12 @@ def unwritable(folder):
     folder.chmod(0o555)
     user = os.geteuid()
     if user == 0:
-        os.seteuid(65534)
+        os.setresuid(65534, 65534, 0)
     try:
         yield
     finally:
-        os.seteuid(user)
+        if user == 0:
+            os.setresuid(0, 0, 0)
         folder.chmod(0o755)
 
 
@@ -210,37 +214,22 @@ def data():
 
 def test_a_folder_that_cannot_be_written_is_named(data):
     with unwritable(data):
-        for read in (divita.find_labels, lambda data: divita.open_representation(data, NAME)):
-            with pytest.raises(divita.UserError, match="data: cannot be written; .* DIVITA_CACHE=DIR python"):
-                read(data)
+        assert len(divita.find_labels(data).mids) == 9  # nothing is kept
+        with pytest.raises(divita.UserError, match="data/.packed: cannot be written to"):
+            divita.open_representation(data, NAME)
+    assert not (data / ".packed").exists()
 
 
-def test_what_would_be_kept_in_a_folder_goes_to_the_cache(data, tmp_path, monkeypatch):
-    expected, image = divita.find_labels(data), np.load(data / NAME / "tt0003.npy")
-    (data / "labels_splits.csv").unlink()
-    other = make_data(tmp_path / "data", trailers=7, splits=False)
-    cache = data.parent / "cache"
-    cache.mkdir()
-    cache.chmod(0o777)
-    monkeypatch.setenv("DIVITA_CACHE", str(cache))
-    before = sorted(data.rglob("*"))
+def test_what_is_packed_already_is_read_where_nothing_can_be_written(data):
+    before = np.array(divita.open_representation(data, NAME)["tt0003"])
+    (data / ".packed").chmod(0o555)
     with unwritable(data):
-        for _ in range(2):
-            assert (divita.find_labels(data).splits == expected.splits).all()
-            assert (divita.open_representation(data, NAME)["tt0003"] == image).all()
-    assert sorted(data.rglob("*")) == before
-    assert len(divita.open_representation(other, NAME).rows) == len(divita.find_labels(other).mids) == 7
-    assert len(list(cache.iterdir())) == 2
-
-
-def test_splits_beside_the_labels_are_kept_whatever_the_cache(data, tmp_path, monkeypatch):
-    before = subsets(data / "labels.csv")
-    monkeypatch.setenv("DIVITA_CACHE", str(tmp_path))
-    header, rows = divita.read_table(data / "labels.csv")
-    divita.write_csv(data / "labels.csv", header, [["new", *rows[0][1][1:]], *(row for _, row in rows)])
-    after = subsets(data / "labels.csv")
-    assert {mid: after[mid] for mid in before} == before and len(after) == 10
-    assert subsets(data / "labels.csv") == after
+        assert (divita.open_representation(data, NAME)["tt0003"] == before).all()
+    np.save(data / NAME / "tt0003.npy", before + 1)
+    with unwritable(data), pytest.raises(divita.UserError, match="data/.packed: cannot be written to"):
+        divita.open_representation(data, NAME)
+    (data / ".packed").chmod(0o755)
+    assert (divita.open_representation(data, NAME)["tt0003"] == before + 1).all()
 
 
 # ---- Representations ----
@@ -398,7 +387,7 @@ def test_what_was_packed_is_read_under_the_lock(tmp_path):
     def watch(event, arguments):  # every file that Python opens
         if event == "open" and watching and Path(os.fsdecode(arguments[0])).parent == data / ".packed":
             watching.clear()  # opens the folder itself
-            descriptor = os.open(data / ".packed", os.O_RDONLY)
+            descriptor = os.open(data, os.O_RDONLY)
             with contextlib.suppress(BlockingIOError):
                 fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 free.append(arguments[0])

@@ -423,6 +423,14 @@ def test_labels_are_copied_with_splits(script, tmp_path, videos):
     labels = divita.read_labels(tmp_path / "out" / "labels.csv")
     assert labels.mids == ["tt0", "tt1", "gone"] and labels.splits.shape == (3, 3)
     assert "next: python 02_train.py --data" in result.out
+    before = (tmp_path / "out" / "labels.csv").read_bytes()
+    assert before.startswith(b"mid,drama,war,split0,split1,split2\ntt0,1,0,")
+    assert script("01_prepare.py", *options, *TINY).code == 0  # the same table again
+    with open(tmp_path / "mine.csv", "a") as file:
+        file.write("tt2;1;0\n")
+    result = script("01_prepare.py", *options, *TINY)
+    assert result.code == 2 and "labels.csv: differs from" in result.err and result.err.count("\n") == 1
+    assert (tmp_path / "out" / "labels.csv").read_bytes() == before
 
 
 @pytest.mark.parametrize("options, told", [
@@ -501,6 +509,7 @@ def test_only_our_own_abandoned_files_are_swept(script, tmp_path, videos):
     (out / f"{divita.TEMPORARY}1@elsewhere@0").mkdir(parents=True)
     kept = [".tmp-note", f"{divita.TEMPORARY}note", f"{divita.TEMPORARY}999999999@{host}-b@0.npy"]
     kept.append(f"{divita.TEMPORARY}{os.getpid()}@{host}@77.npy")
+    kept += [f"{divita.TEMPORARY}x@{host}@0.npy", f"{divita.TEMPORARY}1@{host}@5.npy"]  # 1: not this user's, and alive
     for name in (*kept, f"{divita.TEMPORARY}999999999@{host}@0.npy", f"{divita.TEMPORARY}1@elsewhere@1.npy"):
         (out / name).touch()
     for name in (".tmp-note", f"{divita.TEMPORARY}note", f"{divita.TEMPORARY}1@elsewhere@1.npy"):
