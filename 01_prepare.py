@@ -23,6 +23,7 @@ SHORTEST_SHOT = 0.6  # seconds; PySceneDetect's 15 frames at 24 or 25 frames per
 LONGEST_STEP = 10.0  # seconds from one frame to the next that are taken on trust
 LONGEST_PAUSE = 3600.0  # seconds that are believed if the timestamps go on from there; more is a damaged timestamp
 FRAMES_AHEAD = 3  # decoded in advance; of more, the first leave a processor's cache before they are used
+EARLIEST = 0.5  # seconds
 ROUNDING = 1e-6  # of a target frame: less is no difference in time
 MOST_PICTURES = 8  # whole ones of a film that wait for what a detector says
 MOST_ON_SHEET = 90  # shots on a contact sheet
@@ -103,7 +104,7 @@ import torch
 from scenedetect.common import Timecode
 from tqdm import tqdm
 
-from divita import UserError, VideoError, listed, say
+from divita import UserError, VideoError, listed, printable, say
 
 cv2.setNumThreads(1)  # films are decoded side by side
 
@@ -373,7 +374,7 @@ class Shot:
     """Cuts one shot into clips, which it enters into the film's clip table.
 
     Target frame k is due k / fps seconds after the shot's start. For it the frame is shown that is nearest in time, of
-    two equally near the earlier.
+    two equally near the earlier, but none more than EARLIEST seconds before its time: a picture may be held for long.
     """
 
     def __init__(self, film, plan, start):
@@ -385,8 +386,8 @@ class Shot:
     def add(self, frame):
         """Take a source frame; yield the clips that the one before it completes."""
         if self.shown:
-            halfway = (self.shown.time + frame.time) / 2 - self.start
-            yield from self.show_until(math.floor(halfway * self.plan.fps + ROUNDING) + 1)
+            until = max((self.shown.time + frame.time) / 2, frame.time - EARLIEST) - self.start
+            yield from self.show_until(math.floor(until * self.plan.fps + ROUNDING) + 1)
         self.shown = frame
 
     def end(self, time):
@@ -597,10 +598,10 @@ def make_job(arguments, out, videos, wanted):
         if mid in there and is_current(job, mid):
             continue
         try:
-            divita.check_mid(mid, "")
+            divita.check_mid(mid, "its name")
             job.todo[mid] = videos[mid]
-        except UserError:
-            fail(job, mid, "its name cannot name a trailer's files; rename it")
+        except UserError as error:
+            fail(job, mid, str(error))
     record(job, dict.fromkeys(job.todo))  # has not failed any more, until it does again
     return job
 
@@ -708,10 +709,6 @@ def record(job, outcomes):
             divita.write_csv(path, ["mid", "reason"], rows)
         else:
             path.unlink(missing_ok=True)
-
-
-def printable(mid):
-    return mid if mid.isprintable() else repr(mid)[1:-1]
 
 
 def summary(job):
