@@ -25,7 +25,6 @@ LONGEST_PAUSE = 3600.0  # seconds that are believed if the timestamps go on from
 FRAMES_AHEAD = 3  # decoded in advance; of more, the first leave a processor's cache before they are used
 EARLIEST = 0.5  # seconds
 ROUNDING = 1e-6  # of a target frame: less is no difference in time
-MOST_PICTURES = 8  # whole ones of a film that wait for what a detector says
 MOST_ON_SHEET = 90  # shots on a contact sheet
 
 DEMO_OUT = "data/demo"
@@ -233,12 +232,6 @@ class Frame:
     def __init__(self, number, time, picture):
         self.number, self.time, self.picture, self.views = number, time, picture, {}
 
-    def keep_only(self, looks):
-        """Make the views that may be asked for and let go of the picture, which is larger."""
-        for look in looks:
-            self.view(look)
-        self.picture = None
-
     def view(self, look):
         """Return look(picture) as RGB, made once. Channels are turned here, where there are few pixels left."""
         if look not in self.views:
@@ -298,14 +291,15 @@ def usual_rate(stream):
 # ---- Shots ----
 
 
-def find_shots(frames, name, looks):
+def find_shots(frames, name):
     """Yield (frame, whether it starts a shot), with the cuts that PySceneDetect's SceneManager finds.
 
-    A detector knows of a cut some frames late, so that as many frames wait: two with the adaptive one, but 144 with the
-    other, of which only what may be looked at is kept.
+    A detector knows of a cut some frames late, so that as many frames wait. The content detector says 144, as for 240
+    frames a second; at any rate, it is late by the shortest shot.
     """
     kind = {"adaptive": scenedetect.AdaptiveDetector, "content": scenedetect.ContentDetector}[name]
     detector = kind(min_scene_len=SHORTEST_SHOT)
+    latest = SHORTEST_SHOT if name == "content" else math.inf  # seconds
     microsecond, rate = Fraction(1, 10**6), scenedetect.FrameTimecode(0, 24.0)  # a rate is asked for and not used
     waiting, cuts, size = collections.deque(), set(), None
     for frame in frames:
@@ -317,10 +311,8 @@ def find_shots(frames, name, looks):
         timecode = scenedetect.FrameTimecode(timecode=Timecode(frame.tick, microsecond), fps=rate)
         small = cv2.resize(frame.picture, size, interpolation=cv2.INTER_LINEAR)
         cuts.update(cut.pts for cut in detector.process_frame(timecode, small))
-        if detector.event_buffer_length > MOST_PICTURES:
-            frame.keep_only(looks)
         waiting.append(frame)
-        if len(waiting) > detector.event_buffer_length:
+        while len(waiting) > detector.event_buffer_length or waiting[0].time <= frame.time - latest:
             first = waiting.popleft()
             yield first, first.tick in cuts
     for frame in waiting:
@@ -427,7 +419,7 @@ def read_clips(path, plan):
     pictures = decoded_pictures(container, stream, film.remarks)
     frames = read_frames(in_a_thread(pictures) if plan.ahead else pictures, usual_rate(stream))
     if plan.segmentation == "shots":
-        frames = find_shots(frames, plan.detector, {thumbnail, *(look for look, _ in plan.inputs)})
+        frames = find_shots(frames, plan.detector)
     else:
         frames = ((frame, False) for frame in frames)
     for frame, starts in frames:

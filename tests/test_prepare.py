@@ -96,14 +96,18 @@ def test_shots_are_found_and_respected(script, tmp_path):
 
 
 @pytest.mark.parametrize("detector", ["adaptive", "content"])
-def test_cuts_are_those_of_pyscenedetect(tmp_path, detector):
-    path = film(tmp_path / "a.mp4", [40, 16, 30, 15, 15, 15, 60, 10, 5, 33], size=(320, 180))
+@pytest.mark.parametrize("fps", [3, 24, 60])
+@pytest.mark.parametrize(
+    "lengths", [[40, 16, 30, 15, 15, 15, 60, 10, 5, 33], [60, 3, 2, 4, 1, 5, 70, 8, 8, 8, 90, *[2] * 30, 50]]
+)
+def test_cuts_are_those_of_pyscenedetect(tmp_path, detector, fps, lengths):
+    path = film(tmp_path / "a.mp4", lengths, fps=fps, size=(160, 90))
     kind = {"adaptive": scenedetect.AdaptiveDetector, "content": scenedetect.ContentDetector}[detector]
     detector_there = kind(min_scene_len=prepare.SHORTEST_SHOT)
     scenes = scenedetect.detect(str(path), detector_there, start_in_scene=True, backend="pyav")
-    rows, _, _ = read(path, detector=detector)
+    rows, _, _ = read(path, detector=detector, inputs=((prepare.thumbnail, 1),))
     starts = [int(row[2]) for i, row in enumerate(rows) if i == 0 or rows[i - 1][1] != row[1]]
-    assert starts == [start.frame_num for start, _ in scenes] and len(starts) > 5
+    assert starts == [start.frame_num for start, _ in scenes] and len(starts) > 3
 
 
 @pytest.mark.parametrize("length, clips", [(1, 1), (11, 1), (12, 1), (24, 1), (35, 1), (36, 2), (48, 2), (59, 2)])
@@ -227,7 +231,7 @@ def test_few_pictures_are_kept(tmp_path, detector, ahead):
     kept = []
     for _ in prepare.read_clips(path, plan):
         kept.append(sum(type(it) is prepare.Frame and it.picture is not None for it in gc.get_objects()))
-    assert len(kept) > 20 and max(kept) <= 7
+    assert len(kept) > 20 and max(kept) <= (7 if detector == "adaptive" else 20)
 
 
 def test_fixed_seconds_ignore_shots(script, tmp_path, videos):
