@@ -63,9 +63,17 @@ class Sizes:
 
 
 SIZES = {
-    "cuda": Sizes(16, 24, 5, 8, 120, (1280, 720), 12_000, 60, 1024),
-    "cpu": Sizes(2, 2, 1, 2, 5, (192, 108), 64, 40, 16),
-}
+    "cuda": Sizes(
+        clips=16, frames=24, turns=5,
+        films=8, seconds=120, picture=(1280, 720),
+        trailers=12_000, trailer_clips=40, features=1024,
+    ),
+    "cpu": Sizes(
+        clips=2, frames=2, turns=1,
+        films=2, seconds=5, picture=(192, 108),
+        trailers=64, trailer_clips=40, features=16,
+    ),
+}  # fmt: skip
 SLOWER = 4  # times a GPU's budget is a CPU's
 PARTS = {}  # name: (function of Sizes and the backbones' names, seconds that it may take on a GPU, 480 in all)
 
@@ -90,6 +98,8 @@ def parse_arguments():
     arguments = parser.parse_args()
     if unknown := [name for name in arguments.parts if name not in PARTS]:
         parser.error(f"no part is called {unknown[0]}; there is {', '.join(PARTS)}")
+    if arguments.out and not arguments.out.absolute().parent.is_dir():
+        parser.error(f"--out {arguments.out}: there is no such folder")
     return arguments
 
 
@@ -313,16 +323,18 @@ def right_backbone(name, sizes):
     def vectors(network, inputs):
         return network(inputs).reshape(2, -1, backbone.features).mean(1).cpu().numpy()
 
-    with arithmetic("float32"), keras.device("cpu"):
-        expected = vectors(plain_network(backbone, sizes.frames), inputs)
+    with keras.device("cpu"):
+        network = plain_network(backbone, sizes.frames)
+        with arithmetic("float32"):
+            expected = vectors(network, inputs)
     extract = extractor(name, sizes)
     for precision, bound in precisions().items():
         extract.precision = "bfloat16" if precision == "bfloat16" else "float32"
         with arithmetic(precision):
             compare(name, f"{precision}, against the CPU", extract(clips), expected, bound)
-    extract.precision = "float32"
+    network, extract.precision = plain_network(backbone, sizes.frames), "float32"
     with arithmetic("float32"):
-        plain = vectors(plain_network(backbone, sizes.frames), inputs.to(ARGUMENTS.device))
+        plain = vectors(network, inputs.to(ARGUMENTS.device))
         compare(name, "frozen, against plain Keras", extract(clips), plain, PRECISIONS["float32"])
     if not isinstance(extract.network, torch.fx.GraphModule):
         raise RuntimeError(f"{name} was not frozen")
@@ -373,9 +385,7 @@ def fast(sizes, names):
     for name in names:
         attempt(name, fast_backbone, name, sizes)
     if on_gpu():
-        say(
-            "\nThe share of our time in which the GPU computes or copies, by the profiler, in torch's own arithmetic:\n"
-        )
+        say("\nThe share of our time in which the GPU computes or copies, by the profiler, as 01_prepare.py runs it:\n")
         head("network", "busy")
         for name in names:
             attempt(name, busy, name, sizes)
@@ -419,16 +429,16 @@ def reference_of(name, inputs):
 def prepare(sizes, names):
     from films import film, load_prepare  # imports OpenCV
 
-    script, workers = load_prepare(), cores()
+    script, workers = load_prepare(), cores()  # nothing here touches the GPU before processes that decode are forked
     with tempfile.TemporaryDirectory() as temporary:
         videos, out = Path(temporary) / "videos", Path(temporary) / "out"
         videos.mkdir()
         shots = [53] * round(sizes.seconds * 24 / 53)
         films = [(videos / f"tt{i}.mp4", shots, 24.0, sizes.picture, "mp4v", True, i) for i in range(sizes.films)]
-        with multiprocessing.get_context("fork").Pool(workers) as pool:
-            took = seconds(lambda: pool.starmap(film, films))
+        with multiprocessing.get_context("fork").Pool(min(workers, len(films))) as pool:
+            pool.starmap(film, films)
         width, height = sizes.picture
-        say(f"- {sizes.films} films of {sizes.seconds} s, {width} x {height}, made in {took:.1f} s; {workers} workers")
+        say(f"- {sizes.films} films of {sizes.seconds} s, {width} x {height}, {workers} workers")
         say("- smooth pictures in MPEG-4, which decode faster than films do")
         sys.argv = ["01_prepare.py", "--videos", str(videos), "--out", str(out), "--weights", "random"]
         sys.argv += ["--image", "shufflenet2d", "--video", "shufflenet3d", "--sheets", "0", "--workers", str(workers)]
@@ -448,8 +458,7 @@ def prepare(sizes, names):
 def decode(script, given, videos, out):
     """Return the seconds that it takes to decode the films as prepare() does, and the number of clips."""
     job = script.make_job(given, out, divita.find_videos([videos]), script.wanted_representations(given))
-    start, clips = time.perf_counter(), 0
-    plan = script.make_plan(job)
+    start, clips, plan = time.perf_counter(), 0, script.make_plan(job)
     with script.decoded(job.todo, plan, given.workers, given.patience, most=2 * given.batch_size) as messages:
         for mid, kind, content in messages:
             if kind == "failed":
@@ -477,10 +486,12 @@ def run_prepare(script, given):
             spans.append((begin, now()))
             return vectors
 
-    extractor, divita.Extractor = divita.Extractor, Timed
-    with contextlib.redirect_stdout(sys.stderr):
-        status = script.main(given)
-    divita.Extractor = extractor
+    usual, divita.Extractor = divita.Extractor, Timed
+    try:
+        with contextlib.redirect_stdout(sys.stderr):
+            status = script.main(given)
+    finally:
+        divita.Extractor = usual
     if status:
         raise RuntimeError(f"01_prepare.py ended with status {status}")
     wait_for_gpu()
@@ -493,16 +504,23 @@ def train(sizes, names):
     snippets = divita.TrainingSnippets(inputs, mids, y, CLIPS, BATCH, seed=0)
     steps = -(-len(mids) // BATCH)
     model, batch = made_head(sizes.features), snippets[0]
+
+    def cut():
+        for i in range(steps):
+            _ = snippets[i]
+
+    def step(batch):
+        for _ in range(steps):
+            model.train_on_batch(*batch)
+
     on_device = keras.tree.map_structure(lambda array: torch.from_numpy(array).to(ARGUMENTS.device), batch)
     epoch = min(fit(model, snippets, len(mids), epochs=3)[1:])  # the first one warms up
-    cutting = seconds(lambda: [snippets[i] for i in range(steps)])
-    stepping = seconds(lambda: [model.train_on_batch(*batch) for _ in range(steps)])
-    bare = seconds(lambda: [model.train_on_batch(*on_device) for _ in range(steps)])
+    times = {"fit(), as 02_train.py trains": epoch, "cutting batches alone": seconds(cut)}
+    times["steps alone, a batch in memory"] = seconds(lambda: step(batch))
+    times["steps alone, a batch on the device"] = seconds(lambda: step(on_device))
     about = f"{len(mids)} trailers of 2 x {sizes.features} features"
     say(f"{about}; {steps} steps of {BATCH} trailers, {CLIPS} clips of each\n")
     head("an epoch of", "seconds", "of fit's")
-    times = {"fit(), as 02_train.py trains": epoch, "cutting batches alone": cutting}
-    times |= {"steps alone, a batch in memory": stepping, "steps alone, a batch on the device": bare}
     for what, took in times.items():
         row(what, f"{took:.2f}", f"{took / epoch:.0%}")
 
@@ -577,4 +595,6 @@ if __name__ == "__main__":
     import keras
     import numpy as np
 
+    if ARGUMENTS.device == "cpu":
+        torch.set_num_threads(1)  # two wait for each other where others use the processor too
     sys.exit(run_here(ARGUMENTS))
