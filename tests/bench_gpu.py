@@ -127,15 +127,16 @@ def run_all(arguments):
 
 def run_apart(command, budget):
     """Return a command's exit status, None where it took more than so many seconds; nothing it started is left."""
-    process = subprocess.Popen(command, start_new_session=True)
-    try:
-        return process.wait(budget)
-    except subprocess.TimeoutExpired:
-        return None
-    finally:
-        with contextlib.suppress(ProcessLookupError):  # all have ended
-            os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
+        process = subprocess.Popen(command, start_new_session=True, env={**os.environ, "TMPDIR": folder})
+        try:
+            return process.wait(budget)
+        except subprocess.TimeoutExpired:
+            return None
+        finally:
+            with contextlib.suppress(ProcessLookupError):  # all have ended
+                os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
 
 
 def run_here(arguments):
