@@ -951,8 +951,8 @@ def keep_freed_memory():
 # another and back, compute batch normalisation in four passes over them, and ask everything's type each time. A frozen
 # network is the same torch operations in the same order, less those that are not needed. It takes no compiler:
 #
-#   record   The network runs once, and each torch operation becomes a node of a graph, which can be run again without
-#            Keras. What depends on weights alone is a constant.
+#   record   The network runs once, and each torch operation but a mere copy becomes a node of a graph, which can be run
+#            again without Keras. What depends on weights alone is a constant.
 #   merge    A convolution does the batch normalisation that follows it, with a kernel that is scaled and a bias, and
 #            adds the zeros around its input itself.
 #   drop     What nobody reads any more goes, and an activation makes no copy but changes its input in place.
@@ -1031,6 +1031,7 @@ class Recorder(torch.overrides.TorchFunctionMode):
 
 
 def merge(graph, constants):
+    """Let convolutions and poolings do what is done before and after them."""
     for node in graph.nodes:
         if node.target == torch.Tensor.add_:
             merge_normalisation(node, constants)
@@ -1085,6 +1086,7 @@ def merge_padding(layer):
 
 
 def drop(graph):
+    """Remove what nobody reads any more, and let activations write over what nobody else reads."""
     graph.eliminate_dead_code()
     for node in graph.nodes:
         if node.target in ACTIVATIONS:
