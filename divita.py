@@ -929,18 +929,10 @@ def in_keras_layout(name, tensor, shape):
 
 
 def read_keras_weights(backbone, model, path):
-    """Load a file in Keras's own format; refuse one that does not fit exactly."""
-    import h5py
-
-    tensors = []
+    """Load a file in Keras's own format, whose layers must be the model's; a classifier may follow them."""
     try:
-        with h5py.File(path) as file:
-            file.visititems(lambda name, item: tensors.append(name) if isinstance(item, h5py.Dataset) else None)
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of each part that is missing; the first one ends it
+        with warnings.catch_warnings(action="ignore"):  # of each part that is missing; the first one ends it
             model.load_weights(path)
-        if len(tensors) != len(model.variables):
-            raise ValueError(f"it holds {len(tensors)} tensors, not {len(model.variables)}")
     except (OSError, ValueError, KeyError) as error:
         reason = one_line(error)[:200]
         raise UserError(f"{path}: no Keras weights (*.weights.h5) that fit {backbone.name} ({reason})") from None
@@ -1019,15 +1011,16 @@ class Extractor:
         passes = [inputs[i : i + self.per_pass] for i in range(0, len(inputs), self.per_pass)]
         vectors = torch.cat(list(self.map(self.one_pass, passes)))
         vectors = vectors.reshape(len(clips), -1, self.features)  # (N, T or 1, F)
-        return vectors.mean(1).cpu().numpy()
+        return vectors.mean(1).cpu().numpy()  # only here does this process wait for a GPU
 
     def one_pass(self, inputs):
         """Give the network its per_pass frames or clips, zeros where there are fewer: (P, ...) -> (P, F)."""
-        pixels = torch.zeros((self.per_pass, *inputs.shape[1:]), dtype=torch.uint8)
+        pinned = self.device.type == "cuda"  # memory from which a GPU copies while this process goes on
+        pixels = torch.zeros((self.per_pass, *inputs.shape[1:]), dtype=torch.uint8, pin_memory=pinned)
         pixels[: len(inputs)] = torch.from_numpy(inputs)
         half = self.precision == "bfloat16"
         with torch.inference_mode(), torch.autocast(self.device.type, torch.bfloat16, enabled=half):
-            return self.network(pixels.to(self.device))[: len(inputs)].float()
+            return self.network(pixels.to(self.device, non_blocking=True))[: len(inputs)].float()
 
 
 def normalised(backbone, model):
@@ -1056,34 +1049,21 @@ def keep_freed_memory():
         mallopt(-8, 1)  # M_ARENA_MAX: one heap for all threads
 
 
+# Frozen networks
+#
 # Keras's layers run one by one on torch cost more than their arithmetic: they copy pictures from one memory layout to
 # another and back, compute batch normalisation in four passes over them, and ask everything's type each time. A frozen
-# network is the same torch operations recorded once, less those that are not needed. It takes no compiler.
+# network is the same torch operations in the same order, less those that are not needed. It takes no compiler:
+#
+#   record   The network runs once, and each torch operation but a mere copy becomes a node of a graph, which can be run
+#            again without Keras. What depends on weights alone is a constant.
+#   merge    A convolution does the batch normalisation that follows it, with a kernel that is scaled and a bias, and
+#            adds the zeros around its input itself.
+#   drop     What nobody reads any more goes, and an activation makes no copy but changes its input in place.
 
 CONVOLUTIONS = (torch.conv2d, torch.conv3d)
 POOLINGS = (torch.nn.functional.max_pool2d, torch.nn.functional.max_pool3d)
 ACTIVATIONS = (torch.nn.functional.relu, torch.nn.functional.relu6)
-
-
-@torch.no_grad()
-def frozen(network, example):
-    """Return a network for inputs of the example's shape only, with the same numbers and constant weights, faster."""
-    recorder, example = Recorder(), example.detach()
-    graph = recorder.graph
-    example.node = graph.placeholder("inputs")
-    with recorder:
-        result = network(example)
-    graph.output(result.node)
-    graph.eliminate_dead_code()
-    for node in graph.nodes:
-        if node.target == torch.Tensor.add_:
-            merge_normalisation(node, recorder.constants)
-        elif node.target in (*CONVOLUTIONS, *POOLINGS):
-            merge_padding(node)
-        elif node.target in ACTIVATIONS:
-            new = made_by(node, [torch.permute], CONVOLUTIONS) or made_by(node, [torch.add])  # memory nobody else sees
-            node.update_kwarg("inplace", bool(new))
-    return torch.fx.GraphModule({node.target: tensor for node, tensor in recorder.constants.items()}, graph)
 
 
 @torch.no_grad()
@@ -1097,11 +1077,29 @@ def frozen_if_the_same(network, example):
     return network
 
 
-class Recorder(torch.overrides.TorchFunctionMode):
-    """Records, as the nodes of a graph, what torch does to an example and to all that comes from it.
+@torch.no_grad()
+def frozen(network, example):
+    """Return a network for inputs of the example's shape only, with the same numbers and constant weights, faster."""
+    graph, constants = record(network, example)
+    merge(graph, constants)
+    drop(graph)
+    return torch.fx.GraphModule({node.target: tensor for node, tensor in constants.items()}, graph)
 
-    What comes from weights alone is not recorded but a constant: `constants` has these tensors by their nodes.
-    """
+
+def record(network, example):
+    """Return the graph of what a network does to an example, and its constants, tensors by their nodes."""
+    recorder, example = Recorder(), example.detach()
+    example.node = recorder.graph.placeholder("inputs")
+    with recorder:
+        result = network(example)
+    recorder.graph.output(result.node)
+    recorder.graph.eliminate_dead_code()  # sizes that were asked for, and what was done to weights alone
+    return recorder.graph, recorder.constants
+
+
+class Recorder(torch.overrides.TorchFunctionMode):
+    """Records, as the nodes of a graph, what torch does to an example and to all that comes from it: each tensor that
+    does has its node as an attribute. Every other tensor comes from weights alone and is one of the constants."""
 
     def __init__(self):
         super().__init__()
@@ -1136,6 +1134,15 @@ class Recorder(torch.overrides.TorchFunctionMode):
         return constant
 
 
+def merge(graph, constants):
+    """Let convolutions and poolings do what is done before and after them."""
+    for node in graph.nodes:
+        if node.target == torch.Tensor.add_:
+            merge_normalisation(node, constants)
+        elif node.target in (*CONVOLUTIONS, *POOLINGS):
+            merge_padding(node)
+
+
 def made_by(node, *functions):
     """Return the nodes before a node, the nearest first, if they do what is asked and nobody else reads them."""
     nodes = []
@@ -1164,7 +1171,6 @@ def merge_normalisation(add, constants):
     convolution.prepend(weights[-1])
     convolution.args = (*convolution.args, weights[-1])
     add.replace_all_uses_with(permute)
-    add.graph.eliminate_dead_code()
 
 
 def merge_padding(layer):
@@ -1181,6 +1187,15 @@ def merge_padding(layer):
         rank = len(permute.args[1]) - 2
         permute.update_arg(0, inside)
         layer.update_kwarg("padding", [*before[1:], *[0] * rank][:rank][::-1])
+
+
+def drop(graph):
+    """Remove what nobody reads any more, and let activations write over what nobody else reads."""
+    graph.eliminate_dead_code()
+    for node in graph.nodes:
+        if node.target in ACTIVATIONS:
+            new = made_by(node, [torch.permute], CONVOLUTIONS) or made_by(node, [torch.add])  # memory nobody else sees
+            node.update_kwarg("inplace", bool(new))
 
 
 # The table
