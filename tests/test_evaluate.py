@@ -199,7 +199,9 @@ def test_experiment_and_claims_beside_the_paper(script, tmp_path):
         ("fusion instead of the better input", "inputs"),
         ("ShuffleNet fusion instead of Swin-3D", "transfer"),
     ):
-        assert claim(result.out, title) == [f"prepare and train all rows alike: 02_train.py --experiment {experiment}", "–", "–"]
+        ours, *shares = claim(result.out, title)
+        assert ours == f"prepare and train all rows alike: 02_train.py --experiment {experiment}"
+        assert shares == ["–", "–"]
 
 
 def claim(out, title):
@@ -251,6 +253,43 @@ def test_claims_compare_like_with_like(script, tmp_path):
     found = claim(result.out, "fusion instead of the better input")
     assert found[0].startswith(f"{table['both'] - table['image']:+.2f} points")
     assert claim(result.out, "shots instead of seconds, image")[0].startswith("prepare and train all rows alike: ")
+
+
+@pytest.mark.parametrize(
+    ("changes", "number"),
+    [
+        ({}, True),
+        ({"weights": "file"}, True),  # by their digest the same
+        ({"digest": None}, True),  # as far as both know
+        ({"digest": None, "weights": "random"}, False),
+        ({"digest": "sha256:1"}, False),
+        ({"frames": 1}, False),
+        ({"precision": "bfloat16"}, False),
+        ({"detector": "content"}, False),
+    ],
+)
+def test_claims_and_comparisons_are_of_inputs_made_alike(script, tmp_path, changes, number):
+    runs, options = tmp_path / "runs", {"splits": [0], "trailers": 20, "genres": ["x", "y"]}
+    image, video = made_by("shufflenet2d"), made_by("shufflenet3d", "video")
+    make_run(runs, "image", image=image | changes, signal=0.5, **options)
+    make_run(runs, "video", video=video, signal=0.1, **options)
+    make_run(runs, "both", image=image, video=video, signal=0.9, **options)
+    list_rows(runs, "inputs", {"image": "image", "video": "video", "fusion": "both"})
+    result = script("03_evaluate.py", "--runs", runs, "--out", tmp_path / "out")
+    assert result.code == 0, result.err
+    assert ("points" in claim(result.out, "fusion instead of the better input")[0]) == number
+    assert ("A: both. B: image." in result.out) == number
+
+
+def test_a_claim_about_backbones_is_of_what_else_was_made_alike(script, tmp_path):
+    runs, options = tmp_path / "runs", {"splits": [0], "trailers": 20, "genres": ["x", "y"]}
+    make_run(runs, "both", image=made_by("shufflenet2d"), video=made_by("shufflenet3d", "video"), **options)
+    list_rows(runs, "transfer", {"ShuffleNet fusion": "both", "Swin-3D": "top"})
+    for weights, number in (("pretrained", True), ("random", False)):
+        shutil.rmtree(runs / "top", ignore_errors=True)
+        make_run(runs, "top", video=made_by("swin3d", "video", weights=weights), **options)
+        result = script("03_evaluate.py", "--runs", runs, "--out", tmp_path / "out")
+        assert ("points" in claim(result.out, "ShuffleNet fusion instead of Swin-3D")[0]) == number, result.err
 
 
 def test_the_comparison_is_chosen_by_validation(script, tmp_path):
@@ -735,6 +774,123 @@ def with_pixel_shape(content, width, height):
         content[start - 4 : start] = struct.pack(">I", size + len(box))
     end = start - 4 + size
     return bytes(content[:end] + box + content[end:])
+
+
+# ---- Vectors made elsewhere ----
+
+
+def write_elsewhere(folder, mids, features=5, meta=None):
+    """Write vectors as somebody else would: <mid>.npy of float32 (clips, features) and a few words of JSON."""
+    folder.mkdir(parents=True)
+    rng = np.random.default_rng(features)
+    for i, mid in enumerate(mids):
+        np.save(folder / f"{mid}.npy", rng.standard_normal((3 + i % 4, features)).astype(np.float32))
+    (folder / "meta.json").write_text(json.dumps(meta or {"input": "image"}))
+
+
+@pytest.fixture(scope="module")
+def elsewhere(tmp_path_factory):
+    """Runs trained on vectors of pictures and of sound that no backbone here has made, each alone and both."""
+    folder = tmp_path_factory.mktemp("elsewhere")
+    mids = [f"{i:03d}" for i in range(12)]
+    rows = [[mid, i % 2, 1 - i % 2, i % 3] for i, mid in enumerate(mids)]
+    divita.write_csv(folder / "data" / "labels.csv", ["mid", "comedy", "drama", "split0"], rows)
+    write_elsewhere(folder / "data" / "clip", mids)
+    write_elsewhere(folder / "data" / "sounds", mids, 6, {"input": "video", "backbone": "VGGish", "fps": 1})
+    with pytest.MonkeyPatch.context() as patch:
+        for inputs in ((), ("--image", "clip", "--video", "none"), ("--video", "sounds", "--image", "none")):
+            arguments = ["--data", folder / "data", "--runs", folder / "runs", "--epochs", "1"]
+            if not inputs:
+                inputs = ("--image", "clip", "--video", "sounds", "--experiment", "inputs")
+            patch.setattr("sys.argv", ["02_train.py", *map(str, arguments), *inputs])
+            with pytest.raises(SystemExit) as end:
+                runpy.run_path(str(ROOT / "02_train.py"), run_name="__main__")
+            assert not end.value.code
+    return folder
+
+
+def test_tables_of_vectors_made_elsewhere(script, elsewhere, tmp_path):
+    """The costs of what made them are not known: a dash, an empty cell, no figure; all else is there."""
+    result = script("03_evaluate.py", "--runs", elsewhere / "runs", "--out", tmp_path)
+    assert result.code == 0, result.err
+    rows = {row["run"]: row for row in read_csv(tmp_path / "table.csv")}
+    assert rows.keys() == {"clip", "sounds", "clip+sounds"}
+    assert all(row["uAP"] and row["parameters"] == row["gmacs"] == "" for row in rows.values())
+    assert "Vectors made elsewhere: VGGish, clip; a cost that is not known is –" in result.out
+    assert "points" in claim(result.out, "fusion instead of the better input")[0]
+    assert claim(result.out, "fusion instead of the better input")[1:] == ["–", "–"]
+    assert "A: clip+sounds. B: " in result.out and "nan" not in result.out
+    assert (tmp_path / "genres.png").exists() and not (tmp_path / "cost.png").exists()
+
+
+def test_a_cost_that_vectors_made_elsewhere_tell_is_shown(script, tmp_path):
+    for name, cost in (("told", {"parameters": 10**6, "macs_per_clip": 10**9}), ("silent", {})):
+        meta = {"representation": name, "input": "image", "backbone": name} | cost
+        make_run(tmp_path / "runs", name, image=meta, splits=[0], genres=["x", "y"])
+    result = script("03_evaluate.py", "--runs", tmp_path / "runs", "--out", tmp_path / "out")
+    assert result.code == 0, result.err
+    rows = {row["run"]: row for row in read_csv(tmp_path / "out" / "table.csv")}
+    assert int(rows["told"]["parameters"]) > 10**6 and 1 < float(rows["told"]["gmacs"]) < 1.1
+    assert rows["silent"]["parameters"] == "" and (tmp_path / "out" / "cost.png").exists()
+
+
+def test_predict_by_vectors_made_elsewhere(script, elsewhere, tmp_path):
+    """Of a prepared folder alone, and a line says what the pictures lack."""
+    new, run = tmp_path / "new", ("--runs", elsewhere / "runs", "--run", "clip+sounds", "--out", tmp_path / "out")
+    write_elsewhere(new / "clip", ["one", "two"])
+    write_elsewhere(new / "sounds", ["one", "two"], 6, {"input": "video", "backbone": "VGGish"})
+    result = script("03_evaluate.py", *run, "--predict", new)
+    assert result.code == 0, result.err
+    assert "in the figures each clip lasts a second" in result.out and "no pictures: " in result.out
+    model = divita.load_model(elsewhere / "runs" / "clip+sounds" / "split0" / "model.keras")
+    for row in read_csv(tmp_path / "out" / "predictions.csv"):
+        clips = [np.load(new / name / f"{row['mid']}.npy") for name in ("clip", "sounds")]
+        expected = divita.predict(model, [clips], 30)[0]
+        np.testing.assert_allclose([float(row["comedy"]), float(row["drama"])], expected, atol=1e-4)
+    result = script("03_evaluate.py", *run, "--predict", film(tmp_path / "film.mp4"))
+    line = result.err.strip().splitlines()[-1]
+    assert result.code == 2 and "clip+sounds: its image vectors were made elsewhere, by clip; give --predict" in line
+    shutil.rmtree(new / "sounds")
+    result = script("03_evaluate.py", *run, "--predict", new)
+    line = result.err.strip().splitlines()[-1]
+    assert result.code == 2 and "lacks sounds, the video input of clip+sounds; make the new trailers' vectors" in line
+
+
+@pytest.mark.parametrize(
+    ("meta", "arguments", "said"),
+    [
+        ({"input": "sound"}, [], 'clip/meta.json: "input" must be "image" or "video"'),
+        ({"backbone": "clip"}, [], 'clip/meta.json: "input" must be "image" or "video"'),
+        ({"input": "image"}, ["--video", "clip"], "it is for --image"),
+        (
+            {"input": "image"},
+            ["--experiment", "segmentation"],
+            'no vectors by clip there whose meta.json says "segment',
+        ),
+        ({"input": "video"}, ["--experiment", "frame-rate"], 'no vectors by clip there whose meta.json says "fps": 4'),
+    ],
+)
+def test_errors_in_vectors_made_elsewhere_are_one_line(script, tmp_path, meta, arguments, said):
+    divita.write_csv(tmp_path / "labels.csv", ["mid", "x", "split0"], [[f"a{i}", i % 2, i % 3] for i in range(6)])
+    write_elsewhere(tmp_path / "clip", [f"a{i}" for i in range(6)], meta=meta)
+    result = script("02_train.py", "--data", tmp_path, "--runs", tmp_path / "runs", *arguments)
+    assert result.code == 2 and said in result.err and result.err.count("\n") == 1
+
+
+def test_experiments_on_vectors_made_elsewhere(script, tmp_path):
+    """Vectors by one backbone at several settings, as their meta.json say, whatever their folders are called."""
+    mids = [f"a{i}" for i in range(6)]
+    divita.write_csv(
+        tmp_path / "labels.csv", ["mid", "x", "split0"], [[mid, i % 2, i % 3] for i, mid in enumerate(mids)]
+    )
+    for cut in ("shots", "seconds"):
+        meta = {"input": "image", "backbone": "CLIP", "segmentation": cut}
+        write_elsewhere(tmp_path / f"by_{cut}", mids, meta=meta)
+    arguments = ("--data", tmp_path, "--runs", tmp_path / "runs", "--image", "by_shots", "--epochs", "1")
+    result = script("02_train.py", *arguments, "--experiment", "segmentation")
+    assert result.code == 0, result.err
+    rows = json.loads((tmp_path / "runs" / "segmentation.json").read_text())["rows"]
+    assert [row["run"] for row in rows] == ["by_shots", "by_seconds"]
 
 
 # ---- From films to genres ----

@@ -274,6 +274,41 @@ def test_learning_rate_is_that_of_pytorchs_scheduler(train, tmp_path, monkeypatc
     assert [float(row["learning_rate"]) for row in history_of(tmp_path)] == pytest.approx(expected)
 
 
+# ---- A trained head without this project ----
+
+ALONE = """
+import os, sys
+os.environ["KERAS_BACKEND"] = "torch"
+import keras, numpy as np
+try:
+    import divita
+    sys.exit("divita can be imported here")
+except ImportError:
+    pass
+model = keras.models.load_model(sys.argv[1])
+snippets = np.load(sys.argv[2])
+assert [x.shape for x in model.inputs] == [(None, None, 8), (None, None, 6)], model.inputs
+logits = model.predict([snippets["image"], snippets["video"]], verbose=0)
+np.save(sys.argv[3], keras.ops.convert_to_numpy(keras.ops.sigmoid(logits)).mean(0))
+"""
+
+
+def test_plain_keras_loads_a_trained_head(script, data, tmp_path):
+    """In a process that cannot import divita; the mean over a trailer's snippets is what divita.predict() gives."""
+    arguments = ("--data", data, "--runs", tmp_path / "runs", *QUICK, "--splits", "0")
+    assert script("02_train.py", *arguments, "--image", "shufflenet2d", "--video", "shufflenet3d").code == 0
+    file = next((tmp_path / "runs").rglob("model.keras"))
+    clips = [divita.open_representation(data, name)["tt0003"] for name in ("shufflenet2d", "shufflenet3d")]
+    image, video = (divita.evaluation_snippets(x, 5) for x in clips)
+    np.savez(tmp_path / "snippets.npz", image=image, video=video)
+    command = [sys.executable, "-c", ALONE, file, tmp_path / "snippets.npz", tmp_path / "found.npy"]
+    environment = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    expected = divita.predict(divita.load_model(file), [clips], 5)[0]
+    np.testing.assert_allclose(np.load(tmp_path / "found.npy"), expected, atol=1e-6)
+
+
 # ---- What identifies a run ----
 
 ONE = ("--image", "shufflenet2d", "--splits", "0")
@@ -417,6 +452,32 @@ def test_without_a_standard_representation_one_setting_is_taken(train, tmp_path,
     result = train("--splits", "0")
     assert result.code == 0, result.err
     assert len(runs(tmp_path)) == 3 and all("_shots_fps12_fpc24" in name for name in runs(tmp_path))
+
+
+# ---- What is wrong with the data ----
+
+
+@pytest.mark.parametrize(
+    "scale, words", [(1e30, ("shufflenet2d_shots", "as large as", "scale them")), (1, ("choose a lower --lr",))]
+)
+def test_a_loss_that_is_not_finite(train, data, scale, words):
+    """Is laid to the vectors where these are huge, else to the learning rate."""
+    for path in (data / "shufflenet2d_shots_fps24_fpc24").glob("*.npy"):
+        write_vectors(path, np.load(path) * scale)
+    result = train(*ONE, "--lr", "1e30" if scale == 1 else "1e-4")
+    assert result.code == 2 and all(word in result.err.splitlines()[-1] for word in words), result.err
+    assert scale == 1 or "--lr" not in result.err
+
+
+def test_mids_without_their_leading_zeros_are_told(script, tmp_path):
+    """As a spreadsheet leaves them, which takes them for numbers."""
+    mids = [f"0{i}1161" for i in range(1, 7)]
+    rows = [[mid.lstrip("0"), i % 2, i % 3] for i, mid in enumerate(mids)]
+    divita.write_csv(tmp_path / "labels.csv", ["mid", "drama", "split0"], rows)
+    write_representation(tmp_path, "image", "shufflenet2d", {mid: np.ones((4, 3)) for mid in mids})
+    result = script("02_train.py", "--data", tmp_path, "--runs", tmp_path / "runs")
+    assert refused(result, "6 mids of the labels lack leading zeros that the files have (11161, 21161, 31161, ...)")
+    assert "give the mid column as text" in result.err
 
 
 # ---- What a person sees ----
