@@ -13,7 +13,6 @@ import argparse
 import collections
 import functools
 import itertools
-import json
 import math
 import platform
 import random
@@ -29,9 +28,9 @@ PATIENCE_RATE, PATIENCE_STOP = 10, 20  # epochs without a lower validation loss:
 LARGE = 1e6  # a value in an input above this is what is wrong where the loss is not finite
 KINDS = ("image", "video")  # of inputs
 OPTIONS = ("aggregation", "fusion", "clips", "epochs", "lr", "batch_size", "seed")  # that a run keeps
-SETTING = ("segmentation", "fps", "frames_per_clip")  # of a representation
+STANDARD = {"segmentation": "shots", "fps": 24.0, "frames_per_clip": 24}  # setting of a representation
 IMAGE, VIDEO = "--image", "--video"  # in a row below: the input that this option names, or the first that there is
-EXPERIMENTS = {  # tables of runs; a row: label, image input, video input (or a backbone), what else is changed
+EXPERIMENTS = {  # tables of runs; a row: label, image input, video input (or a backbone's name), what else is changed
     "inputs": [
         ("image", IMAGE, None, {}),
         ("video", None, VIDEO, {}),
@@ -105,7 +104,7 @@ if __name__ == "__main__":
     signal.signal(signal.SIGINT, signal.SIG_DFL)  # every file is written whole, so that the process may end anywhere
     ARGUMENTS = parse_arguments()
 
-import divita  # first, as it sets Keras's backend and the number of threads
+import divita  # first, as it sets Keras's backend
 
 # isort: split
 import keras
@@ -173,32 +172,12 @@ def first_inputs(data):
     """Return the first image and video representation at the standard setting or, without any, at the first setting."""
     settings = {}  # setting -> {IMAGE or VIDEO: name}
     for path, meta in divita.representations(data).items():
-        setting = tuple(meta.get(key) for key in SETTING)
+        setting = tuple(meta.get(key) for key in STANDARD)
         settings.setdefault(setting, {}).setdefault(f"--{meta['input']}", path.name)
     if not settings:
         raise UserError(f"{data}: no representation to train on; prepare one with 01_prepare.py")
-    first = settings.get(("shots", 24.0, 24)) or next(iter(settings.values()))
+    first = settings.get(tuple(STANDARD.values())) or next(iter(settings.values()))
     return {IMAGE: None, VIDEO: None} | first
-
-
-def at_setting(data, name, changes):
-    """Return what has the backbone and the setting of an input but for `changes`: its name, its backbone, its setting.
-
-    An input of a row that names a backbone, and thereby the standard setting, has no changes. A UserError names vectors
-    made elsewhere that there are at one setting only.
-    """
-    if not (name and changes):
-        return name, name, {}
-    there = divita.representations(data)
-    meta = there[data / name]
-    setting = {key: meta[key] for key in SETTING if key in meta} | changes
-    for path, other in ((data / name, meta), *there.items()):
-        if other["backbone"] == meta["backbone"] and setting.items() <= other.items():
-            return path.name, meta["backbone"], setting
-    if divita.made_elsewhere(meta):
-        wanted = ", ".join(f'"{key}": {json.dumps(value)}' for key, value in changes.items())
-        raise UserError(f"{name}: no vectors by {meta['backbone']} there whose meta.json says {wanted}")
-    return divita.representation_name(meta["backbone"], **setting), meta["backbone"], setting
 
 
 def configurations(arguments):
@@ -207,24 +186,27 @@ def configurations(arguments):
     Rows that lack an input and rows that come to the same are left out. Without an experiment it is the last row, of
     the inputs that are named.
     """
-    chosen, found, missing = chosen_inputs(arguments), {}, {}  # missing: name -> kind, backbone and setting
+    chosen, found, missing = chosen_inputs(arguments), {}, []
     for label, *names, changes in EXPERIMENTS[arguments.experiment or "inputs"]:
-        configuration = {name: changes.get(name, getattr(arguments, name)) for name in OPTIONS}
-        other_setting, absent = {key: changes[key] for key in changes if key in SETTING}, {}
+        setting = {key: value for key, value in changes.items() if key in STANDARD}
+        configuration = {"image": None, "video": None}
+        configuration |= {name: changes.get(name, getattr(arguments, name)) for name in OPTIONS}
+        absent = []
         for kind, name in zip(KINDS, names):
-            name, *made = at_setting(arguments.data, chosen.get(name, name), other_setting)
-            path = name and divita.find_representation(arguments.data, name, missing_ok=True)
-            configuration[kind] = path.name if path else None
-            if name and not path:
-                absent[name] = kind, *made
-        if None in (configuration["image"], configuration["video"]):
+            if name := chosen.get(name, name):
+                path, wanted = find_input(arguments.data, name, setting)
+                if path:
+                    configuration[kind] = path.name
+                else:
+                    absent.append((kind, wanted))
+        inputs = [configuration[kind] for kind in KINDS if configuration[kind]]
+        if len(inputs) < 2:
             configuration["fusion"] = None
-        if not absent and any(configuration[kind] for kind in KINDS) and configuration not in found.values():
+        if inputs and not absent and configuration not in found.values():
             found[label] = configuration
-        missing |= absent
+        missing += absent
     if missing:
-        line = f"not in {arguments.data}: {', '.join(missing)}; made, a setting at a time and else as before, by: "
-        line += preparing(arguments.data, [*missing.values()])
+        line = preparing(arguments.data, missing)
         if not found:
             raise UserError(line)
         say(line)
@@ -233,13 +215,35 @@ def configurations(arguments):
     return list(found.items()) if arguments.experiment else list(found.items())[-1:]
 
 
+def find_input(data, name, changes):
+    """Return the path of an input with `changes` to its setting, or None, and {"backbone", ...} as what it was sought.
+
+    name: of a representation, or of a backbone, whose representation is at the standard setting.
+    """
+    there = divita.representations(data)
+    meta = there.get(data / name) or {"backbone": name} | STANDARD
+    wanted = {key: meta[key] for key in ("backbone", *STANDARD) if key in meta} | changes
+    paths = [path for path, other in there.items() if wanted.items() <= other.items()]
+    if data / name in paths:
+        return data / name, wanted
+    if not paths and data / name in there and divita.made_elsewhere(meta):
+        words = " and ".join(f"{key} {value}" for key, value in changes.items())
+        raise UserError(f"{name}: there are no vectors by {meta['backbone']} whose meta.json says {words}")
+    return paths[0] if paths else None, wanted
+
+
 def preparing(data, missing):
-    """Return the command that makes those of the missing [(kind, backbone, setting)] at the setting of the first."""
-    setting = missing[0][2]
-    if not setting and any(path.suffix == ".zarr" for path in divita.representations(data)):
-        return shlex.join(["python", "01_prepare.py", "--download", "all", "--out", str(data)])
-    backbones = {kind: [name for k, name, other in missing if (k, other) == (kind, setting)] for kind in KINDS}
-    return divita.preparing(data, backbones, **setting)
+    """Return a line on what is missing, [(kind, as what it was sought)], with a command for the first one's setting."""
+    names = dict.fromkeys(divita.representation_name(**wanted) for _, wanted in missing)
+    setting = {key: missing[0][1][key] for key in STANDARD}
+    backbones = {"image": [], "video": []}
+    for kind, wanted in missing:
+        if setting.items() <= wanted.items() and wanted["backbone"] not in backbones[kind]:
+            backbones[kind].append(wanted["backbone"])
+    command = divita.preparing(data, backbones, **setting)
+    if setting == STANDARD and any(path.suffix == ".zarr" for path in divita.representations(data)):
+        command = shlex.join(["python", "01_prepare.py", "--download", "all", "--out", str(data)])
+    return f"not in {data}: {', '.join(names)}; made, a setting at a time and else as before, by: {command}"
 
 
 def run_name(configuration):

@@ -54,7 +54,7 @@ if __name__ == "__main__":
     signal.signal(signal.SIGINT, signal.SIG_DFL)
     ARGUMENTS = parse_arguments()
 
-import divita  # first, as it sets Keras's backend and the number of threads
+import divita  # first, as it sets Keras's backend
 
 # isort: split
 import cv2

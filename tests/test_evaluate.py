@@ -865,9 +865,9 @@ def test_predict_by_vectors_made_elsewhere(script, elsewhere, tmp_path):
         (
             {"input": "image"},
             ["--experiment", "segmentation"],
-            'no vectors by clip there whose meta.json says "segment',
+            "no vectors by clip whose meta.json says segmentation shots",
         ),
-        ({"input": "video"}, ["--experiment", "frame-rate"], 'no vectors by clip there whose meta.json says "fps": 4'),
+        ({"input": "video"}, ["--experiment", "frame-rate"], "no vectors by clip whose meta.json says fps 4"),
     ],
 )
 def test_errors_in_vectors_made_elsewhere_are_one_line(script, tmp_path, meta, arguments, said):
