@@ -298,7 +298,7 @@ def is_finished(run, again):
     for folder in sorted({path.parent for path in run.folder.parent.glob("split*/config.json")} - again):
         there = divita.read_json(folder / "config.json")
         other = divita.unlike(run.config, there)
-        if folder == run.folder and run.config["subsets"] != there["subsets"]:
+        if folder == run.folder and run.config["subsets"] != there.get("subsets"):
             other.append("subsets")
         if other:
             remedy = "choose another --runs, or --overwrite with all splits that are there"

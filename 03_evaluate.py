@@ -123,7 +123,7 @@ class Run:
     validation: float  # uAP of the validation trailers in percent, the mean over the splits
     mean: np.ndarray  # (4 + G,): METRICS and each genre's area on the test trailers in percent, NaN if in no split
     deviation: np.ndarray  # (4 + G,): their sample standard deviation over the splits
-    parameters: int  # of head and backbones
+    parameters: int  # of head and backbones; NaN, and so below, if vectors made elsewhere do not say it
     gmacs: float  # of head and backbones, billions of multiply-adds per clip
 
 
@@ -206,9 +206,9 @@ TRAINING = ("aggregation", "clips", "epochs", "lr", "batch_size", "seed", "label
 
 
 def alike(a, b):
-    """Tell whether two runs were trained alike and tested on the same trailers, and prepared alike but for what the
-    names of their inputs say. Those of the same backbone are compared or, if there are none, each with each."""
-    if [a.config.get(key) for key in TRAINING] != [b.config.get(key) for key in TRAINING] or tested(a) != tested(b):
+    """Tell whether two runs were trained alike, tested on the same trailers and, but for what the names of their inputs
+    say, prepared alike. Inputs of the same backbone are compared or, where there are none, each with each."""
+    if any(a.config.get(name) != b.config.get(name) for name in TRAINING) or tested(a) != tested(b):
         return False
     pairs = list(itertools.product(a.metas.values(), b.metas.values()))
     same = [(x, y) for x, y in pairs if x["backbone"] == y["backbone"]]
@@ -381,9 +381,9 @@ def compared(runs, names):
     for both in sorted(runs, key=lambda run: -run.validation):
         alone = {}  # "image" or "video" -> the run on that input of `both`
         for run in runs:
-            (kind, *others) = run.metas
-            if not others and run.config[kind] == both.config[kind] and alike(run, both):
-                alone[kind] = run
+            kinds = list(run.metas)
+            if len(kinds) == 1 and run.config[kinds[0]] == both.config[kinds[0]] and alike(run, both):
+                alone[kinds[0]] = run
         if len(alone) == 2:
             return both, best(alone.values())
     return None
@@ -543,7 +543,7 @@ def predict(arguments):
         if status not in (0, 1) or not made:  # 1: some films have failed
             return status  # it has said why
     inputs = [open_input(data, run, arguments.runs / run.name, kind) for kind in run.metas]
-    everyone = sorted(films or inputs[0].rows)
+    everyone = sorted(films or set().union(*(x.rows for x in inputs)))
     rows, left_out = divita.usable(everyone, inputs)
     if not len(rows):
         raise UserError(f"{data}: no trailer there can be predicted; {left_out}")
@@ -608,7 +608,7 @@ def predict_trailers(run, called, mids, inputs, films, out):
         say(f"{run.name} was trained on synthetic trailers: the genres that it finds in films mean nothing")
     if known := [mid for mid in mids if mid in run.trained]:
         say(f"{run.name} was trained on {len(known)} of these trailers ({divita.listed(known)}), which flatters it")
-    if all(divita.made_elsewhere(x.meta) for x in inputs if x.meta):
+    if not any("clips" in (x.meta or {}) for x in inputs):
         say("the vectors do not say when their clips are; in the figures each clip lasts a second")
     divita.sweep(out)
     genres, length, found = run.config["genres"], run.config["snippet_clips"], {}
@@ -653,9 +653,9 @@ def write_predictions(path, called, genres, found):
 
 
 def clip_times(inputs, mid):
-    """Return a trailer's clips' shot, start_s and end_s, each (C,), by the input that has a table of them.
+    """Return the shot, start_s and end_s of a trailer's clips, each (C,), from the table that one of the inputs has.
 
-    Those of a published representation last a second each; the same is taken of vectors made elsewhere.
+    Without one each clip lasts a second, as in the published representations.
     """
     count = len(inputs[0][mid])
     for x in inputs:
