@@ -102,8 +102,10 @@ def evaluate(arguments):
         save(figure, out / f"{name}.png")
     say(f"\n{markdown}")
     say(f"tables (table.md, table.csv, table.tex) and figures (*.png): {out}")
-    command = shlex.join(["python", "03_evaluate.py", "--runs", f"{arguments.runs}", "--predict", "FILM"])
-    say(f"next, the genres of a new trailer: {command} --run {shlex.quote(best(runs).name)}")
+    run = best(runs)
+    what = "FOLDER" if any(map(divita.made_elsewhere, run.metas.values())) else "FILM"
+    command = ["python", "03_evaluate.py", "--runs", f"{arguments.runs}", "--predict", what, "--run", run.name]
+    say(f"next, the genres of a new trailer: {shlex.join(command)}")
 
 
 # ---- Reading runs ----
@@ -353,7 +355,7 @@ CLAIMS = (  # of the paper's abstract: the claim, its value, an experiment, its 
 
 def claims_table(experiments, notes):
     """Return the claims of the paper's abstract beside ours, by rows of the experiments that are about them."""
-    rows = [["", "paper", "ours", "parameters", "multiply-adds"]]
+    rows = [["", "paper", "ours", "of the parameters", "of the multiply-adds"]]
     for claim, paper, experiment, label, others in CLAIMS:
         trained = experiments.get(experiment, {})
         run, *runs = (trained.get(name) for name in (label, *others))
