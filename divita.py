@@ -382,7 +382,7 @@ def check_alike(mids, a, b):
     for number, what in enumerate(("film", "clip table")):
         other = [mid for mid in common if len({a.sources[mid][number], b.sources[mid][number]} - {None}) > 1]
         if other:
-            setting = {field: x[field] for field in ("segmentation", "fps", "frames_per_clip")}
+            setting = {field: x[field] for field in ("segmentation", "fps", "frames_per_clip") if field in x}
             again = preparing(a.path.parent, {meta["input"]: [meta["backbone"]] for meta in (x, y)}, **setting)
             made = f"{' and '.join(names)} were made from another {what} of {len(other)} trailers ({listed(other)})"
             raise UserError(f"{made}; make again what is out of date, with the options of before: {again}")

@@ -268,28 +268,29 @@ def test_claims_compare_like_with_like(script, tmp_path):
         ({"detector": "content"}, False),
     ],
 )
-def test_claims_and_comparisons_are_of_inputs_made_alike(script, tmp_path, changes, number):
-    runs, options = tmp_path / "runs", {"splits": [0], "trailers": 20, "genres": ["x", "y"]}
+def test_claims_and_comparisons_are_of_inputs_made_alike(evaluate, tmp_path, changes, number):
+    options = {"splits": [0], "trailers": 20, "genres": ["x", "y"]}
     image, video = made_by("shufflenet2d"), made_by("shufflenet3d", "video")
-    make_run(runs, "image", image=image | changes, signal=0.5, **options)
-    make_run(runs, "video", video=video, signal=0.1, **options)
-    make_run(runs, "both", image=image, video=video, signal=0.9, **options)
-    list_rows(runs, "inputs", {"image": "image", "video": "video", "fusion": "both"})
-    result = script("03_evaluate.py", "--runs", runs, "--out", tmp_path / "out")
-    assert result.code == 0, result.err
-    assert ("points" in claim(result.out, "fusion instead of the better input")[0]) == number
-    assert ("A: both. B: image." in result.out) == number
+    make_run(tmp_path, "image", image=image | changes, signal=0.5, **options)
+    make_run(tmp_path, "video", video=video, signal=0.1, **options)
+    make_run(tmp_path, "both", image=image, video=video, signal=0.9, **options)
+    list_rows(tmp_path, "inputs", {"image": "image", "video": "video", "fusion": "both"})
+    runs = evaluate["read_runs"](tmp_path)
+    table = evaluate["claims_table"](evaluate["read_experiments"](tmp_path, runs), []).markdown()
+    assert ("points" in claim(table, "fusion instead of the better input")[0]) == number
+    pair = evaluate["compared"](runs, None)
+    assert [run.name for run in pair or ()] == (["both", "image"] if number else [])
 
 
-def test_a_claim_about_backbones_is_of_what_else_was_made_alike(script, tmp_path):
-    runs, options = tmp_path / "runs", {"splits": [0], "trailers": 20, "genres": ["x", "y"]}
-    make_run(runs, "both", image=made_by("shufflenet2d"), video=made_by("shufflenet3d", "video"), **options)
-    list_rows(runs, "transfer", {"ShuffleNet fusion": "both", "Swin-3D": "top"})
-    for weights, number in (("pretrained", True), ("random", False)):
-        shutil.rmtree(runs / "top", ignore_errors=True)
-        make_run(runs, "top", video=made_by("swin3d", "video", weights=weights), **options)
-        result = script("03_evaluate.py", "--runs", runs, "--out", tmp_path / "out")
-        assert ("points" in claim(result.out, "ShuffleNet fusion instead of Swin-3D")[0]) == number, result.err
+@pytest.mark.parametrize(("weights", "number"), [("pretrained", True), ("random", False)])
+def test_a_claim_about_backbones_is_of_what_else_was_made_alike(evaluate, tmp_path, weights, number):
+    options = {"splits": [0], "trailers": 20, "genres": ["x", "y"]}
+    make_run(tmp_path, "both", image=made_by("shufflenet2d"), video=made_by("shufflenet3d", "video"), **options)
+    make_run(tmp_path, "top", video=made_by("swin3d", "video", weights=weights), **options)
+    list_rows(tmp_path, "transfer", {"ShuffleNet fusion": "both", "Swin-3D": "top"})
+    experiments = evaluate["read_experiments"](tmp_path, evaluate["read_runs"](tmp_path))
+    table = evaluate["claims_table"](experiments, []).markdown()
+    assert ("points" in claim(table, "ShuffleNet fusion instead of Swin-3D")[0]) == number
 
 
 def test_the_comparison_is_chosen_by_validation(script, tmp_path):
