@@ -206,7 +206,7 @@ def configurations(arguments):
             found[label] = configuration
         missing += absent
     if missing:
-        line = preparing(arguments.data, missing)
+        line = what_is_missing(arguments.data, missing)
         if not found:
             raise UserError(line)
         say(line)
@@ -216,9 +216,9 @@ def configurations(arguments):
 
 
 def find_input(data, name, changes):
-    """Return the path of an input with `changes` to its setting, or None, and {"backbone", ...} as what it was sought.
+    """Return the path of an input with `changes` to its setting, or None, and what its meta.json has to say.
 
-    name: of a representation, or of a backbone, whose representation is at the standard setting.
+    name: of a representation, or of a backbone for its representation at the standard setting.
     """
     there = divita.representations(data)
     meta = there.get(data / name) or {"backbone": name} | STANDARD
@@ -232,15 +232,16 @@ def find_input(data, name, changes):
     return paths[0] if paths else None, wanted
 
 
-def preparing(data, missing):
-    """Return a line on what is missing, [(kind, as what it was sought)], with a command for the first one's setting."""
+def what_is_missing(data, missing):
+    """Return a line on missing [(kind, what its meta.json has to say)], with the command for the first one's setting."""
     names = dict.fromkeys(divita.representation_name(**wanted) for _, wanted in missing)
-    setting = {key: missing[0][1][key] for key in STANDARD}
+    first = STANDARD | missing[0][1]
+    setting = {key: first[key] for key in STANDARD}
     backbones = {"image": [], "video": []}
     for kind, wanted in missing:
         if setting.items() <= wanted.items() and wanted["backbone"] not in backbones[kind]:
             backbones[kind].append(wanted["backbone"])
-    command = divita.preparing(data, backbones, **setting)
+    command = divita.preparing_command(data, backbones, **setting)
     if setting == STANDARD and any(path.suffix == ".zarr" for path in divita.representations(data)):
         command = shlex.join(["python", "01_prepare.py", "--download", "all", "--out", str(data)])
     return f"not in {data}: {', '.join(names)}; made, a setting at a time and else as before, by: {command}"

@@ -265,7 +265,7 @@ def unlike(a, b):
     return [field for field in fields if known(a.get(field)) != known(b.get(field))]
 
 
-def preparing(data, backbones, segmentation="shots", fps=24, frames_per_clip=24):
+def preparing_command(data, backbones, segmentation="shots", fps=24, frames_per_clip=24):
     """Return the 01_prepare.py command for representations at a setting, by backbones {"image" or "video": [names]}."""
     command = ["python", "01_prepare.py", "--out", str(data)]
     if not (Path(data) / "true_cuts.csv").exists():  # which the demo has, whose films 01_prepare.py knows
@@ -383,7 +383,7 @@ def check_alike(mids, a, b):
         other = [mid for mid in common if len({a.sources[mid][number], b.sources[mid][number]} - {None}) > 1]
         if other:
             setting = {field: x[field] for field in ("segmentation", "fps", "frames_per_clip") if field in x}
-            again = preparing(a.path.parent, {meta["input"]: [meta["backbone"]] for meta in (x, y)}, **setting)
+            again = preparing_command(a.path.parent, {meta["input"]: [meta["backbone"]] for meta in (x, y)}, **setting)
             made = f"{' and '.join(names)} were made from another {what} of {len(other)} trailers ({listed(other)})"
             raise UserError(f"{made}; make again what is out of date, with the options of before: {again}")
 
