@@ -233,7 +233,7 @@ def find_input(data, name, changes):
 
 
 def what_is_missing(data, missing):
-    """Return a line on missing [(kind, what its meta.json has to say)], with the command for the first one's setting."""
+    """Return a line on missing [(kind, what its meta.json has to say)], with the command for the first setting."""
     names = dict.fromkeys(divita.representation_name(**wanted) for _, wanted in missing)
     first = STANDARD | missing[0][1]
     setting = {key: first[key] for key in STANDARD}
