@@ -25,20 +25,43 @@ from pathlib import Path
 EPOCHS, LEARNING_RATE, BATCH_SIZE, CLIPS = 100, 1e-4, 32, 30
 DEMO_DATA, DEMO_EPOCHS, DEMO_LEARNING_RATE = Path("data/demo"), 40, 2e-3  # an epoch of the demo is two batches
 PATIENCE_RATE, PATIENCE_STOP = 10, 20  # epochs without a lower validation loss: learning rate divided by 10; the end
+LARGE = 1e6  # a value in an input above this is what is wrong where the loss is not finite
 KINDS = ("image", "video")  # of inputs
-SETTINGS = ("aggregation", "fusion", "clips", "epochs", "lr", "batch_size", "seed")  # options that a run keeps
-EXTENSIONS, FRAME_RATES = (10, 20, 30, 60, 0), (4, 8, 12, 24)  # 0 clips: the whole trailer in one snippet
-TRANSFER = (  # the rows of the paper's table: name, image backbone, video backbone
-    ("ShuffleNet-2D", "shufflenet2d", None),
-    ("ShuffleNet-3D", None, "shufflenet3d"),
-    ("ShuffleNet fusion", "shufflenet2d", "shufflenet3d"),
-    ("ResNet50", "resnet50", None),
-    ("R(2+1)D", None, "r2plus1d"),
-    ("ResNet fusion", "resnet50", "r2plus1d"),
-    ("Swin-2D", "swin2d", None),
-    ("Swin-3D", None, "swin3d"),
-)
-EXPERIMENTS = ("transfer", "fusion", "aggregation", "extension", "segmentation", "frame-rate")
+OPTIONS = ("aggregation", "fusion", "clips", "epochs", "lr", "batch_size", "seed")  # that a run keeps
+STANDARD = {"segmentation": "shots", "fps": 24.0, "frames_per_clip": 24}  # setting of a representation
+IMAGE, VIDEO = "--image", "--video"  # in a row below: the input that this option names, or the first that there is
+EXPERIMENTS = {  # tables of runs; a row: label, image input, video input (or a backbone's name), what else is changed
+    "inputs": [
+        ("image", IMAGE, None, {}),
+        ("video", None, VIDEO, {}),
+        ("fusion", IMAGE, VIDEO, {}),
+    ],
+    "transfer": [
+        ("ShuffleNet-2D", "shufflenet2d", None, {}),
+        ("ShuffleNet-3D", None, "shufflenet3d", {}),
+        ("ShuffleNet fusion", "shufflenet2d", "shufflenet3d", {}),
+        ("ResNet50", "resnet50", None, {}),
+        ("R(2+1)D", None, "r2plus1d", {}),
+        ("ResNet fusion", "resnet50", "r2plus1d", {}),
+        ("Swin-2D", "swin2d", None, {}),
+        ("Swin-3D", None, "swin3d", {}),
+    ],
+    "fusion": [(fusion, IMAGE, VIDEO, {"fusion": fusion}) for fusion in ("late", "early")],
+    "aggregation": [(name, IMAGE, VIDEO, {"aggregation": name}) for name in ("conv", "gru", "savg", "tsfm")],
+    "extension": [
+        *((f"{clips} clips", IMAGE, VIDEO, {"clips": clips}) for clips in (10, 20, 30, 60)),
+        ("whole trailer", IMAGE, VIDEO, {"clips": 0}),
+    ],
+    "segmentation": [
+        ("image, shots", IMAGE, None, {"segmentation": "shots"}),
+        ("image, seconds", IMAGE, None, {"segmentation": "seconds"}),
+        ("video, shots", None, VIDEO, {"segmentation": "shots"}),
+        ("video, seconds", None, VIDEO, {"segmentation": "seconds"}),
+        ("fusion, shots", IMAGE, VIDEO, {"segmentation": "shots"}),
+        ("fusion, seconds", IMAGE, VIDEO, {"segmentation": "seconds"}),
+    ],
+    "frame-rate": [(f"{fps} frames/s", None, VIDEO, {"fps": fps}) for fps in (4, 8, 12, 24)],
+}
 
 
 def parse_arguments():
@@ -51,8 +74,8 @@ def parse_arguments():
     add("--splits", metavar="K", type=int, nargs="+", help="split columns of labels.csv (all there)")
     add("--runs", metavar="DIR", type=Path, default=Path("runs/demo"), help="for the runs (%(default)s)")
     add("--overwrite", action="store_true", help="train again what is trained already")
-    add = parser.add_argument_group("which runs (image only, video only and both)").add_argument
-    add("--experiment", choices=EXPERIMENTS, help="a study of the paper")
+    add = parser.add_argument_group("which runs").add_argument
+    add("--experiment", choices=EXPERIMENTS, help="a table of runs (inputs, if no input is named)")
     add("--aggregation", metavar="NAME", default="tsfm", help="tsfm, gru, conv or savg (%(default)s)")
     add("--fusion", choices=("late", "early"), default="late", help="of image and video (%(default)s)")
     add("--clips", metavar="N", type=int, default=CLIPS, help="in a snippet, 0: whole trailer (%(default)s)")
@@ -62,6 +85,8 @@ def parse_arguments():
     add("--batch-size", metavar="N", type=int, default=BATCH_SIZE, help="trailers in a batch (%(default)s)")
     add("--seed", metavar="N", type=int, default=0, help="of weights, order and snippets (%(default)s)")
     arguments = parser.parse_args()
+    if not (arguments.experiment or arguments.image or arguments.video):
+        arguments.experiment = "inputs"
     demo = arguments.data == DEMO_DATA
     if arguments.epochs is None:
         arguments.epochs = DEMO_EPOCHS if demo else EPOCHS
@@ -79,7 +104,7 @@ if __name__ == "__main__":
     signal.signal(signal.SIGINT, signal.SIG_DFL)  # every file is written whole, so that the process may end anywhere
     ARGUMENTS = parse_arguments()
 
-import divita  # first, as it sets Keras's backend and the number of threads
+import divita  # first, as it sets Keras's backend
 
 # isort: split
 import keras
@@ -93,6 +118,8 @@ from divita import UserError, say
 def main(arguments):
     """Train this rank's share of the runs that are asked for and not there yet."""
     rank, world = divita.ranks()
+    if not torch.cuda.is_available():
+        torch.set_num_threads(1)  # the same results on any number of cores; runs side by side are in no other's way
     if arguments.aggregation not in divita.AGGREGATIONS:
         raise UserError(f"--aggregation {arguments.aggregation}: there is {', '.join(divita.AGGREGATIONS)}")
     divita.writable(arguments.runs)
@@ -123,109 +150,101 @@ def train_all(runs, epochs, hidden):
             bar.refresh()
 
 
-# ---- What to run: rows of a table, (label, image, video, changes), where image and video name representations ----
+# ---- What to run ----
 
 
 def chosen_inputs(arguments):
-    """Return the names of the image and the video representation to use: those named, or without any name the first."""
+    """Return the representations to use, {IMAGE and VIDEO: name or None}: those named or, without any, the first."""
     if not (arguments.image or arguments.video):
         return first_inputs(arguments.data)
-    names = []
+    chosen = {}
     for kind, name in zip(KINDS, (arguments.image, arguments.video)):
         path = divita.find_representation(arguments.data, name) if name not in (None, "none") else None
-        if path and (other := divita.meta_of(path).get("input")) != kind:
+        if path and (other := divita.meta_of(path)["input"]) != kind:
             raise UserError(f"--{kind} {name}: it is for --{other}, as its meta.json says")
-        names.append(path.name if path else None)
-    if not any(names):
+        chosen[f"--{kind}"] = path.name if path else None
+    if not any(chosen.values()):
         raise UserError("--image none --video none: no representation to train on; name at least one")
-    return names
+    return chosen
 
 
 def first_inputs(data):
-    """Return the names of the first image and video representation at one setting, the standard one if it is there."""
-    settings = {}  # setting -> {"image" or "video": name}
+    """Return the first image and video representation at the standard setting or, without any, at the first setting."""
+    settings = {}  # setting -> {IMAGE or VIDEO: name}
     for path, meta in divita.representations(data).items():
-        setting = tuple(meta.get(field) for field in ("segmentation", "fps", "frames_per_clip"))
-        settings.setdefault(setting, {}).setdefault(meta["input"], path.name)
+        setting = tuple(meta.get(key) for key in STANDARD)
+        settings.setdefault(setting, {}).setdefault(f"--{meta['input']}", path.name)
     if not settings:
         raise UserError(f"{data}: no representation to train on; prepare one with 01_prepare.py")
-    standard = ("shots", 24.0, 24)
-    setting = max(settings, key=lambda setting: (setting == standard, len(settings[setting])))
-    if setting != standard:
-        say(f"no representation at the standard setting; trained on: {', '.join(settings[setting].values())}")
-    return [settings[setting].get(kind) for kind in KINDS]
-
-
-def table_rows(arguments):
-    """Return the rows of the table that the arguments ask for."""
-    image, video = chosen_inputs(arguments)
-    if arguments.experiment == "transfer":
-        return [(*row, {}) for row in transfer_rows(arguments.data)]
-    if arguments.experiment == "fusion":
-        if not (image and video):
-            raise UserError("--experiment fusion needs both inputs; name them with --image and --video")
-        return [(kind, image, video, {"fusion": kind}) for kind in ("late", "early")]
-    if arguments.experiment == "aggregation":
-        return [(name, image, video, {"aggregation": name}) for name in sorted(divita.AGGREGATIONS)]
-    if arguments.experiment == "extension":
-        return [(f"{n} clips" if n else "whole trailer", image, video, {"clips": n}) for n in EXTENSIONS]
-    if arguments.experiment == "frame-rate":
-        if not video:
-            raise UserError("--experiment frame-rate needs a video input; name it with --video")
-        return [(f"{fps} frames/s", None, at_setting(video, fps=fps), {}) for fps in FRAME_RATES]
-    rows = [("image", image, None, {})] if image else []
-    rows += [("video", None, video, {})] if video else []
-    rows += [("fusion", image, video, {})] if image and video else []
-    if arguments.experiment == "segmentation":
-        return [
-            (f"{label}, {kind}", at_setting(image, kind), at_setting(video, kind), {})
-            for label, image, video, _ in rows
-            for kind in ("shots", "seconds")
-        ]
-    return rows[-1:] if arguments.image or arguments.video else rows  # what is named, or every way
-
-
-def transfer_rows(data):
-    """The paper's backbones, alone and in pairs, then those that only this data folder has."""
-    known = {name for _, *names in TRANSFER for name in names}
-    found = {meta["backbone"]: meta["input"] for meta in divita.representations(data).values()}
-    images, videos = ([name for name, kind in found.items() if kind == k] for k in KINDS)
-    others = [(name, name, None) for name in images if name not in known]
-    others += [(name, None, name) for name in videos if name not in known]
-    others += [(f"{i} + {v}", i, v) for i in images for v in videos if not {i, v} <= known]
-    return [*TRANSFER, *others]
-
-
-def at_setting(name, segmentation=r"\g<1>", fps=r"\g<2>"):
-    """Return a representation's name with another segmentation or frame rate in it, None for none."""
-    if name is None:
-        return None
-    setting = "_(shots|seconds)_fps([0-9.]+)_fpc"
-    if not re.search(setting, name):
-        raise UserError(f"{name}: there at one setting only; prepare videos of your own for others")
-    return re.sub(setting, f"_{segmentation}_fps{fps}_fpc", name)
+    first = settings.get(tuple(STANDARD.values())) or next(iter(settings.values()))
+    return {IMAGE: None, VIDEO: None} | first
 
 
 def configurations(arguments):
-    """Return [(label, configuration)] of the rows whose representations exist; say which do not."""
-    given = {name: getattr(arguments, name) for name in SETTINGS}
-    found, missing = [], {}  # missing: {name: None}, in the order of the rows
-    for label, *names, changes in table_rows(arguments):
-        paths = [divita.find_representation(arguments.data, name, missing_ok=True) for name in names]
-        absent = [name for name, path in zip(names, paths) if name and not path]
-        missing |= dict.fromkeys(absent)
-        if not absent:
-            configuration = {kind: path.name if path else None for kind, path in zip(KINDS, paths)} | given | changes
-            if None in paths:
-                configuration["fusion"] = None
-            found.append((label, configuration))
+    """Return [(label, configuration)] of the experiment's rows whose representations exist; say which do not.
+
+    Rows that lack an input and rows that come to the same are left out. Without an experiment it is the last row, of
+    the inputs that are named.
+    """
+    chosen, found, missing = chosen_inputs(arguments), {}, []
+    for label, *names, changes in EXPERIMENTS[arguments.experiment or "inputs"]:
+        setting = {key: value for key, value in changes.items() if key in STANDARD}
+        configuration = {"image": None, "video": None}
+        configuration |= {name: changes.get(name, getattr(arguments, name)) for name in OPTIONS}
+        absent = []
+        for kind, name in zip(KINDS, names):
+            if name := chosen.get(name, name):
+                path, wanted = find_input(arguments.data, name, setting)
+                if path:
+                    configuration[kind] = path.name
+                else:
+                    absent.append((kind, wanted))
+        inputs = [configuration[kind] for kind in KINDS if configuration[kind]]
+        if len(inputs) < 2:
+            configuration["fusion"] = None
+        if inputs and not absent and configuration not in found.values():
+            found[label] = configuration
+        missing += absent
     if missing:
-        commands = " && ".join(divita.preparation(arguments.data, missing))
-        line = f"not in {arguments.data}: {', '.join(missing)}; made by: {commands}"
+        line = what_is_missing(arguments.data, missing)
         if not found:
             raise UserError(line)
         say(line)
-    return found
+    if not found or (arguments.experiment == "fusion" and len(found) < 2):
+        raise UserError(f"--experiment {arguments.experiment}: lacks an input; give --image, --video or both")
+    return list(found.items()) if arguments.experiment else list(found.items())[-1:]
+
+
+def find_input(data, name, changes):
+    """Return the path of an input with `changes` to its setting, or None, and what its meta.json has to say.
+
+    name: of a representation, or of a backbone for its representation at the standard setting.
+    """
+    there = divita.representations(data)
+    meta = there.get(data / name) or {"backbone": name} | STANDARD
+    wanted = {key: meta[key] for key in ("backbone", *STANDARD) if key in meta} | changes
+    paths = [path for path, other in there.items() if wanted.items() <= other.items()]
+    if data / name in paths:
+        return data / name, wanted
+    if not paths and data / name in there and divita.made_elsewhere(meta):
+        words = " and ".join(f"{key} {value}" for key, value in changes.items())
+        raise UserError(f"{name}: there are no vectors by {meta['backbone']} whose meta.json says {words}")
+    return paths[0] if paths else None, wanted
+
+
+def what_is_missing(data, missing):
+    """Return a line on missing [(kind, what its meta.json has to say)], with the command for the first setting."""
+    names = dict.fromkeys(divita.representation_name(**wanted) for _, wanted in missing)
+    first = STANDARD | missing[0][1]
+    setting = {key: first[key] for key in STANDARD}
+    backbones = {"image": [], "video": []}
+    for kind, wanted in missing:
+        if setting.items() <= wanted.items() and wanted["backbone"] not in backbones[kind]:
+            backbones[kind].append(wanted["backbone"])
+    command = divita.preparing_command(data, backbones, **setting)
+    if setting == STANDARD and any(path.suffix == ".zarr" for path in divita.representations(data)):
+        command = shlex.join(["python", "01_prepare.py", "--download", "all", "--out", str(data)])
+    return f"not in {data}: {', '.join(names)}; made, a setting at a time and else as before, by: {command}"
 
 
 def run_name(configuration):
@@ -277,18 +296,14 @@ def is_finished(run, again):
 
     again: folders of runs that are to be trained again, whatever is there.
     """
-    for path in sorted(run.folder.parent.glob("split*/config.json")):
-        if path.parent in again:
-            continue
-        there = divita.read_json(path)
+    for folder in sorted({path.parent for path in run.folder.parent.glob("split*/config.json")} - again):
+        there = divita.read_json(folder / "config.json")
         other = divita.unlike(run.config, there)
-        if path.parent == run.folder and run.config["subsets"] != there.get("subsets"):
+        if folder == run.folder and run.config["subsets"] != there.get("subsets"):
             other.append("subsets")
         if other:
-            values = [(field.replace("_", " "), there.get(field), run.config.get(field)) for field in other]
-            words = [f"{field} ({a} there, {b} now)" if isinstance(b, int | float) else field for field, a, b in values]
-            told = f"{path.parent}: trained with another {' and '.join(words)}"
-            raise UserError(f"{told}; choose another --runs, or --overwrite with all splits that are there")
+            remedy = "choose another --runs, or --overwrite with all splits that are there"
+            raise UserError(f"{folder}: trained with another {', '.join(other)}; {remedy}")
     return run.folder not in again and (run.folder / "config.json").exists()
 
 
@@ -327,7 +342,7 @@ def train(run, bar):
     started = time.perf_counter()
     history = fit(model, config, training, validation, bar)
     if not np.isfinite(history["loss"] + history["val_loss"]).all():
-        raise UserError(f"{run.folder}: the loss is not finite; choose a lower --lr")
+        raise UserError(not_finite(run))
     seconds = time.perf_counter() - started
     predictions = {"genres": config["genres"], "train_mids": parts["train"][0]}
     for name in ("validation", "test"):
@@ -341,10 +356,18 @@ def train(run, bar):
     columns = [[f"{value:.8g}" for value in history[name]] for name in header[1:]]
     divita.write_csv(run.folder / "history.csv", header, zip(itertools.count(1), *columns))
     versions = {"python": platform.python_version(), "keras": keras.__version__, "torch": torch.__version__}
-    versions["threads"] = torch.get_num_threads()
     best = int(np.argmin(history["val_loss"])) + 1
     about = {"best_epoch": best, "seconds": round(seconds, 2), "versions": versions}
     divita.write_json(run.folder / "config.json", config | about)
+
+
+def not_finite(run):
+    """Return a line on why a run's loss is not finite."""
+    for x in run.inputs.values():
+        largest = max(x.clips.max(), -x.clips.min())
+        if largest > LARGE:
+            return f"{x.path}: holds values as large as {largest:.0e}, too large to train on; scale them to about 1"
+    return f"{run.folder}: the loss is not finite; choose a lower --lr"
 
 
 def fit(model, config, training, validation, bar):
@@ -361,11 +384,9 @@ def fit(model, config, training, validation, bar):
         bar.set_postfix({"loss": f"{logs['loss']:.3f}", "validation": f"{logs['val_loss']:.3f}"}, refresh=False)
         bar.update()
 
-    model.test_on_batch(*training[0])  # else fit takes a batch to see its shape, and the first epoch lacks it
     return model.fit(
         training,
         validation_data=validation,
-        steps_per_epoch=training.batches,
         epochs=config["epochs"],
         shuffle=False,
         verbose=0,

@@ -37,7 +37,7 @@ def parse_arguments():
     add = parser.add_argument_group("tables and figures").add_argument
     add("--runs", metavar="DIR", type=Path, default=Path("runs/demo"), help="trained by 02_train.py (runs/demo)")
     add("--out", metavar="DIR", type=Path, help="for results (results/<name of --runs, or of the new trailers' data>)")
-    add("--compare", metavar="RUN", nargs=2, help="two runs (the best of two inputs and of one of them)")
+    add("--compare", metavar="RUN", nargs=2, help="two runs (the best on both inputs and the better of these alone)")
     add("--costs", action="store_true", help="only count the cost of every backbone")
     add = parser.add_argument_group("new trailers").add_argument
     add("--predict", metavar="PATH", type=Path, nargs="+", help="films, folders of films, or one prepared folder")
@@ -54,13 +54,13 @@ if __name__ == "__main__":
     signal.signal(signal.SIGINT, signal.SIG_DFL)
     ARGUMENTS = parse_arguments()
 
-import divita  # first, as it sets Keras's backend and the number of threads
+import divita  # first, as it sets Keras's backend
 
 # isort: split
 import cv2
 import matplotlib
 import numpy as np
-from sklearn.metrics import ConfusionMatrixDisplay, precision_recall_curve
+from sklearn.metrics import precision_recall_curve
 from tqdm import tqdm
 
 from divita import METRICS, UserError, say
@@ -88,10 +88,10 @@ def evaluate(arguments):
     by_chance = chance(max(runs, key=lambda run: len(run.tests)))
     notes = data_notes(runs)
     tables = run_tables(runs, by_chance, notes)
-    tables += [experiment_table(path, runs) for path in sorted(arguments.runs.glob("*.json"))]
-    by_validation = sorted(runs, key=lambda run: -run.validation)
-    tables.append(claims_table(by_validation, notes))
-    if pair := compared(by_validation, arguments.compare):
+    experiments = read_experiments(arguments.runs, runs)
+    tables += [experiment_table(name, rows) for name, rows in experiments.items()]
+    tables.append(claims_table(experiments, notes))
+    if pair := compared(runs, arguments.compare):
         tables.append(comparison_table(*pair))
     markdown = "\n".join(table.markdown() for table in tables)
     divita.sweep(out)
@@ -101,11 +101,11 @@ def evaluate(arguments):
     for name, figure in figures(runs, by_chance):
         save(figure, out / f"{name}.png")
     say(f"\n{markdown}")
-    if not pair:
-        say(f"no comparison of two runs: {MISSING}; name two with --compare")
     say(f"tables (table.md, table.csv, table.tex) and figures (*.png): {out}")
-    command = shlex.join(["python", "03_evaluate.py", "--runs", f"{arguments.runs}", "--predict", "FILM"])
-    say(f"next, the genres of a new trailer: {command} --run {shlex.quote(by_validation[0].name)}")
+    run = best(runs)
+    what = "FOLDER" if any(map(divita.made_elsewhere, run.metas.values())) else "FILM"
+    command = ["python", "03_evaluate.py", "--runs", f"{arguments.runs}", "--predict", what, "--run", run.name]
+    say(f"next, the genres of a new trailer: {shlex.join(command)}")
 
 
 # ---- Reading runs ----
@@ -125,23 +125,21 @@ class Run:
     validation: float  # uAP of the validation trailers in percent, the mean over the splits
     mean: np.ndarray  # (4 + G,): METRICS and each genre's area on the test trailers in percent, NaN if in no split
     deviation: np.ndarray  # (4 + G,): their sample standard deviation over the splits
-    parameters: int  # of head and backbones
+    parameters: int  # of head and backbones; NaN, and so below, if vectors made elsewhere do not say it
     gmacs: float  # of head and backbones, billions of multiply-adds per clip
 
 
 def read_runs(folder, only=None):
     """Return the finished runs in a folder, or `only` one of them; say what is left out."""
-    names = sorted({path.parent.parent.name for path in folder.glob("*/split*/config.json")})
-    if not names:
+    paths = [path for path in sorted(folder.glob("*/split*")) if only in (None, path.parent.name)]
+    finished = [path for path in paths if (path / "config.json").exists()]  # which is written last
+    if not finished:
         train = shlex.join(["python", "02_train.py", "--runs", f"{folder}"])
-        raise UserError(f"{folder}: no finished run there; train first: {train}")
-    if only and only not in names:
-        raise UserError(f"{folder}: no trained run {only}; there is {', '.join(names)}")
-    unfinished = [path for path in sorted(folder.glob(f"{only or '*'}/split*")) if not (path / "config.json").exists()]
-    if unfinished:
-        say(f"not finished, left out: {', '.join(f'{path.relative_to(folder)}' for path in unfinished)}")
+        raise UserError(f"{folder}: no finished run{f' {only}' if only else ''} there; train first: {train}")
+    if unfinished := [f"{path.relative_to(folder)}" for path in paths if path not in finished]:
+        say(f"not finished, left out: {', '.join(unfinished)}")
     runs, reasons = [], []
-    for name in tqdm([only] if only else names, "reading runs", unit="run", leave=False):
+    for name in tqdm(sorted({path.parent.name for path in finished}), "reading runs", unit="run", leave=False):
         try:
             runs.append(read_run(folder / name))
         except UserError as error:
@@ -158,10 +156,9 @@ def read_runs(folder, only=None):
 
 def read_run(folder):
     """Read the finished splits of a run, which must be alike in what identifies it, and measure it."""
-    paths = [path.parent for path in folder.glob("split*/config.json")]  # which is written last
-    splits = {path.name.removeprefix("split"): path for path in sorted(paths, key=lambda path: (len(path.name), path))}
-    configs = {split: divita.read_json(path / "config.json") for split, path in splits.items()}
-    (first, config), *others = configs.items()
+    paths = sorted((path.parent for path in folder.glob("split*/config.json")), key=lambda path: (len(path.name), path))
+    splits = {path.name.removeprefix("split"): path for path in paths}
+    (first, config), *others = [(split, divita.read_json(path / "config.json")) for split, path in splits.items()]
     for split, other in others:
         if fields := divita.unlike(config, other):
             what = f"split {first} and split {split} differ in {', '.join(fields)}"
@@ -189,8 +186,50 @@ def read_run(folder):
     return Run(folder.name, splits, config, metas, trained, tests, histories, validation, *scores, *cost(config, metas))
 
 
+def read_experiments(folder, runs):
+    """Return {experiment: {label: Run or, not trained, None}}, the rows that 02_train.py lists beside the runs."""
+    trained, experiments = {run.name: run for run in runs}, {}
+    for path in sorted(folder.glob("*.json")):
+        try:
+            rows = divita.read_json(path)["rows"]
+            experiments[path.stem] = {row["label"]: trained.get(row["run"]) for row in rows}
+        except (KeyError, TypeError):
+            raise UserError(f"{path}: does not list runs; train the experiment again") from None
+    return experiments
+
+
 def best(runs):
     return max(runs, key=lambda run: run.validation)
+
+
+# ---- Which runs can be compared ----
+
+TRAINING = ("aggregation", "clips", "epochs", "lr", "batch_size", "seed", "labels")  # alike in runs that are compared
+
+
+def alike(a, b):
+    """Tell whether two runs were trained alike, tested on the same trailers and, but for what the names of their inputs
+    say, prepared alike. Inputs of the same backbone are compared or, where there are none, each with each."""
+    if any(a.config.get(name) != b.config.get(name) for name in TRAINING) or tested(a) != tested(b):
+        return False
+    pairs = list(itertools.product(a.metas.values(), b.metas.values()))
+    same = [(x, y) for x, y in pairs if x["backbone"] == y["backbone"]]
+    return not any(differing(x, y) for x, y in same or pairs)
+
+
+def tested(run):
+    """Return {split: what was tested, the trailers and their genres}."""
+    return {split: (mids, true.tolist()) for split, (mids, true, _) in run.tests.items()}
+
+
+def differing(x, y):
+    """Return in what two representations were made otherwise, beside what their names say, as far as both metas know.
+
+    Where both know the digest of the same backbone's weights, it does not matter how these came.
+    """
+    digests = x["backbone"] == y["backbone"] and x.get("digest") and y.get("digest")
+    fields = ("digest" if digests else "weights", "detector", "frames", "precision")
+    return [field for field in fields if None not in (x.get(field), y.get(field)) and x[field] != y[field]]
 
 
 # ---- Metrics: chance, and two runs compared ----
@@ -209,40 +248,32 @@ def chance(run):
 
 
 def bootstrap(a, b):
-    """Compare two runs by paired bootstrap: (4, 5) with a, b, a - b and its 95 % interval per metric, and a note.
+    """Return the 95 % interval of what METRICS of two runs differ by, (2, 4) in percent, by paired bootstrap.
 
-    A resample draws as many trailers as there are, with replacement, from all test trailers that both runs have; a
-    trailer drawn counts in each split that tests it. Metrics are averaged over the splits.
+    A resample draws as many test trailers as there are, with replacement; one that is drawn counts in each split that
+    tests it. Metrics are averaged over the splits. A UserError says that the runs were tested on other trailers.
     """
-    common = {}  # split -> mids (n), genres (n, G), probabilities of a and of b (n, G)
-    for split in [split for split in a.tests if split in b.tests]:
-        (mids, true, p), (others, same, q) = a.tests[split], b.tests[split]
-        shared, rows, columns = np.intersect1d(mids, others, return_indices=True)
-        if not (true[rows] == same[columns]).all():
-            raise UserError(f"{a.name} and {b.name} have other genres for a trailer; train both on the same labels")
-        if true[rows].any():
-            common[split] = shared, true[rows], p[rows], q[columns]
-    if not common:
-        raise UserError(f"{a.name} and {b.name} share no split and test trailers; train both on the same --data")
-    mids = np.unique(np.concatenate([shared for shared, *_ in common.values()]))
-    draws = np.random.default_rng(SEED).multinomial(len(mids), np.full(len(mids), 1 / len(mids)), RESAMPLES)
-    times = np.vstack([np.ones_like(draws[:1]), draws])  # (1 + R, mids); first, every trailer once
-    values, absent = np.zeros((2, len(times), 4)), np.zeros(len(times), bool)
-    for split, (shared, true, *probabilities) in common.items():
-        drawn = times[:, np.searchsorted(mids, shared)]  # (1 + R, n)
-        absent |= ((drawn @ true == 0) & true.any(0)).any(1)
-        for i, p in enumerate(probabilities):
-            per_trailer = divita.metrics(true, p)["per_trailer"]
-            for r in tqdm(range(len(drawn)), f"bootstrap, split {split}, run {i + 1} of 2", leave=False):
-                rows = np.repeat(np.arange(len(shared)), drawn[r])
-                found = divita.metrics(true[rows], p[rows], per_trailer[rows])
-                values[i, r] += 100 * np.array([found[metric] for metric in METRICS]) / len(common)
-    difference = values[0] - values[1]  # (1 + R, 4)
-    interval = np.nanpercentile(difference[1:], (2.5, 97.5), axis=0)
-    note = f"{len(mids):,} test trailers of splits {', '.join(common)}, {RESAMPLES:,} resamples"
-    if absent.any():
-        note += f"; in {absent.sum():,} of them a genre has no positive and is left out"
-    return np.stack([*values[:, 0], difference[0], *interval], 1), note
+    if tested(a) != tested(b):
+        again = "train both on the same --data and --splits"
+        raise UserError(f"{a.name} and {b.name} were not tested on the same trailers and genres; {again}")
+    trailers = np.unique([mid for mids, _, _ in a.tests.values() for mid in mids])
+    areas = {}  # (run's name, split) -> the area of each trailer, which no resample changes
+    for run in (a, b):
+        for split, (_, true, p) in run.tests.items():
+            areas[run.name, split] = divita.metrics(true, p)["per_trailer"]
+
+    def scores(run, times):  # how many times each trailer is drawn -> METRICS (4,)
+        found = []
+        for split, (mids, true, p) in run.tests.items():
+            rows = np.repeat(np.arange(len(mids)), times[np.searchsorted(trailers, mids)])
+            measured = divita.metrics(true[rows], p[rows], areas[run.name, split][rows])
+            found.append([100 * measured[name] for name in METRICS])
+        return np.mean(found, 0)
+
+    equal = np.full(len(trailers), 1 / len(trailers))
+    draws = np.random.default_rng(SEED).multinomial(len(trailers), equal, RESAMPLES)
+    differences = [scores(a, times) - scores(b, times) for times in tqdm(draws, "bootstrap", leave=False)]
+    return np.nanpercentile(differences, (2.5, 97.5), axis=0)  # a resample without any positive has no metrics
 
 
 # ---- Tables ----
@@ -250,49 +281,48 @@ def bootstrap(a, b):
 
 def run_tables(runs, by_chance, notes):
     """Return the table of all runs and the table of their genres."""
-    numbers = [str(number) for number in range(1, len(runs) + 1)]
-    columns = [["", *numbers, ""], ["run", *(run.name for run in runs), "chance"]]
-    columns.append(["splits", *(", ".join(run.tests) for run in runs), "–"])
-    columns += [[metric, *score_cells(runs, j), f"{by_chance[j]:.2f}"] for j, metric in enumerate(METRICS)]
-    columns += cost_columns([*runs, None])
     scores = """Areas under precision-recall curves of the test trailers in percent, mean ± sample standard deviation \
-over the splits; highest uAP first. Chance: what random probabilities get on average."""
-    costs = """Parameters and multiply-adds (GMACs, per clip) are those of backbones and head; a head's multiply-adds \
-for a snippet are shared out over its clips."""
-    overall = Table("All runs", [scores, costs, *gaps(runs), *notes], list(zip(*columns)), words=3)
-    rows = [["", *numbers, "chance"]]
+over the splits that have test trailers with a genre; highest uAP first. Chance: random probabilities, on average."""
+    gaps = "A genre without a test trailer is left out of mAP in that split, a trailer without a genre out of sAP."
+    costs = "Parameters and multiply-adds (GMACs, per clip) are those of backbones and head."
+    numbered = {f"{number}. {run.name}": run for number, run in enumerate(runs, 1)}
+    overall = scores_table("All runs", numbered, [scores, gaps, costs, *notes])
+    overall.rows.append(["chance", "–", *(f"{area:.2f}" for area in by_chance[: len(METRICS)]), "–", "–"])
+    rows = [["", *(f"{number}." for number in range(1, len(runs) + 1)), "chance"]]
     for j, genre in enumerate(runs[0].config["genres"], len(METRICS)):
         rows.append([genre, *score_cells(runs, j), plus_minus(by_chance[j], np.nan)])
     return [overall, Table("Genres", ["Runs by their number above."], rows)]
 
 
-def gaps(runs):
-    """Return sentences on what could not be measured: splits, genres and trailers without a positive."""
-    notes, lacking, without = [], set(), set()
-    for run in runs:
-        if splits := ", ".join(split for split in run.splits if split not in run.tests):
-            notes.append(f"Left out of {run.name}: split {splits}, no test trailer of which has a genre.")
-        for split, (mids, true, _) in run.tests.items():
-            lacking |= {f"{run.config['genres'][g]} in split {split}" for g in np.flatnonzero(~true.any(0))}
-            without |= {mids[row] for row in np.flatnonzero(~true.any(1))}
-    if lacking:
-        notes.append(f"No test trailer is of {', '.join(sorted(lacking))}: left out of mAP.")
-    if without:
-        notes.append(f"Test trailers without any genre, left out of sAP: {len(without):,}.")
-    return notes
+def experiment_table(title, rows):
+    """Return the table of an experiment's rows, {label: Run or, not trained, None}."""
+    missing = ", ".join(label for label, run in rows.items() if not run)
+    return scores_table(f"Experiment: {title}", rows, [f"Not trained yet: {missing}."] if missing else [])
+
+
+def scores_table(title, rows, notes):
+    """Return the scores and costs of {label: Run or None}, beside the paper's scores if it is of the paper's data."""
+    labels, runs = list(rows), list(rows.values())
+    beside = any(label in PAPER and run and is_published(run) for label, run in rows.items())
+    columns = [["", *labels], ["splits", *(", ".join(run.tests) if run else "–" for run in runs)]]
+    for j, metric in enumerate(METRICS):
+        columns.append([metric, *score_cells(runs, j)])
+        if beside:
+            columns.append(["paper", *(plus_minus(*PAPER[label][j]) if label in PAPER else "–" for label in labels)])
+    columns.append(["parameters", *(number(run.parameters, ",") if run else "–" for run in runs)])
+    columns.append(["GMACs", *(number(run.gmacs, ".3g") if run else "–" for run in runs)])
+    return Table(title, notes, list(zip(*columns)), words=2)
 
 
 def data_notes(runs):
-    """Return sentences on what the numbers are of: the paper's data, another, or made up."""
-    if all(map(is_published, runs)):
-        return ["Trained on the published representations of Trailers12k."]
+    """Return sentences on what the runs were trained on: what is no finding about films, and what is not known."""
     notes, metas = [], [meta for run in runs for meta in run.metas.values()]
     if any(meta.get("synthetic") for meta in metas):
         notes.append("The trailers are synthetic, made to try the code: nothing here is a finding about films.")
-    notes.append("Not the paper's data: its values and these cannot be compared.")
-    untrained = sorted({meta["backbone"] for meta in metas if meta["weights"] == "random"})
-    if untrained:
+    if untrained := sorted({meta["backbone"] for meta in metas if meta.get("weights") == "random"}):
         notes.append(f"Random weights, not pretrained: {', '.join(untrained)}.")
+    if elsewhere := sorted({meta["backbone"] for meta in metas if divita.made_elsewhere(meta)}):
+        notes.append(f"Vectors made elsewhere: {', '.join(elsewhere)}; a cost that is not known is – and in no figure.")
     return notes
 
 
@@ -309,134 +339,65 @@ def write_table_csv(path, runs):
         values = [*np.stack([run.mean, run.deviation], 1)[:4].ravel(), *run.mean[4:]]
         cells = [run.name, *(run.config[key] or "" for key in header[1:5]), " ".join(run.tests)]
         cells += ["" if np.isnan(value) else f"{value:.4f}" for value in values]
-        rows.append([*cells, run.parameters, f"{run.gmacs:.6g}"])
+        rows.append([*cells, number(run.parameters, "", missing=""), number(run.gmacs, ".6g", missing="")])
     divita.write_csv(path, rows[0], rows[1:])
 
 
-def experiment_table(path, runs):
-    """Return the table of one experiment of 02_train.py, beside the paper's values where they are of the same data."""
-    experiment, trained = divita.read_json(path), {run.name: run for run in runs}
-    try:
-        title, rows = experiment["experiment"], experiment["rows"]
-        labels, runs = [row["label"] for row in rows], [trained.get(row["run"]) for row in rows]
-    except (KeyError, TypeError):
-        raise UserError(f"{path}: does not list runs; train the experiment again") from None
-    beside = any(label in PAPER and run and is_published(run) for label, run in zip(labels, runs))
-    columns = [["", *labels]]
-    for j, metric in enumerate(METRICS):
-        columns.append([metric, *score_cells(runs, j)])
-        if beside:
-            papers = [PAPER[label][j] if label in PAPER else (np.nan, np.nan) for label in labels]
-            differences = [run.mean[j] - paper[0] if run else np.nan for run, paper in zip(runs, papers)]
-            columns.append(["paper", *(plus_minus(*paper) for paper in papers)])
-            columns.append(["difference", *("–" if np.isnan(value) else f"{value:+.2f}" for value in differences)])
-    columns += cost_columns(runs)
-    missing = ", ".join(label for label, run in zip(labels, runs) if not run)
-    notes = [f"Not trained yet: {missing}."] if missing else []
-    return Table(f"Experiment: {title}", notes, list(zip(*columns)))
+CLAIMS = (  # of the paper's abstract: the claim, its value, an experiment, its row, the rows whose best it is to beat
+    ("shots instead of seconds, image", "+1.83 %", "segmentation", "image, shots", ["image, seconds"]),
+    ("shots instead of seconds, video", "+3.75 %", "segmentation", "video, shots", ["video, seconds"]),
+    ("fusion instead of the better input", "+2.91 %", "inputs", "fusion", ["image", "video"]),
+    ("the same, ShuffleNet", "+2.91 %", "transfer", "ShuffleNet fusion", ["ShuffleNet-2D", "ShuffleNet-3D"]),
+    ("the same, ResNet", "+2.91 %", "transfer", "ResNet fusion", ["ResNet50", "R(2+1)D"]),
+    ("ShuffleNet fusion instead of Swin-3D", "-3.46 %", "transfer", "ShuffleNet fusion", ["Swin-3D"]),
+)
+
+
+def claims_table(experiments, notes):
+    """Return the claims of the paper's abstract beside ours, by rows of the experiments that are about them."""
+    rows = [["", "paper", "ours", "of the parameters", "of the multiply-adds"]]
+    for claim, paper, experiment, label, others in CLAIMS:
+        trained = experiments.get(experiment, {})
+        run, *runs = (trained.get(name) for name in (label, *others))
+        if run and all(other and alike(run, other) for other in runs):
+            other = best(runs)
+            points, percent = run.mean[0] - other.mean[0], 100 * (run.mean[0] / other.mean[0] - 1)
+            shares = 100 * run.parameters / other.parameters, 100 * run.gmacs / other.gmacs
+            cells = [f"{points:+.2f} points ({percent:+.2f} %)", *(number(share, ".2f", " %") for share in shares)]
+        else:
+            cells = [f"prepare and train all rows alike: 02_train.py --experiment {experiment}", "–", "–"]
+        rows.append([claim, paper, *cells])
+    why = """The paper's are of Trailers12k, and no other data's can be compared with them. Ours: uAP in points and \
+relative, as the paper does not say which its percentages are, and the shares of the cost; the paper's, of the last \
+row: 11.82 % and 0.81 %."""
+    return Table("The paper's claims", [why, *notes], rows, words=3)
 
 
 def compared(runs, names):
-    """Return two runs to compare and why, those named or the best on both inputs and the best on one of them.
-
-    runs: the best by validation first. The latter differ in nothing else; where there are no such runs, None.
-    """
+    """Return two runs to compare: those named, or the best on both inputs and the better of these alone; else None."""
     if names:
         found = {run.name: run for run in runs}
-        for name in names:
-            if name not in found:
-                raise UserError(f"no run is called {name}; there is {', '.join(found)}")
-        return found[names[0]], found[names[1]], "Chosen with --compare."
-    why = "The best run on both inputs and the best on one of them, by validation, alike in all else."
-    pairs = [(a, b, why) for a in runs for b in runs if len(a.metas) > len(b.metas) and alike(a, b)]
-    return pairs[0] if pairs else None
+        if unknown := [name for name in names if name not in found]:
+            raise UserError(f"no run is called {unknown[0]}; there is {', '.join(found)}")
+        return found[names[0]], found[names[1]]
+    for both in sorted(runs, key=lambda run: -run.validation):
+        alone = {}  # "image" or "video" -> the run on that input of `both`
+        for run in runs:
+            kinds = list(run.metas)
+            if len(kinds) == 1 and run.config[kinds[0]] == both.config[kinds[0]] and alike(run, both):
+                alone[kinds[0]] = run
+        if len(alone) == 2:
+            return both, best(alone.values())
+    return None
 
 
-def comparison_table(a, b, why):
+def comparison_table(a, b):
     """Return the comparison of two runs, trailer by trailer."""
-    values, note = bootstrap(a, b)
     rows = [["", "A", "B", "A - B", "95 % interval"]]
-    for metric, (x, y, difference, low, high) in zip(METRICS, values):
-        rows.append([metric, f"{x:.2f}", f"{y:.2f}", f"{difference:+.2f}", f"{low:+.2f} to {high:+.2f}"])
-    notes = [f"A: {a.name}. B: {b.name}. {why} Paired bootstrap: {note}."]
+    for metric, x, y, low, high in zip(METRICS, a.mean, b.mean, *bootstrap(a, b)):
+        rows.append([metric, f"{x:.2f}", f"{y:.2f}", f"{x - y:+.2f}", f"{low:+.2f} to {high:+.2f}"])
+    notes = [f"A: {a.name}. B: {b.name}. Paired bootstrap of the test trailers, {RESAMPLES:,} resamples."]
     return Table("Two runs, trailer by trailer", notes, rows)
-
-
-# ---- The claims of the paper's abstract ----
-
-TRAINING = ("aggregation", "clips", "epochs", "lr", "batch_size", "seed", "labels")
-PREPARATION = ("backbone", "digest", "weights", "segmentation", "detector", "fps", "frames_per_clip", "frames")
-PREPARATION += ("input_size", "precision", "features")
-MISSING = "missing: runs on image, on video and on both, otherwise alike (02_train.py)"
-
-
-def claims_table(runs, notes):
-    """Return the paper's headline claims beside ours, each from two runs that differ in what the claim is about.
-
-    runs: the best by validation first, so that the first of several pairs is the best.
-    """
-    rows = [["", "paper", "ours"]]
-    cuts = {run.name: next(iter(run.metas.values()))["segmentation"] for run in runs}
-    for kind, paper in (("image", "+1.83 %"), ("video", "+3.75 %")):
-        alone = [run for run in runs if list(run.metas) == [kind]]
-        shots, seconds = ([run for run in alone if cuts[run.name] == cut] for cut in ("shots", "seconds"))
-        pairs = [(a, b) for a in shots for b in seconds if alike(a, b, about=("segmentation", "detector"))]
-        missing = f"missing: {kind} on shots and on seconds, otherwise alike (02_train.py --experiment segmentation)"
-        rows.append([f"shots instead of seconds, {kind}", paper, gain(pairs, missing)])
-    fused = {}  # late or early, on shots or seconds -> pairs of a run on both inputs and the better one on one of them
-    for run in runs:
-        if run.config["fusion"]:
-            pairs = fused.setdefault((run.config["fusion"], cuts[run.name]), [])
-            others = [other for other in runs if len(other.metas) == 1 and alike(run, other)]
-            if len({kind for other in others for kind in other.metas}) == 2:  # else one cannot say which is better
-                pairs.append((run, others[0]))
-    for (fusion, cut), pairs in sorted((fused or {("late", "shots"): []}).items(), reverse=True):
-        rows.append([f"{fusion} fusion instead of its better input, {cut}", "+2.91 %", gain(pairs, MISSING)])
-    backbones = {run.name: [meta["backbone"] for meta in run.metas.values()] for run in runs}
-    light = [run for run in runs if backbones[run.name] == ["shufflenet2d", "shufflenet3d"]]
-    top = [run for run in runs if backbones[run.name] == ["swin3d"]]
-    about = ("backbone", "digest", "input_size", "features")
-    pairs = [(a, b) for a in light for b in top if alike(a, b, about)]
-    paper = "-3.46 %; 11.82 % of the parameters, 0.81 % of the multiply-adds"
-    missing = "missing: shufflenet2d+shufflenet3d and swin3d, otherwise alike (02_train.py --experiment transfer)"
-    rows.append(["ShuffleNet fusion instead of Swin-3D", paper, gain(pairs, missing, shares=True)])
-    notes = ["Ours: uAP in points and relative; the paper does not say which of the two its percentages are.", *notes]
-    return Table("The paper's claims", notes, rows, words=3)
-
-
-def gain(pairs, missing, shares=False):
-    """Return in words what the first of two runs gains on the second, and perhaps its shares of the cost."""
-    if not pairs:
-        return missing
-    a, b = pairs[0]
-    points, ratio = a.mean[0] - b.mean[0], a.mean[0] / b.mean[0]
-    words = f"{points:+.2f} points ({100 * (ratio - 1):+.2f} %), {a.name} against {b.name}"
-    if shares:
-        words += f"; {100 * a.parameters / b.parameters:.2f} % of the parameters"
-        words += f", {100 * a.gmacs / b.gmacs:.2f} % of the multiply-adds"
-    return words if len(pairs) == 1 else f"{words}; best by validation of {len(pairs)} pairs"
-
-
-def alike(a, b, about=()):
-    """Tell whether two runs differ in nothing but their inputs and what the comparison is about, as far as both say it.
-
-    Image inputs are compared with image inputs and video with video, or each with each if it is about the backbone.
-    """
-    found = differing(a.config, b.config, TRAINING)
-    for (kind, x), (other, y) in itertools.product(a.metas.items(), b.metas.items()):
-        if kind == other or "backbone" in about:
-            found += [field for field in differing(x, y, PREPARATION) if field not in about]
-    if found:
-        return False
-    trailers = [{split: sorted(mids) for split, (mids, _, _) in run.tests.items()} for run in (a, b)]
-    return trailers[0] == trailers[1]
-
-
-def differing(x, y, keys):
-    """Return the keys whose values differ in two dictionaries, as far as both know them."""
-    found = [key for key in keys if None not in (x.get(key), y.get(key)) and x[key] != y[key]]
-    same_weights = x.get("digest") and x["digest"] == y.get("digest")  # whatever way they came
-    return [key for key in found if not (key == "weights" and same_weights)]
 
 
 # ---- Figures: for half a page, in colour or without ----
@@ -457,12 +418,12 @@ def figures(runs, by_chance):
     """Yield (name, figure) of each figure of the runs."""
     chosen = []  # the best of both inputs, of images and of video
     for kinds in (["image", "video"], ["image"], ["video"]):
-        if alike := [run for run in runs if list(run.metas) == kinds]:
-            chosen.append(best(alike))
+        if of_kinds := [run for run in runs if list(run.metas) == kinds]:
+            chosen.append(best(of_kinds))
     yield "precision_recall", draw_precision_recall(chosen, by_chance)
     yield "genres", draw_genres(chosen, by_chance)
-    yield "cooccurrence", draw_cooccurrence(chosen[0])
-    yield "cost", draw_cost(runs)
+    if of_known_cost := [run for run in runs if np.isfinite(run.parameters + run.gmacs)]:
+        yield "cost", draw_cost(of_known_cost)
     for page, first in enumerate(range(0, len(runs), 6), 1):
         yield f"training_{page}" if len(runs) > 6 else "training", draw_training(runs[first : first + 6])
 
@@ -527,30 +488,6 @@ def draw_genres(runs, by_chance):
     return figure
 
 
-def draw_cooccurrence(run):
-    """Draw what share of the test trailers of a genre is of each other genre, in truth and as predicted."""
-    genres, count = run.config["genres"], len(run.config["genres"])
-    tests = run.tests.values()
-    rows, columns, height = (2, 1, 10) if count > 12 else (1, 2, 5)  # inches
-    figure, axes = plt.subplots(rows, columns, figsize=(7, height), sharex=True, layout="compressed")
-    for axis, title in zip(axes, ("truth", "predicted")):
-        y = np.concatenate([true if title == "truth" else p >= THRESHOLD for _, true, p in tests]).astype(float)
-        trailers = y.sum(0)
-        share = 100 * (y.T @ y) / np.maximum(trailers, 1)[:, None]  # (G, G)
-        matrix = ConfusionMatrixDisplay(share, display_labels=genres)
-        shades = {"cmap": "Greys", "im_kw": {"vmin": 0, "vmax": 100}, "colorbar": False}
-        text = {"include_values": count <= 20, "values_format": ".0f", "text_kw": {"size": 6}}  # where one can read it
-        matrix.plot(ax=axis, xticks_rotation="vertical", **shades, **text)
-        named = genres if title == "truth" or rows == 2 else [""] * count
-        axis.set_yticks(range(count), [f"{genre} {n:.0f}".strip() for genre, n in zip(named, trailers)])
-        axis.set(title=title, xlabel="", ylabel="")
-        axis.tick_params(labelsize=min(8, 180 / count))
-    figure.suptitle(short(run))
-    what = "% of the row's trailers (number beside it, all splits)\nthat are of the column's genre too"
-    figure.colorbar(matrix.im_, ax=axes, location="bottom", aspect=40, shrink=0.7, label=what)
-    return figure
-
-
 def draw_cost(runs):
     """Draw uAP against multiply-adds, parameters as the circles' areas; labels stand evenly at the right."""
     figure, axis = plt.subplots(figsize=(7, max(3, 0.8 + 0.25 * len(runs))))
@@ -591,38 +528,78 @@ def draw_training(runs):
 
 def predict(arguments):
     """Print the genres of new trailers, draw them over time, add them to predictions.csv; return the exit status."""
-    runs, status = read_runs(arguments.runs, arguments.run), 0
+    runs, paths, status = read_runs(arguments.runs, arguments.run), arguments.predict, 0
     run = best(runs)
     if not arguments.run:
-        say(f"{run.name}: {'the only run' if len(runs) == 1 else f'the best of {len(runs)} runs by validation'}")
-    films, data = films_and_data(arguments)
+        say(f"predicted by {run.name}, the best by validation (of {len(runs)})")
+    if len(paths) == 1 and divita.representations(paths[0]):  # it is prepared already
+        data, films = paths[0], {}
+    else:
+        common = Path(os.path.commonpath([os.path.abspath(path) for path in paths]))  # the film, or a folder
+        name = (common.name if common.is_dir() else common.stem) or "films"
+        data, films = arguments.data or Path("data") / name, divita.find_videos(paths)
     out = divita.writable(arguments.out or Path("results") / data.resolve().name)
     if films:
-        command = [sys.executable, Path(__file__).with_name("01_prepare.py"), "--like", arguments.runs / run.name]
-        command += ["--videos", *arguments.predict, "--out", data]
-        if arguments.weights:
-            command += ["--weights", *arguments.weights]
-        status = subprocess.run(command, stdout=subprocess.DEVNULL).returncode  # its bar and errors are shown
-        if status not in (0, 1):  # 1: some films have failed
-            return status if status > 0 else 128 - status  # it has said why, or a signal has ended it
-        if not any((path / f"{mid}.npy").exists() for mid in films for path in divita.representations(data)):
-            return status  # each film has failed and was named
-    inputs = [matching(data, arguments.runs / run.name, kind, meta) for kind, meta in run.metas.items()]
+        status = prepare(data, run, arguments)
+        made = any((path / f"{mid}.npy").exists() for mid in films for path in divita.representations(data))
+        if status not in (0, 1) or not made:  # 1: some films have failed
+            return status  # it has said why
+    inputs = [open_input(data, run, arguments.runs / run.name, kind) for kind in run.metas]
     everyone = sorted(films or set().union(*(x.rows for x in inputs)))
     rows, left_out = divita.usable(everyone, inputs)
-    mids = [everyone[row] for row in rows]
-    if not mids:
+    if not len(rows):
         raise UserError(f"{data}: no trailer there can be predicted; {left_out}")
     if left_out and not status:
         say(left_out)
-    if not films:
-        try:
-            films = divita.find_videos((inputs[0].meta or {}).get("videos") or [data / "videos"])
-        except UserError as error:
-            say(f"no pictures: {error}")
-            films = {}
-    predict_trailers(run, f"{arguments.runs.resolve().name}/{run.name}", mids, inputs, films, out)
+    called = f"{arguments.runs.resolve().name}/{run.name}"
+    predict_trailers(run, called, [everyone[row] for row in rows], inputs, films or films_of(data, inputs), out)
     return status
+
+
+def prepare(data, run, arguments):
+    """Prepare films as a run's inputs were; return the exit status of 01_prepare.py, whose bar and errors are shown."""
+    for kind, meta in run.metas.items():
+        if divita.made_elsewhere(meta):
+            what = f"its {kind} vectors were made elsewhere, by {meta['backbone']}"
+            raise UserError(f"{run.name}: {what}; give --predict a folder with such vectors in place of films")
+    command = [sys.executable, Path(__file__).with_name("01_prepare.py"), "--like", arguments.runs / run.name]
+    command += ["--videos", *arguments.predict, "--out", data]
+    if arguments.weights:
+        command += ["--weights", *arguments.weights]
+    status = subprocess.run(command, stdout=subprocess.DEVNULL).returncode
+    return status if status >= 0 else 128 - status  # a signal has ended it
+
+
+def open_input(data, run, folder, kind):
+    """Open the representation in `data` that is made as an input of a run was; a UserError says what to do if none is.
+
+    folder: the run's.
+    """
+    meta, features = run.metas[kind], run.config[f"{kind}_features"]
+    name = run.config[kind] if run.config[f"{kind}_meta"] else meta["backbone"]  # a published one at any place
+    path = divita.find_representation(data, name, missing_ok=True)
+    if path:
+        x = divita.open_representation(data, path.name)
+        other = differing(x.meta or divita.meta_of(path), meta) + ["number of features"] * (x.features != features)
+        if not other:
+            return x
+        what = f"{path}: has another {' and '.join(other)} than the {kind} input of {run.name}"
+    else:
+        what = f"{data}: lacks {name}, the {kind} input of {run.name}"
+    if divita.made_elsewhere(meta):
+        raise UserError(f"{what}; make the new trailers' vectors as that run's were made")
+    like = shlex.join(["python", "01_prepare.py", "--like", f"{folder}", "--videos", "DIR", "--out", "NEW"])
+    raise UserError(f"{what}; prepare the films by {like}")
+
+
+def films_of(data, inputs):
+    """Return {mid: film} of a prepared folder as far as they are still there, for their pictures."""
+    videos = [video for x in inputs for video in (x.meta or {}).get("videos") or []]
+    try:
+        return divita.find_videos(dict.fromkeys(videos) or [data / "videos"])
+    except UserError as error:
+        say(f"no pictures: {error}")
+        return {}
 
 
 def predict_trailers(run, called, mids, inputs, films, out):
@@ -633,59 +610,25 @@ def predict_trailers(run, called, mids, inputs, films, out):
         say(f"{run.name} was trained on synthetic trailers: the genres that it finds in films mean nothing")
     if known := [mid for mid in mids if mid in run.trained]:
         say(f"{run.name} was trained on {len(known)} of these trailers ({divita.listed(known)}), which flatters it")
+    if not any("clips" in (x.meta or {}) for x in inputs):
+        say("the vectors do not say when their clips are; in the figures each clip lasts a second")
     divita.sweep(out)
     genres, length, found = run.config["genres"], run.config["snippet_clips"], {}
     for mid in tqdm(mids, "trailers", unit="trailer", leave=False):
         clips = [x[mid] for x in inputs]  # [(C, F), ...]
         snippets = [overlapping(x, length) for x in clips]  # [(windows, S, F), ...]
-        p = np.mean([divita.predict(model, [clips], length)[0] for model in models], 0)  # (G,)
+        found[mid] = np.mean([divita.predict(model, [clips], length)[0] for model in models], 0)  # (G,)
         over_time = np.mean([divita.snippet_probabilities(model, snippets) for model in models], 0)  # (windows, G)
-        times = clip_times(inputs[0], mid)
+        times = clip_times(inputs, mid)
         pictures = pictures_of(films[mid], times["end_s"][-1]) if mid in films else []
-        figure = draw_trailer(f"{mid}, by {called}", p, over_time, genres, times, pictures)
+        figure = draw_trailer(f"{mid}, by {called}", found[mid], over_time, genres, times, pictures)
         save(figure, out / f"genres_of_{mid}_{called.replace('/', '-')}.png")
-        found[mid] = p
     write_predictions(out / "predictions.csv", called, genres, found)
     for mid, p in found.items():
         order = np.argsort(-p)
-        words = ", ".join(f"{genres[g]} {p[g]:.2f}" for g in order if p[g] >= THRESHOLD)
-        likeliest = f"{genres[order[0]]} {p[order[0]]:.2f}"
-        say(f"{mid}: {words or f'no genre from {THRESHOLD} on; likeliest {likeliest}'}")
+        likely = [g for g in order if p[g] >= THRESHOLD] or order[:1]
+        say(f"{mid}: {', '.join(f'{genres[g]} {p[g]:.2f}' for g in likely)}")
     say(f"probabilities (predictions.csv) and figures (genres_of_*.png): {out}")
-
-
-def films_and_data(arguments):
-    """Return {mid: film} and the folder to prepare them in, or None and a folder that 01_prepare.py has prepared."""
-    paths = arguments.predict
-    prepared = [path for path in paths if divita.representations(path)]
-    if prepared and len(paths) > 1:
-        raise UserError(f"--predict: {prepared[0]} is a folder that 01_prepare.py made; give it alone")
-    if prepared:
-        return None, prepared[0]
-    films = divita.find_videos(paths)
-    if arguments.data:
-        return films, arguments.data
-    common = Path(os.path.commonpath([os.path.abspath(path) for path in paths]))
-    name = common.name if common.is_dir() else common.stem
-    return films, Path("data") / (name or "films")
-
-
-def matching(data, run, kind, expected):
-    """Open the representation in `data` that was made as an input of a run was; a UserError says what differs."""
-    found = []
-    for path, meta in divita.representations(data).items():
-        if meta["backbone"] == expected["backbone"]:
-            found.append((differing(meta, expected, PREPARATION), path, meta))
-    path, meta, what = data, {}, f"no representation by {expected['backbone']} there"
-    if found:
-        other, path, meta = min(found, key=lambda candidate: len(candidate[0]))
-        if not other:
-            return divita.open_representation(data, path.name)
-        values = "; ".join(f"{field} {meta[field]}, not {expected[field]}" for field in other)
-        what = f"not made as the run's {kind} input: {values}"
-    new = data.with_name(f"{data.resolve().name}_like_{run.name}")
-    again = ["python", "01_prepare.py", "--like", f"{run}", "--videos", *(meta.get("videos") or ["DIR"])]
-    raise UserError(f"{path}: {what}; make it with: {shlex.join([*again, '--out', f'{new}'])}")
 
 
 def overlapping(clips, length):
@@ -702,27 +645,29 @@ def overlapping(clips, length):
 
 def write_predictions(path, called, genres, found):
     """Put {mid: probabilities (G,)} by a run into a table that keeps the rows of other runs and trailers."""
-    rows = []
-    if path.exists():
-        header, lines = divita.read_table(path)
-        there = [dict(zip(header, cells)) for _, cells in lines]
-        rows = [row for row in there if row.get("run") != called or row.get("mid") not in found]
+    header, lines = divita.read_table(path) if path.exists() else ([], [])
+    there = [dict(zip(header, cells)) for _, cells in lines]
+    rows = [row for row in there if row.get("run") != called or row.get("mid") not in found]
     for mid, p in found.items():
         rows.append({"mid": mid, "run": called} | {genre: f"{x:.4f}" for genre, x in zip(genres, p)})
     header = dict.fromkeys(["mid", "run", *itertools.chain(*rows)])
     divita.write_csv(path, header, [[row.get(name, "") for name in header] for row in rows])
 
 
-def clip_times(representation, mid):
-    """Return the clips' shot, start_s and end_s, each (C,); a published representation's clips last a second each."""
-    count = len(representation[mid])
-    if not representation.meta:
-        return {"shot": np.zeros(count), "start_s": np.arange(count), "end_s": np.arange(count) + 1.0}
-    path = representation.path.parent / representation.meta["clips"] / f"{mid}.csv"
-    times = np.genfromtxt(path, delimiter=",", names=True, ndmin=1)
-    if len(times) != count:
-        raise UserError(f"{path}: {len(times)} clips, but {representation.path.name} has {count}; prepare {mid} again")
-    return times
+def clip_times(inputs, mid):
+    """Return the shot, start_s and end_s of a trailer's clips, each (C,), from the table that one of the inputs has.
+
+    Without one each clip lasts a second, as in the published representations.
+    """
+    count = len(inputs[0][mid])
+    for x in inputs:
+        if x.meta and "clips" in x.meta:
+            path = x.path.parent / x.meta["clips"] / f"{mid}.csv"
+            times = np.genfromtxt(path, delimiter=",", names=True, ndmin=1)
+            if len(times) != count:
+                raise UserError(f"{path}: {len(times)} clips, but {x.path.name} has {count}; prepare {mid} again")
+            return times
+    return {"shot": np.zeros(count), "start_s": np.arange(count), "end_s": np.arange(count) + 1.0}
 
 
 def draw_trailer(title, p, over_time, genres, times, pictures):
@@ -744,8 +689,7 @@ def draw_trailer(title, p, over_time, genres, times, pictures):
         image = OffsetImage(picture, zoom=0.22)  # 90 pixels are 0.275 inches
         axis.add_artist(AnnotationBbox(image, (place, (bottom + floors[-1]) / 2), frameon=False, pad=0))
     axis.set(xlim=(0, end), ylim=(bottom, 1), yticks=[], xlabel="time (s); grey lines: cuts")
-    snippets = f"snippets of {width} clip{'s' if width > 1 else ''}"
-    figure.suptitle(f"{title}\nprobability (0 to 1, dots at {THRESHOLD}) in {snippets}")
+    figure.suptitle(f"{title}\nprobability (0 to 1, dots at {THRESHOLD}), clips in a snippet: {width}")
     return figure
 
 
@@ -771,15 +715,18 @@ def pictures_of(film, seconds, count=10):
 def cost(config, metas):
     """Return (parameters, GMACs per clip) of a run's head and backbones, from its config.json and its inputs' metas.
 
-    A head's multiply-adds for one snippet are shared out over the snippet's clips.
+    A head's multiply-adds for one snippet are shared out over the snippet's clips. NaN is what the meta.json of vectors
+    made elsewhere does not say.
     """
     features, length = {kind: config[f"{kind}_features"] for kind in metas}, config["snippet_clips"]
     head = divita.divita(features, len(config["genres"]), config["aggregation"], config["fusion"] or "late")
     parameters, macs = divita.cost(head, *((1, length, count) for count in features.values()))
     costs = [(parameters, macs / length)]
     for meta in metas.values():
-        known = (meta["parameters"], meta["macs_per_clip"]) if "parameters" in meta else None
-        costs.append(known or backbone_cost(meta["backbone"], meta["frames"]))
+        if "parameters" in meta or divita.made_elsewhere(meta):
+            costs.append((meta.get("parameters", np.nan), meta.get("macs_per_clip", np.nan)))
+        else:  # published
+            costs.append(backbone_cost(meta["backbone"], meta["frames"]))
     return sum(parameters for parameters, _ in costs), sum(macs for _, macs in costs) / 1e9
 
 
@@ -866,9 +813,9 @@ def score_cells(runs, j):
     return [f"**{cell}**" if cell.split()[0] == largest else cell for cell in cells]
 
 
-def cost_columns(runs):
-    parameters = [f"{run.parameters:,}" if run else "–" for run in runs]
-    return [["parameters", *parameters], ["GMACs", *(f"{run.gmacs:.3g}" if run else "–" for run in runs)]]
+def number(value, form, unit="", missing="–"):
+    """Return a number as text, or what stands for one that is not known (NaN)."""
+    return missing if np.isnan(value) else f"{value:{form}}{unit}"
 
 
 if __name__ == "__main__":

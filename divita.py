@@ -316,7 +316,7 @@ def representations(data):
     """Return {path: what meta_of() says} of all representations in a data folder, sorted by name."""
     folders = sorted(path for path in Path(data).iterdir() if path.is_dir()) if Path(data).is_dir() else []
     metas = {path: meta_of(path) for path in folders}
-    return {path: meta for path, meta in metas.items() if {"backbone", "input"} <= meta.keys()}
+    return {path: meta for path, meta in metas.items() if "input" in meta}
 
 
 def find_representation(data, name, missing_ok=False):
@@ -334,14 +334,27 @@ def find_representation(data, name, missing_ok=False):
 
 
 def meta_of(path):
-    """Return what the meta.json of a representation says or what is known of a published archive; else nothing."""
+    """Return what the meta.json of a representation says or what is known of a published archive; else nothing.
+
+    That of vectors made elsewhere need not say more than "input", "image" or "video"; their "backbone" is whatever they
+    are called, the folder's name if it does not say.
+    """
     if path.suffix != ".zarr":
-        return read_json(path / "meta.json") if (path / "meta.json").exists() else {}
+        file = path / "meta.json"
+        meta = {"backbone": path.name, **read_json(file)} if file.exists() else {}
+        if meta and meta.get("input") not in ("image", "video") and any(path.glob("*.npy")):
+            raise UserError(f'{file}: "input" must be "image" or "video", what the vectors of this folder are used as')
+        return meta
     if path.stem not in PUBLISHED:
         raise UserError(f"{path}: not one of the published archives {', '.join(PUBLISHED)}; rename it to one of them")
     backbone, _ = PUBLISHED[path.stem]
     setting = {"segmentation": "shots", "fps": 24.0, "frames_per_clip": 24, "frames": 24}
     return {"backbone": backbone, "input": find_backbone(backbone).input, "weights": "pretrained", **setting}
+
+
+def made_elsewhere(meta):
+    """Tell whether neither 01_prepare.py made a representation nor the paper's authors."""
+    return "weights" not in meta
 
 
 def inputs(config):
@@ -362,38 +375,15 @@ def unlike(a, b):
     return [field for field in fields if known(a.get(field)) != known(b.get(field))]
 
 
-def preparation(data, names):
-    """Return the 01_prepare.py commands that make representations, given by their names or their backbones'.
-
-    What a name does not say is as in the representations that are there, the same backbone's before others.
-    """
-    everything, commands = representations(data), []
-    there = {path: meta for path, meta in everything.items() if path.suffix != ".zarr"}
-    archives = {backbone: name for name, (backbone, _) in PUBLISHED.items()} if len(there) < len(everything) else {}
-    if published := [archives[name] for name in names if name in archives]:
-        commands.append(shlex.join(["python", "01_prepare.py", "--out", str(data), "--download", *published]))
-    together = {}  # setting -> the backbones that one command makes at it
-    for name in [name for name in names if name not in archives]:
-        found = re.fullmatch(r"(.+)_(shots|seconds)_fps(.+)_fpc(\d+)", name)
-        backbone, *setting = found.groups() if found else (name, "shots", "24", "24")
-        together.setdefault(tuple(setting), []).append(find_backbone(re.sub("^kerascv-", "kerascv:", backbone)))
-    for (segmentation, fps, frames_per_clip), backbones in together.items():
-        like = dict.fromkeys(str(closest(there, backbone)) for backbone in backbones) if there else {}
-        command = ["python", "01_prepare.py"]
-        command += ["--like", *like] if like else ["--out", str(data), "--videos", "DIR"]
-        for kind in ("image", "video"):
-            of_kind = [backbone.name for backbone in backbones if backbone.input == kind]
-            command += [f"--{kind}", *(of_kind or ["none"])]
-        command += ["--segmentation", segmentation, "--fps", fps, "--frames-per-clip", frames_per_clip]
-        commands.append(shlex.join(command))
-    return commands
-
-
-def closest(there, backbone):
-    """Return the representation by the same backbone, else of the same kind of input, else any; there: {path: meta}."""
-    same = [path for path, meta in there.items() if meta["backbone"] == backbone.name]
-    alike = [path for path, meta in there.items() if meta["input"] == backbone.input]
-    return [*same, *alike, *there][0]
+def preparing_command(data, backbones, segmentation="shots", fps=24, frames_per_clip=24):
+    """Return the 01_prepare.py command for representations at a setting, by backbones {"image" or "video": [names]}."""
+    command = ["python", "01_prepare.py", "--out", str(data)]
+    if not (Path(data) / "true_cuts.csv").exists():  # which the demo has, whose films 01_prepare.py knows
+        command += ["--videos", "DIR"]
+    for kind in ("image", "video"):
+        command += [f"--{kind}", *(backbones[kind] or ["none"])]
+    setting = ["--segmentation", segmentation, "--fps", f"{fps:g}", "--frames-per-clip", f"{frames_per_clip}"]
+    return shlex.join(command + setting)
 
 
 def open_representation(data, name):
@@ -472,11 +462,17 @@ def read_vectors(path):
 
 def usable(mids, inputs):
     """Return at which places (M,) of a list are trailers that all inputs, one or two Representations, have with equal
-    numbers of clips; and one line on what was left out, or None. A UserError names two that do not belong together."""
+    numbers of clips; and one line on what was left out, or None. A UserError names two that do not belong together, or
+    mids that have lost their leading zeros."""
     if len(inputs) == 2:
         check_alike(mids, *inputs)
     lengths = {mid: {len(x[mid]) for x in inputs} for mid in mids if all(mid in x.rows for x in inputs)}
     missing = [mid for mid in mids if mid not in lengths]
+    names = set().union(*(x.rows for x in inputs))
+    without_zeros = {name.lstrip("0") for name in names if name.startswith("0")}
+    if lost := [mid for mid in missing if mid in without_zeros and mid not in names]:
+        what = f"{len(lost)} mids of the labels lack leading zeros that the files have ({listed(lost)})"
+        raise UserError(f"{what}, as a spreadsheet leaves them; give the mid column as text")
     uneven = [mid for mid in lengths if len(lengths[mid]) > 1]
     rows = np.flatnonzero(~np.isin(mids, missing + uneven))
     whys = ((missing, "not in every representation"), (uneven, "with other numbers of clips in the two"))
@@ -495,37 +491,37 @@ def check_alike(mids, a, b):
     for number, what in enumerate(("film", "clip table")):
         other = [mid for mid in common if len({a.sources[mid][number], b.sources[mid][number]} - {None}) > 1]
         if other:
-            again = " && ".join(preparation(a.path.parent, names))
+            setting = {field: x[field] for field in ("segmentation", "fps", "frames_per_clip") if field in x}
+            again = preparing_command(a.path.parent, {meta["input"]: [meta["backbone"]] for meta in (x, y)}, **setting)
             made = f"{' and '.join(names)} were made from another {what} of {len(other)} trailers ({listed(other)})"
-            raise UserError(f"{made}; make again what is out of date: {again}")
+            raise UserError(f"{made}; make again what is out of date, with the options of before: {again}")
 
 
 # ---- Snippets ----
 
-AHEAD = 2 if torch.cuda.is_available() else 1  # threads that cut batches ahead; to a CPU they would cost more than save
-
 
 class TrainingSnippets(keras.utils.PyDataset):
-    """Batches for training without end: in each epoch one snippet per trailer, S clips on from a random one.
+    """Batches for training: in each epoch one snippet per trailer in a new order, S clips on from a random one.
 
-    inputs: one or two Representations, mids (N), y (N, G), length: S; `batches` is their number in an epoch. A batch is
-    ([(B, S, F), ...], (B, G)) and follows from the seed, the epoch and its number alone, so that any number of workers
-    may cut batches ahead, those of the next epoch too.
+    inputs: one or two Representations, mids (N), y (N, G), length: S. A batch is ([(B, S, F), ...], (B, G)) and follows
+    from the seed, the epoch and its number. Keras ends an epoch once before the first, when it has looked at a batch.
     """
 
-    num_batches = None  # without end, for Keras
-
     def __init__(self, inputs, mids, y, length, batch_size, seed):
-        super().__init__(workers=AHEAD)
+        super().__init__()
         self.inputs, self.mids, self.y = inputs, list(mids), np.asarray(y, np.float32)
-        self.length, self.batch_size, self.seed = length, batch_size, seed
-        self.batches = -(-len(self.mids) // batch_size)
+        self.length, self.batch_size, self.seed, self.epoch = length, batch_size, seed, 0
+
+    def __len__(self):
+        return -(-len(self.mids) // self.batch_size)
+
+    def on_epoch_end(self):
+        self.epoch += 1
 
     def __getitem__(self, i):
-        epoch, batch = divmod(i, self.batches)
-        generator = np.random.default_rng((self.seed, epoch))
+        generator = np.random.default_rng((self.seed, self.epoch))
         order, starts = generator.permutation(len(self.mids)), generator.random(len(self.mids))
-        rows = order[batch * self.batch_size : (batch + 1) * self.batch_size]
+        rows = order[i * self.batch_size : (i + 1) * self.batch_size]
         x = [np.zeros((len(rows), self.length, r.features), np.float32) for r in self.inputs]  # (B, S, F)
         for j, row in enumerate(rows):
             for snippet, representation in zip(x, self.inputs):
@@ -548,7 +544,7 @@ class EvaluationSnippets(keras.utils.PyDataset):
     """Batches for validation: all snippets of B trailers in order, each with its trailer's labels."""
 
     def __init__(self, inputs, mids, y, length, batch_size):
-        super().__init__(workers=AHEAD)
+        super().__init__()
         self.inputs, self.mids, self.y = inputs, list(mids), np.asarray(y, np.float32)
         self.length, self.batch_size = length, batch_size
 
@@ -1594,7 +1590,7 @@ def read_json(path):
         content = json.loads(Path(path).read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise UserError(f"{path}: cannot be read as JSON ({one_line(error)}); remove it and make it again") from None
-    if not isinstance(content, dict) or content.get("format") != FORMAT:
+    if not isinstance(content, dict) or content.get("format", FORMAT) != FORMAT:
         raise UserError(f"{path}: not of format {FORMAT}, the one this version reads; make it again with this version")
     return content
 

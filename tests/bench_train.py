@@ -2,7 +2,8 @@
 
 Writes a data set in the published format (zarr format 2, Blosc; random features plus the labels' signal), packs it, and
 prints the time to the first batch, the resident memory and, for one epoch each, the time of
-  fit     Keras's fit on our snippets, as 02_train.py calls it
+  fit     Keras's fit on our snippets, as 02_train.py calls it, on a CPU with one thread
+  cut     of that, cutting the batches
   memory  a plain PyTorch loop over the same snippets, held in memory, and a PyTorch twin of the network
   zarr    the plain loop with one zarr read per example in two worker processes, the published code's way
 With --labels FILE the labels and splits are those of a file such as mtgc.csv.
@@ -105,9 +106,17 @@ def keras_epoch(inputs, mids, y, clips, batch_size, epochs=2):
         on_epoch_end=lambda *_: times.append(time.perf_counter() - times.pop()),
     )
     snippets = divita.TrainingSnippets(inputs, mids, y, clips, batch_size, 0)
-    model.test_on_batch(*snippets[0])
-    model.fit(snippets, steps_per_epoch=snippets.batches, epochs=epochs, shuffle=False, verbose=0, callbacks=[tick])
+    model.fit(snippets, epochs=epochs, shuffle=False, verbose=0, callbacks=[tick])
     return min(times[1:])
+
+
+def cut_epoch(inputs, mids, y, clips, batch_size):
+    """Return the seconds that cutting the batches of an epoch takes."""
+    snippets = divita.TrainingSnippets(inputs, mids, y, clips, batch_size, 0)
+    started = time.perf_counter()
+    for i in range(len(snippets)):
+        snippets[i]
+    return time.perf_counter() - started
 
 
 def main():
@@ -137,6 +146,8 @@ def main():
 
 def report(folder, clips, batch_size):
     labels = divita.find_labels(folder)
+    if not torch.cuda.is_available():
+        torch.set_num_threads(1)
     for state in ("cold", "warm"):
         started = time.perf_counter()
         inputs = [divita.open_representation(folder, name) for name in NAMES]
@@ -150,13 +161,14 @@ def report(folder, clips, batch_size):
     keras_epoch(inputs, mids, y, clips, batch_size)
     resident = Path("/proc/self/status").read_text().partition("RssAnon:")[2].split()[0]
     print(f"memory after two epochs, besides mapped files: {int(resident) / 2**20:.1f} GiB", flush=True)
-    memory = [snippets[i] for i in range(snippets.batches)]  # the whole epoch's batches; the file is warm now
+    memory = [snippets[i] for i in range(len(snippets))]  # the whole epoch's batches; the file is warm now
     torch_epoch(memory[:4], inputs[0].features, y.shape[1])
     dataset = ZarrTrailers(folder, mids, y, clips)
     loader = torch.utils.data.DataLoader(dataset, batch_size, shuffle=True, num_workers=2)
-    seconds = {"fit": [], "memory": [], "zarr": []}
+    seconds = {"fit": [], "cut": [], "memory": [], "zarr": []}
     for _ in range(3):  # in turn, because the machine's speed drifts
         seconds["fit"].append(keras_epoch(inputs, mids, y, clips, batch_size))
+        seconds["cut"].append(cut_epoch(inputs, mids, y, clips, batch_size))
         seconds["memory"].append(torch_epoch(memory, inputs[0].features, y.shape[1]))
         seconds["zarr"].append(torch_epoch(loader, inputs[0].features, y.shape[1]))
     for name, values in seconds.items():
