@@ -482,8 +482,8 @@ def follow(run):
     for kind in ("image", "video"):
         made.append((kind, [meta["backbone"] for meta in metas if meta["input"] == kind] or ["none"]))
     for meta in metas:
-        if "frames" not in meta:
-            raise UserError(f"--like {run}: 01_prepare.py has not made its input {meta['backbone']} and cannot do so")
+        if divita.made_elsewhere(meta):
+            raise UserError(f"--like {run}: its {meta['input']} vectors were made elsewhere, by {meta['backbone']}")
         known = [name for name in ("segmentation", "detector", "fps", "frames_per_clip") if meta.get(name) is not None]
         made += [(name, meta[name]) for name in known]  # not all is known of a published representation
         if meta["input"] == "image":
@@ -618,7 +618,9 @@ def take_labels(arguments, out, videos):
         return
     labels = divita.read_labels(path)
     if given and table_of(given) != table_of(labels):
-        raise UserError(f"{path}: differs from {arguments.labels}; remove it to have it replaced")
+        raise UserError(
+            f"{path}: differs from {arguments.labels}; remove it to have it replaced, or add the lines that are new"
+        )
     if gone := sorted(set(labels.mids) - set(videos)):
         say(f"{len(gone)} of {len(labels.mids)} labelled trailers have no video and are left out ({listed(gone, 10)})")
     if others := sorted(set(videos) - set(labels.mids)):

@@ -169,15 +169,18 @@ def chosen_inputs(arguments):
 
 
 def first_inputs(data):
-    """Return the first image and video representation at the standard setting or, without any, at the first setting."""
+    """Return the first image and video representation at one setting, the standard one if it is there."""
     settings = {}  # setting -> {IMAGE or VIDEO: name}
     for path, meta in divita.representations(data).items():
         setting = tuple(meta.get(key) for key in STANDARD)
         settings.setdefault(setting, {}).setdefault(f"--{meta['input']}", path.name)
     if not settings:
         raise UserError(f"{data}: no representation to train on; prepare one with 01_prepare.py")
-    first = settings.get(tuple(STANDARD.values())) or next(iter(settings.values()))
-    return {IMAGE: None, VIDEO: None} | first
+    standard = tuple(STANDARD.values())
+    setting = max(settings, key=lambda setting: (setting == standard, len(settings[setting])))
+    if setting != standard:
+        say(f"no representation at the standard setting; trained on: {', '.join(settings[setting].values())}")
+    return {IMAGE: None, VIDEO: None} | settings[setting]
 
 
 def configurations(arguments):

@@ -89,7 +89,7 @@ def evaluate(arguments):
     notes = data_notes(runs)
     tables = run_tables(runs, by_chance, notes)
     experiments = read_experiments(arguments.runs, runs)
-    tables += [experiment_table(name, rows) for name, rows in experiments.items()]
+    tables += [experiment_table(name, rows) for name, rows in experiments.items() if name != "inputs"]  # as above
     tables.append(claims_table(experiments, notes))
     if pair := compared(runs, arguments.compare):
         tables.append(comparison_table(*pair))
@@ -563,7 +563,7 @@ def prepare(data, run, arguments):
             what = f"its {kind} vectors were made elsewhere, by {meta['backbone']}"
             raise UserError(f"{run.name}: {what}; give --predict a folder with such vectors in place of films")
     command = [sys.executable, Path(__file__).with_name("01_prepare.py"), "--like", arguments.runs / run.name]
-    command += ["--videos", *arguments.predict, "--out", data]
+    command += ["--videos", *(path.absolute() for path in arguments.predict), "--out", data.absolute()]
     if arguments.weights:
         command += ["--weights", *arguments.weights]
     status = subprocess.run(command, stdout=subprocess.DEVNULL).returncode
@@ -620,7 +620,11 @@ def predict_trailers(run, called, mids, inputs, films, out):
         found[mid] = np.mean([divita.predict(model, [clips], length)[0] for model in models], 0)  # (G,)
         over_time = np.mean([divita.snippet_probabilities(model, snippets) for model in models], 0)  # (windows, G)
         times = clip_times(inputs, mid)
-        pictures = pictures_of(films[mid], times["end_s"][-1]) if mid in films else []
+        try:
+            pictures = pictures_of(films[mid], times["end_s"][-1]) if mid in films else []
+        except divita.VideoError as error:
+            tqdm.write(f"{mid}: no pictures: {error}")
+            pictures = []
         figure = draw_trailer(f"{mid}, by {called}", found[mid], over_time, genres, times, pictures)
         save(figure, out / f"genres_of_{mid}_{called.replace('/', '-')}.png")
     write_predictions(out / "predictions.csv", called, genres, found)
@@ -694,18 +698,18 @@ def draw_trailer(title, p, over_time, genres, times, pictures):
 
 
 def pictures_of(film, seconds, count=10):
-    """Return [(time in seconds, frame)] of a film, evenly spaced, 90 pixels high and at most 16:9."""
-    capture, pictures = cv2.VideoCapture(str(film)), []
-    pixel = capture.get(cv2.CAP_PROP_SAR_NUM), capture.get(cv2.CAP_PROP_SAR_DEN)  # its width and height
-    stretch = pixel[0] / pixel[1] if min(pixel) > 0 else 1  # of an anamorphic film
-    for time in seconds * (np.arange(count) + 0.5) / count:
-        capture.set(cv2.CAP_PROP_POS_MSEC, 1000 * time)
-        decoded, frame = capture.read()
-        if decoded:
-            width = round(90 * frame.shape[1] / frame.shape[0] * stretch)
-            frame = cv2.resize(frame, (width, 90), interpolation=cv2.INTER_AREA)
-            beyond = max(0, width - 160) // 2  # 16:9, at both sides
-            pictures.append((time, frame[:, beyond : width - beyond, ::-1]))  # BGR to RGB
+    """Return [(time in seconds, RGB picture)] of a film, evenly spaced, 90 pixels high and at most 16:9."""
+    _, stream = divita.open_film(film)
+    picture_of, pixel = divita.picture_converter(stream, []), float(stream.sample_aspect_ratio or 1)  # width by height
+    times, pictures = seconds * (np.arange(count) + 0.5) / count, []
+    for time, frame in zip(times, divita.frames_at(film, times)):
+        picture = picture_of(frame)
+        height, width, _ = picture.shape
+        stretch = pixel if round(frame.rotation / 90) % 2 == 0 else 1 / pixel
+        width = round(90 * width / height * stretch)
+        picture = cv2.resize(picture, (width, 90), interpolation=cv2.INTER_AREA)
+        beyond = max(0, width - 160) // 2  # 16:9, at both sides
+        pictures.append((time, picture[:, beyond : width - beyond, ::-1]))  # BGR to RGB
     return pictures
 
 

@@ -345,8 +345,7 @@ def right_head(aggregation, fusion):
     """Compare DIViTA's logits (B, G) with those on the CPU: as built, after a step and after an epoch of training."""
     sizes = SIZES["cpu"]
     inputs, mids, y = made_representations(sizes)
-    snippets = divita.TrainingSnippets(inputs, mids, y, CLIPS, BATCH, seed=0)
-    x, genres = snippets[0]
+    x, genres = divita.TrainingSnippets(inputs, mids, y, CLIPS, BATCH, seed=0)[0]
     options = {"dropout": 0.0} if aggregation == "tsfm" else {}  # each device draws other random numbers
     logits, weights = [], None
     for device in ("cpu", ARGUMENTS.device):
@@ -357,7 +356,7 @@ def right_head(aggregation, fusion):
             stages = [model.predict_on_batch(x)]
             model.train_on_batch(x, genres)
             stages.append(model.predict_on_batch(x))
-            fit(model, snippets, len(mids), epochs=1)
+            fit(model, divita.TrainingSnippets(inputs, mids, y, CLIPS, BATCH, seed=0), epochs=1)
             stages.append(model.predict_on_batch(x))
         logits.append(stages)
     bounds = {"logits": PRECISIONS["float32"], "after a step": STEP, "after an epoch": EPOCH}
@@ -365,15 +364,14 @@ def right_head(aggregation, fusion):
         compare(f"{aggregation}, {fusion}", stage, found, expected, bound)
 
 
-def fit(model, snippets, trailers, epochs):
+def fit(model, snippets, epochs):
     """Train a model as 02_train.py does; return the seconds of each epoch."""
     times = []
     clock = keras.callbacks.LambdaCallback(
         on_epoch_begin=lambda *_: times.append(time.perf_counter()),
         on_epoch_end=lambda *_: times.append(time.perf_counter() - times.pop()),
     )
-    steps = -(-trailers // BATCH)
-    model.fit(snippets, steps_per_epoch=steps, epochs=epochs, shuffle=False, verbose=0, callbacks=[clock])
+    model.fit(snippets, epochs=epochs, shuffle=False, verbose=0, callbacks=[clock])
     return times
 
 
@@ -503,7 +501,7 @@ def run_prepare(script, given):
 def train(sizes, names):
     inputs, mids, y = made_representations(sizes)
     snippets = divita.TrainingSnippets(inputs, mids, y, CLIPS, BATCH, seed=0)
-    steps = -(-len(mids) // BATCH)
+    steps = len(snippets)
     model, batch = made_head(sizes.features), snippets[0]
 
     def cut():
@@ -515,7 +513,7 @@ def train(sizes, names):
             model.train_on_batch(*batch)
 
     on_device = keras.tree.map_structure(lambda array: torch.from_numpy(array).to(ARGUMENTS.device), batch)
-    epoch = min(fit(model, snippets, len(mids), epochs=3)[1:])  # the first one warms up
+    epoch = min(fit(model, snippets, epochs=3)[1:])  # the first one warms up
     times = {"fit(), as 02_train.py trains": epoch, "cutting batches alone": seconds(cut)}
     times["steps alone, a batch in memory"] = seconds(lambda: step(batch))
     times["steps alone, a batch on the device"] = seconds(lambda: step(on_device))
