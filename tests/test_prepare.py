@@ -498,6 +498,18 @@ def test_demo_films_on_a_full_disk_are_whole_or_not_there(tmp_path, monkeypatch)
         subprocess.run(["umount", small], check=True)
 
 
+def test_the_demos_true_cuts_are_found(tmp_path, monkeypatch):
+    monkeypatch.setattr(prepare, "DEMO_TRAILERS", 10)
+    prepare.make_demo(tmp_path, 2)
+    with open(tmp_path / "true_cuts.csv", newline="") as file:
+        true = [(row["mid"], int(row["frame"])) for row in csv.DictReader(file)]
+    found = []
+    for path in sorted((tmp_path / "videos").iterdir()):
+        rows, _, _ = read(path, inputs=((prepare.thumbnail, 1),))
+        found += [(path.stem, row[2]) for before, row in zip(rows, rows[1:]) if row[1] != before[1]]
+    assert found == true and len(true) == 80
+
+
 def test_the_demos_labels_may_be_changed(tmp_path, monkeypatch):
     monkeypatch.setattr(prepare, "DEMO_TRAILERS", 2)
     prepare.make_demo(tmp_path / "demo", 2)
