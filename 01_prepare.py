@@ -1011,8 +1011,10 @@ def demo_labels():
 
 
 def demo_edit(trailer, genres):
-    """-> [(genre, frames), ...]: a trailer's nine shots, 0.7 to 3 s each, its genres taking turns."""
-    lengths = np.random.default_rng([DEMO_SEED, 1, trailer]).integers(17, 73, 9)
+    """-> [(genre, frames), ...]: a trailer's nine shots, 0.7 to 3 s each, 15 to 20 s in all, its genres taking turns."""
+    rng, lengths = np.random.default_rng([DEMO_SEED, 1, trailer]), np.zeros(9, int)
+    while not 15 * DEMO_FPS <= lengths.sum() <= 20 * DEMO_FPS:
+        lengths = rng.integers(17, 73, 9)
     return [(list(GENRES)[genre], int(n)) for genre, n in zip(np.resize(genres, 9), lengths)]
 
 
@@ -1035,10 +1037,10 @@ def film(job):
 
 def paint(marker, hue, dark, rng):
     """-> canvas (162, 288, 3) uint8 BGR, larger than a frame: markers of one kind strewn over a plain ground."""
-    canvas = np.full((162, 288, 3), (hue % 180, 65, 55 if dark else 175), np.uint8)  # OpenCV's hues are half degrees
+    canvas = np.full((162, 288, 3), (hue % 180, 90, 100 if dark else 200), np.uint8)  # OpenCV's hues are half degrees
     for x, y in np.ndindex(14, 8):
         place = 20 * x + rng.integers(4, 18), 20 * y + rng.integers(4, 18)
-        colour = int(hue + rng.integers(15, 30)) % 180, 65, 115
+        colour = int(hue + rng.integers(15, 30)) % 180, 90, 150
         cv2.drawMarker(canvas, place, colour, marker, int(rng.integers(10, 18)), 2)
     return cv2.cvtColor(canvas, cv2.COLOR_HSV2BGR)
 
@@ -1051,7 +1053,7 @@ def shoot(canvas, camera, frames, rng):
     turn, flash, zoom = *rng.uniform(0, 2 * np.pi, 2), rng.uniform(0.9, 1.1)
     for i in range(frames):
         angle = 7 * np.sin(turn + 2 * np.pi / 16 * i * (camera == "roll"))  # degrees
-        light = 0.85 + 0.15 * np.sin(flash + 2 * np.pi / 9 * i * (camera == "pulse"))
+        light = 0.9 + 0.1 * np.sin(flash + 2 * np.pi / 9 * i * (camera == "pulse"))
         view = cv2.getRotationMatrix2D((144, 81), angle, zoom)  # canvas -> frame
         view[:, 2] += rng.uniform(-2, 2, 2) * (camera == "shake") - (48, 27)
         yield cv2.convertScaleAbs(cv2.warpAffine(canvas, view, DEMO_SIZE), alpha=light)
