@@ -160,10 +160,7 @@ def prepare(job):
         name = f"rank 0 of {ranks}" if ranks > 1 else None
         with tqdm(total=len(job.todo), desc=name, unit="trailer", disable=rank > 0, smoothing=0.05) as bar:
             for mid, kind, content in messages:
-                if kind == "start":  # what came of an earlier attempt goes
-                    vectors.pop(mid, None)
-                    batch = [clip for clip in batch if clip[0] != mid]
-                elif kind == "clip":
+                if kind == "clip":
                     batch.append((mid, content))
                     if len(batch) == given.batch_size:
                         run_batch(job, batch, vectors)
@@ -172,9 +169,12 @@ def prepare(job):
                     if content.remarks:
                         tqdm.write(f"{mid}: {'; '.join(content.remarks)}", file=sys.stderr)
                     draw_sheet(job, mid, content)
-                else:
-                    fail(job, mid, content)
-                    bar.update()
+                else:  # it has failed, or starts once more
+                    vectors.pop(mid, None)
+                    batch = [clip for clip in batch if clip[0] != mid]
+                    if kind == "failed":
+                        fail(job, mid, content)
+                        bar.update()
                 save_complete(job, films, vectors, bar)
             if batch:
                 run_batch(job, batch, vectors)
@@ -805,7 +805,7 @@ def read(films, dataset, messages, start, patience):
         except RuntimeError:  # what the loader makes of a process that has ended or is silent
             silent = multiprocessing.active_children()
             end_processes()
-            begun = [mid for mid, _ in dataset.films[: dataset.taken.value] if mid in left]
+            begun = [mid for mid, _ in dataset.films[: dataset.taken.get_obj().value] if mid in left]
             in_vain = 0 if begun else in_vain + 1
             if in_vain == 3:
                 raise UserError("the processes that decode end before they begin; give fewer --workers") from None
