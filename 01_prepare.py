@@ -106,6 +106,7 @@ from tqdm import tqdm
 from divita import UserError, VideoError, listed, printable, say
 
 cv2.setNumThreads(1)  # films are decoded side by side
+warnings.filterwarnings("ignore", message="This DataLoader will create")  # more processes than cores, if one says so
 
 
 def main(arguments):
@@ -618,9 +619,7 @@ def take_labels(arguments, out, videos):
         return
     labels = divita.read_labels(path)
     if given and table_of(given) != table_of(labels):
-        raise UserError(
-            f"{path}: differs from {arguments.labels}; remove it to have it replaced, or add the lines that are new"
-        )
+        raise UserError(f"{path}: differs from {arguments.labels}; remove it, or add to it what is new")
     if gone := sorted(set(labels.mids) - set(videos)):
         say(f"{len(gone)} of {len(labels.mids)} labelled trailers have no video and are left out ({listed(gone, 10)})")
     if others := sorted(set(videos) - set(labels.mids)):
@@ -777,7 +776,7 @@ def decoded(films, plan, workers, patience, most):
         loader = torch.utils.data.DataLoader(
             dataset,
             batch_size=None,
-            collate_fn=as_it_is,
+            collate_fn=lambda message: message,  # as it is, without tensors in place of arrays
             num_workers=processes,
             prefetch_factor=max(2, most // processes),
             in_order=False,
@@ -785,7 +784,12 @@ def decoded(films, plan, workers, patience, most):
             worker_init_fn=settle,
             multiprocessing_context="fork",  # starts at once, where a fresh process imports Keras for seconds
         )
-        return dataset, start_processes(loader)
+        try:
+            messages = iter(loader)
+        except OSError as error:
+            raise UserError(f"no process can be started ({error.strerror}); give fewer --workers") from None
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # PyTorch's handler would raise in the middle of anything
+        return dataset, messages
 
     try:
         yield read(films, *start(films), start, patience)
@@ -795,7 +799,7 @@ def decoded(films, plan, workers, patience, most):
 
 def read(films, dataset, messages, start, patience):
     """Yield messages until each film has ended; start(films) begins to decode some of them once more."""
-    left, suspects, alone, in_vain = dict(films), [], set(), 0
+    left, suspects, alone = dict(films), [], set()
     while True:
         try:
             for mid, kind, content in messages:
@@ -806,10 +810,9 @@ def read(films, dataset, messages, start, patience):
             silent = multiprocessing.active_children()
             end_processes()
             begun = [mid for mid, _ in dataset.films[: dataset.taken.get_obj().value] if mid in left]
-            in_vain = 0 if begun else in_vain + 1
-            if in_vain == 3:
+            if not begun:
                 raise UserError("the processes that decode end before they begin; give fewer --workers") from None
-            if begun and begun[0] in alone:
+            if begun[0] in alone:
                 del left[begun[0]]
                 why = f"no clip in {patience:g} s of decoding" if silent else "its decoding ended the process"
                 yield begun[0], "failed", why
@@ -825,27 +828,11 @@ def read(films, dataset, messages, start, patience):
             dataset, messages = start(left)
 
 
-def start_processes(loader):
-    """Return the iterator of a DataLoader, whose processes have been started."""
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="This DataLoader will create")  # more processes than cores
-        try:
-            messages = iter(loader)
-        except OSError as error:
-            raise UserError(f"no process can be started ({error.strerror}); give fewer --workers") from None
-    signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # PyTorch's handler would raise in the middle of anything
-    return messages
-
-
 def end_processes():
     """End the processes that decode, also one that would not end by itself."""
     for process in multiprocessing.active_children():
         process.kill()
         process.join()
-
-
-def as_it_is(message):
-    return message  # without this, the loader makes tensors of arrays
 
 
 def settle(_):
@@ -1011,7 +998,7 @@ def demo_labels():
 
 
 def demo_edit(trailer, genres):
-    """-> [(genre, frames), ...]: a trailer's nine shots, 0.7 to 3 s each, 15 to 20 s in all, its genres taking turns."""
+    """-> [(genre, frames), ...]: nine shots of 0.7 to 3 s, 15 to 20 s in all, the genres of a trailer taking turns."""
     rng, lengths = np.random.default_rng([DEMO_SEED, 1, trailer]), np.zeros(9, int)
     while not 15 * DEMO_FPS <= lengths.sum() <= 20 * DEMO_FPS:
         lengths = rng.integers(17, 73, 9)

@@ -97,7 +97,8 @@ def decode(container, stream):
             return
         except av.FFmpegError:
             failures += 1
-    yield from stream.decode(None)  # those that wait in the decoder
+    with contextlib.suppress(av.FFmpegError):
+        yield from stream.decode(None)  # those that wait in the decoder
 
 
 def picture_converter(stream, remarks):
