@@ -89,7 +89,9 @@ def evaluate(arguments):
     notes = data_notes(runs)
     tables = run_tables(runs, by_chance, notes)
     experiments = read_experiments(arguments.runs, runs)
-    tables += [experiment_table(name, rows) for name, rows in experiments.items() if name != "inputs"]  # as above
+    for name, rows in experiments.items():
+        if name != "inputs":  # its rows are those of the first table
+            tables.append(scores_table(f"Experiment: {name}", rows))
     tables.append(claims_table(experiments, notes))
     if pair := compared(runs, arguments.compare):
         tables.append(comparison_table(*pair))
@@ -155,14 +157,10 @@ def read_runs(folder, only=None):
 
 
 def read_run(folder):
-    """Read the finished splits of a run, which must be alike in what identifies it, and measure it."""
+    """Read the finished splits of a run, which 02_train.py has trained alike, and measure it."""
     paths = sorted((path.parent for path in folder.glob("split*/config.json")), key=lambda path: (len(path.name), path))
     splits = {path.name.removeprefix("split"): path for path in paths}
-    (first, config), *others = [(split, divita.read_json(path / "config.json")) for split, path in splits.items()]
-    for split, other in others:
-        if fields := divita.unlike(config, other):
-            what = f"split {first} and split {split} differ in {', '.join(fields)}"
-            raise UserError(f"{what}; train them alike, with --overwrite, or each in its own --runs")
+    config = divita.read_json(paths[0] / "config.json")
     trained, tests, areas, histories = set(), {}, [], []
     for split, path in splits.items():
         with np.load(path / "predictions.npz", allow_pickle=False) as file:
@@ -190,11 +188,8 @@ def read_experiments(folder, runs):
     """Return {experiment: {label: Run or, not trained, None}}, the rows that 02_train.py lists beside the runs."""
     trained, experiments = {run.name: run for run in runs}, {}
     for path in sorted(folder.glob("*.json")):
-        try:
-            rows = divita.read_json(path)["rows"]
-            experiments[path.stem] = {row["label"]: trained.get(row["run"]) for row in rows}
-        except (KeyError, TypeError):
-            raise UserError(f"{path}: does not list runs; train the experiment again") from None
+        rows = divita.read_json(path)["rows"]
+        experiments[path.stem] = {row["label"]: trained.get(row["run"]) for row in rows}
     return experiments
 
 
@@ -285,23 +280,17 @@ def run_tables(runs, by_chance, notes):
 over the splits that have test trailers with a genre; highest uAP first. Chance: random probabilities, on average."""
     gaps = "A genre without a test trailer is left out of mAP in that split, a trailer without a genre out of sAP."
     costs = "Parameters and multiply-adds (GMACs, per clip) are those of backbones and head."
-    numbered = {f"{number}. {run.name}": run for number, run in enumerate(runs, 1)}
+    numbered = {f"{i}. {run.name}": run for i, run in enumerate(runs, 1)}
     overall = scores_table("All runs", numbered, [scores, gaps, costs, *notes])
     overall.rows.append(["chance", "–", *(f"{area:.2f}" for area in by_chance[: len(METRICS)]), "–", "–"])
-    rows = [["", *(f"{number}." for number in range(1, len(runs) + 1)), "chance"]]
+    rows = [["", *(f"{i}." for i in range(1, len(runs) + 1)), "chance"]]
     for j, genre in enumerate(runs[0].config["genres"], len(METRICS)):
-        rows.append([genre, *score_cells(runs, j), plus_minus(by_chance[j], np.nan)])
+        rows.append([genre, *score_cells(runs, j), number(by_chance[j], ".2f")])
     return [overall, Table("Genres", ["Runs by their number above."], rows)]
 
 
-def experiment_table(title, rows):
-    """Return the table of an experiment's rows, {label: Run or, not trained, None}."""
-    missing = ", ".join(label for label, run in rows.items() if not run)
-    return scores_table(f"Experiment: {title}", rows, [f"Not trained yet: {missing}."] if missing else [])
-
-
-def scores_table(title, rows, notes):
-    """Return the scores and costs of {label: Run or None}, beside the paper's scores if it is of the paper's data."""
+def scores_table(title, rows, notes=()):
+    """Return the scores and costs of {label: Run or, not trained, None}, beside the paper's if it is of its data."""
     labels, runs = list(rows), list(rows.values())
     beside = any(label in PAPER and run and is_published(run) for label, run in rows.items())
     columns = [["", *labels], ["splits", *(", ".join(run.tests) if run else "–" for run in runs)]]
@@ -311,6 +300,8 @@ def scores_table(title, rows, notes):
             columns.append(["paper", *(plus_minus(*PAPER[label][j]) if label in PAPER else "–" for label in labels)])
     columns.append(["parameters", *(number(run.parameters, ",") if run else "–" for run in runs)])
     columns.append(["GMACs", *(number(run.gmacs, ".3g") if run else "–" for run in runs)])
+    if missing := [label for label, run in rows.items() if not run]:
+        notes = [*notes, f"Not trained yet: {', '.join(missing)}."]
     return Table(title, notes, list(zip(*columns)), words=2)
 
 
@@ -540,11 +531,15 @@ def predict(arguments):
         data, films = arguments.data or Path("data") / name, divita.find_videos(paths)
     out = divita.writable(arguments.out or Path("results") / data.resolve().name)
     if films:
-        status = prepare(data, run, arguments)
+        command = [sys.executable, Path(__file__).with_name("01_prepare.py"), "--like", arguments.runs / run.name]
+        command += ["--videos", *(path.absolute() for path in paths), "--out", data.absolute()]
+        if arguments.weights:
+            command += ["--weights", *arguments.weights]
+        status = subprocess.run(command, stdout=subprocess.DEVNULL).returncode
         made = any((path / f"{mid}.npy").exists() for mid in films for path in divita.representations(data))
         if status not in (0, 1) or not made:  # 1: some films have failed
-            return status  # it has said why
-    inputs = [open_input(data, run, arguments.runs / run.name, kind) for kind in run.metas]
+            return status  # 01_prepare.py has said why
+    inputs = [open_input(data, run, arguments.runs, kind) for kind in run.metas]
     everyone = sorted(films or set().union(*(x.rows for x in inputs)))
     rows, left_out = divita.usable(everyone, inputs)
     if not len(rows):
@@ -556,31 +551,16 @@ def predict(arguments):
     return status
 
 
-def prepare(data, run, arguments):
-    """Prepare films as a run's inputs were; return the exit status of 01_prepare.py, whose bar and errors are shown."""
-    for kind, meta in run.metas.items():
-        if divita.made_elsewhere(meta):
-            what = f"its {kind} vectors were made elsewhere, by {meta['backbone']}"
-            raise UserError(f"{run.name}: {what}; give --predict a folder with such vectors in place of films")
-    command = [sys.executable, Path(__file__).with_name("01_prepare.py"), "--like", arguments.runs / run.name]
-    command += ["--videos", *(path.absolute() for path in arguments.predict), "--out", data.absolute()]
-    if arguments.weights:
-        command += ["--weights", *arguments.weights]
-    status = subprocess.run(command, stdout=subprocess.DEVNULL).returncode
-    return status if status >= 0 else 128 - status  # a signal has ended it
-
-
-def open_input(data, run, folder, kind):
-    """Open the representation in `data` that is made as an input of a run was; a UserError says what to do if none is.
-
-    folder: the run's.
-    """
-    meta, features = run.metas[kind], run.config[f"{kind}_features"]
+def open_input(data, run, runs, kind):
+    """Open the representation in `data` that was made as an input of a run; a UserError says what to do if none was."""
+    meta = run.metas[kind]
     name = run.config[kind] if run.config[f"{kind}_meta"] else meta["backbone"]  # a published one at any place
     path = divita.find_representation(data, name, missing_ok=True)
     if path:
         x = divita.open_representation(data, path.name)
-        other = differing(x.meta or divita.meta_of(path), meta) + ["number of features"] * (x.features != features)
+        other = differing(divita.meta_of(path), meta)
+        if x.features != run.config[f"{kind}_features"]:
+            other.append("number of features")
         if not other:
             return x
         what = f"{path}: has another {' and '.join(other)} than the {kind} input of {run.name}"
@@ -588,13 +568,13 @@ def open_input(data, run, folder, kind):
         what = f"{data}: lacks {name}, the {kind} input of {run.name}"
     if divita.made_elsewhere(meta):
         raise UserError(f"{what}; make the new trailers' vectors as that run's were made")
-    like = shlex.join(["python", "01_prepare.py", "--like", f"{folder}", "--videos", "DIR", "--out", "NEW"])
+    like = shlex.join(["python", "01_prepare.py", "--like", f"{runs / run.name}", "--videos", "DIR", "--out", "NEW"])
     raise UserError(f"{what}; prepare the films by {like}")
 
 
 def films_of(data, inputs):
     """Return {mid: film} of a prepared folder as far as they are still there, for their pictures."""
-    videos = [video for x in inputs for video in (x.meta or {}).get("videos") or []]
+    videos = [video for x in inputs for video in (x.meta or {}).get("videos", [])]
     try:
         return divita.find_videos(dict.fromkeys(videos) or [data / "videos"])
     except UserError as error:
@@ -610,7 +590,8 @@ def predict_trailers(run, called, mids, inputs, films, out):
         say(f"{run.name} was trained on synthetic trailers: the genres that it finds in films mean nothing")
     if known := [mid for mid in mids if mid in run.trained]:
         say(f"{run.name} was trained on {len(known)} of these trailers ({divita.listed(known)}), which flatters it")
-    if not any("clips" in (x.meta or {}) for x in inputs):
+    tables = [x.path.parent / x.meta["clips"] for x in inputs if "clips" in (x.meta or {})]  # folders, of equal tables
+    if not tables:
         say("the vectors do not say when their clips are; in the figures each clip lasts a second")
     divita.sweep(out)
     genres, length, found = run.config["genres"], run.config["snippet_clips"], {}
@@ -619,7 +600,7 @@ def predict_trailers(run, called, mids, inputs, films, out):
         snippets = [overlapping(x, length) for x in clips]  # [(windows, S, F), ...]
         found[mid] = np.mean([divita.predict(model, [clips], length)[0] for model in models], 0)  # (G,)
         over_time = np.mean([divita.snippet_probabilities(model, snippets) for model in models], 0)  # (windows, G)
-        times = clip_times(inputs, mid)
+        times = clip_times(tables, mid, len(clips[0]))
         try:
             pictures = pictures_of(films[mid], times["end_s"][-1]) if mid in films else []
         except divita.VideoError as error:
@@ -658,20 +639,17 @@ def write_predictions(path, called, genres, found):
     divita.write_csv(path, header, [[row.get(name, "") for name in header] for row in rows])
 
 
-def clip_times(inputs, mid):
-    """Return the shot, start_s and end_s of a trailer's clips, each (C,), from the table that one of the inputs has.
+def clip_times(tables, mid, count):
+    """Return the shot, start_s and end_s of a trailer's clips, each (C,), from the first folder of clip tables.
 
     Without one each clip lasts a second, as in the published representations.
     """
-    count = len(inputs[0][mid])
-    for x in inputs:
-        if x.meta and "clips" in x.meta:
-            path = x.path.parent / x.meta["clips"] / f"{mid}.csv"
-            times = np.genfromtxt(path, delimiter=",", names=True, ndmin=1)
-            if len(times) != count:
-                raise UserError(f"{path}: {len(times)} clips, but {x.path.name} has {count}; prepare {mid} again")
-            return times
-    return {"shot": np.zeros(count), "start_s": np.arange(count), "end_s": np.arange(count) + 1.0}
+    if not tables:
+        return {"shot": np.zeros(count), "start_s": np.arange(count), "end_s": np.arange(count) + 1.0}
+    times = np.genfromtxt(tables[0] / f"{mid}.csv", delimiter=",", names=True, ndmin=1)
+    if len(times) != count:
+        raise UserError(f"{tables[0] / mid}.csv: {len(times)} clips, but {count} vectors; prepare {mid} again")
+    return times
 
 
 def draw_trailer(title, p, over_time, genres, times, pictures):
@@ -748,13 +726,8 @@ def costs_table():
     """Return the cost of every backbone for a clip of 24 frames."""
     rows = [["", "input", "parameters", "GMACs of 24 frames", "of one"]]
     for name, backbone in tqdm(divita.BACKBONES.items(), "backbones", unit="backbone", leave=False):
-        try:
-            parameters, macs = backbone_cost(name, 24)
-            counted = [f"{parameters:,}", f"{macs / 1e9:.4g}", f"{macs / 24e9:.3g}"]
-        except UserError as error:  # KerasCV is not there
-            say(f"the cost of {name} is not counted: {error}")
-            counted = ["–"] * 3
-        rows.append([name, backbone.input, *counted])
+        parameters, macs = backbone_cost(name, 24)
+        rows.append([name, backbone.input, f"{parameters:,}", f"{macs / 1e9:.4g}", f"{macs / 24e9:.3g}"])
     return Table("Backbones", ["Without classification layers."], rows, words=2)
 
 
@@ -770,9 +743,6 @@ PAPER = {  # the paper's transfer table: row -> mean and standard deviation of u
     "Swin-2D": ((72.96, 4.17), (67.68, 2.63), (71.70, 2.44), (77.77, 4.08)),
     "Swin-3D": ((75.71, 2.43), (70.44, 2.10), (74.30, 2.11), (80.19, 2.61)),
 }
-LATEX = str.maketrans(
-    {c: f"\\{c}" for c in "%#&_${}"} | {"\\": r"\textbackslash{}", "±": r"$\pm$", "–": "--", "~": r"\textasciitilde{}"}
-)
 
 
 @dataclass
@@ -793,9 +763,12 @@ class Table:
         return "\n".join([f"## {self.title}", "", *(f"| {line} |" for line in lines), "", *self.notes, ""])
 
     def latex(self):
-        escaped = [" & ".join(cell.translate(LATEX) for cell in row) + r" \\" for row in self.rows]
-        header, *rows = [re.sub(r"\*\*(.*?)\*\*", r"\\textbf{\1}", row) for row in escaped]
-        caption = " ".join([f"{self.title}.", *self.notes]).translate(LATEX)
+        def escaped(text):
+            text = re.sub(r"([%#&_${}])", r"\\\1", text).replace("±", r"$\pm$")
+            return re.sub(r"\*\*(.*?)\*\*", r"\\textbf{\1}", text)
+
+        header, *rows = [" & ".join(map(escaped, row)) + r" \\" for row in self.rows]
+        caption = escaped(" ".join([f"{self.title}.", *self.notes]))
         columns = "l" * self.words + "r" * (len(self.rows[0]) - self.words)
         lines = [r"\begin{table}", rf"\caption{{{caption}}}", rf"\begin{{tabular}}{{{columns}}}", r"\hline"]
         lines += [header, r"\hline", *rows, r"\hline", r"\end{tabular}", r"\end{table}", ""]
