@@ -367,10 +367,8 @@ def inputs(config):
 def unlike(a, b):
     """Return in which fields two config.json differ, but for those of a split; none: they are splits of one run."""
 
-    def known(value):
-        if isinstance(value, dict):  # a representation's meta.json, of which these two are mere information
-            return {**value, "videos": None, "synthetic": None}
-        return value
+    def known(value):  # of a representation's meta.json, "videos" and "synthetic" are mere information
+        return value | {"videos": None, "synthetic": None} if isinstance(value, dict) else value
 
     fields = [field for field in dict.fromkeys([*a, *b]) if field not in OF_A_SPLIT]
     return [field for field in fields if known(a.get(field)) != known(b.get(field))]
