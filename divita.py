@@ -499,20 +499,27 @@ def check_alike(mids, a, b):
 # ---- Snippets ----
 
 
-class TrainingSnippets(keras.utils.PyDataset):
-    """Batches for training: in each epoch one snippet per trailer in a new order, S clips on from a random one.
+class Snippets(keras.utils.PyDataset):
+    """Batches ([(snippets, S, F), ...], labels (snippets, G)) of B trailers each, for Keras's fit().
 
-    inputs: one or two Representations, mids (N), y (N, G), length: S. A batch is ([(B, S, F), ...], (B, G)) and follows
-    from the seed, the epoch and its number. Keras ends an epoch once before the first, when it has looked at a batch.
+    inputs: one or two Representations, mids (N), y (N, G), length: S.
     """
 
-    def __init__(self, inputs, mids, y, length, batch_size, seed):
+    def __init__(self, inputs, mids, y, length, batch_size, seed=0):
         super().__init__()
         self.inputs, self.mids, self.y = inputs, list(mids), np.asarray(y, np.float32)
         self.length, self.batch_size, self.seed, self.epoch = length, batch_size, seed, 0
 
     def __len__(self):
         return -(-len(self.mids) // self.batch_size)
+
+
+class TrainingSnippets(Snippets):
+    """In each epoch one snippet per trailer in a new order, S clips on from a random one.
+
+    A batch follows from the seed, the epoch and its number. Keras ends an epoch once before the first, when it has
+    looked at a batch.
+    """
 
     def on_epoch_end(self):
         self.epoch += 1
@@ -539,16 +546,8 @@ def evaluation_snippets(clips, length):
     return snippets.reshape(count, length, -1)
 
 
-class EvaluationSnippets(keras.utils.PyDataset):
-    """Batches for validation: all snippets of B trailers in order, each with its trailer's labels."""
-
-    def __init__(self, inputs, mids, y, length, batch_size):
-        super().__init__()
-        self.inputs, self.mids, self.y = inputs, list(mids), np.asarray(y, np.float32)
-        self.length, self.batch_size = length, batch_size
-
-    def __len__(self):
-        return -(-len(self.mids) // self.batch_size)
+class EvaluationSnippets(Snippets):
+    """For validation: all snippets of the trailers in order, each with its trailer's labels."""
 
     def __getitem__(self, i):
         rows = slice(i * self.batch_size, (i + 1) * self.batch_size)
@@ -1548,24 +1547,16 @@ def sweep(folder):
     """
     for path in Path(folder).rglob(f"{TEMPORARY}*@*@*"):
         process, host, _ = path.name.removeprefix(TEMPORARY).split("@", 2)
-        with contextlib.suppress(OSError, ValueError):  # another process has just renamed it, or the name is not ours
+        with contextlib.suppress(OSError, ValueError):  # gone by now, a process of somebody else, or a name not ours
+            abandoned = time.time() - path.stat().st_mtime > 24 * 3600
             if host == socket.gethostname():
-                abandoned = not running(int(process))
-            else:
-                abandoned = time.time() - path.stat().st_mtime > 24 * 3600
-            if abandoned and path.is_file():
+                try:
+                    os.kill(int(process), 0)  # sends no signal
+                    abandoned = False
+                except (ProcessLookupError, OverflowError):
+                    abandoned = True
+            if abandoned:
                 path.unlink()
-
-
-def running(process):
-    """Tell whether this machine has a process of an id, whosever it is."""
-    try:
-        os.kill(process, 0)  # sends no signal
-    except (ProcessLookupError, OverflowError):
-        return False
-    except PermissionError:
-        pass
-    return True
 
 
 def write_text(path, text):
