@@ -315,8 +315,7 @@ def representation_name(backbone, segmentation="shots", fps=24, frames_per_clip=
 
 def representations(data):
     """Return {path: what meta_of() says} of all representations in a data folder, sorted by name."""
-    folders = sorted(path for path in Path(data).iterdir() if path.is_dir()) if Path(data).is_dir() else []
-    metas = {path: meta_of(path) for path in folders}
+    metas = {path: meta_of(path) for path in sorted(Path(data).glob("*/"))}
     return {path: meta for path, meta in metas.items() if "input" in meta}
 
 
@@ -337,8 +336,7 @@ def find_representation(data, name, missing_ok=False):
 def meta_of(path):
     """Return what the meta.json of a representation says or what is known of a published archive; else nothing.
 
-    That of vectors made elsewhere need not say more than "input", "image" or "video"; their "backbone" is whatever they
-    are called, the folder's name if it does not say.
+    That of vectors made elsewhere need only say "input"; the folder's name is their "backbone" if it does not say.
     """
     if path.suffix != ".zarr":
         file = path / "meta.json"
@@ -449,9 +447,8 @@ def trailers(path):
 
 
 def read_vectors(path):
-    """Return a .npy file's clips, a memory-mapped (clips, F), and their source, the digests (film, clip table) of what
-    they were made from, (None, None) where the file does not say. An OSError or a ValueError tells a file that is cut
-    off or no .npy file."""
+    """Return a .npy file's clips, a memory-mapped (clips, F), and the digests (film, clip table) of what they were made
+    from, (None, None) if it does not say. An OSError or a ValueError tells a file that is cut off or no .npy file."""
     clips = np.lib.format.open_memmap(path, mode="r")
     with open(path, "rb") as file:
         file.seek(clips.offset + clips.nbytes)
@@ -511,7 +508,7 @@ class Snippets(keras.utils.PyDataset):
         self.length, self.batch_size, self.seed, self.epoch = length, batch_size, seed, 0
 
     def __len__(self):
-        return -(-len(self.mids) // self.batch_size)
+        return math.ceil(len(self.mids) / self.batch_size)
 
 
 class TrainingSnippets(Snippets):
@@ -540,10 +537,8 @@ class TrainingSnippets(Snippets):
 
 def evaluation_snippets(clips, length):
     """Cut a trailer into all its snippets in order, the last one padded with zeros: (C, F) -> (snippets, S, F)."""
-    count = -(-len(clips) // length)
-    snippets = np.zeros((count * length, clips.shape[1]), np.float32)
-    snippets[: len(clips)] = clips
-    return snippets.reshape(count, length, -1)
+    padded = np.pad(np.asarray(clips, np.float32), ((0, -len(clips) % length), (0, 0)))
+    return padded.reshape(-1, length, padded.shape[1])
 
 
 class EvaluationSnippets(Snippets):
@@ -703,8 +698,7 @@ def kerascv():
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")  # else TensorFlow says that it uses them
     warnings.filterwarnings("ignore", message=".*was passed an input with a mask attached to it")  # Swin's, harmless
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
+    with warnings.catch_warnings(action="ignore"):
         try:
             import keras_cv
         except ImportError as error:
@@ -1487,11 +1481,9 @@ def find_videos(paths):
     found, others = [], []
     for path in map(Path, paths):
         if path.is_dir():
-            for file in path.iterdir():
-                if file.suffix.lower() in SUFFIXES and not file.name.startswith("."):
-                    found.append(file)
-                elif not file.name.startswith("."):
-                    others.append(file.name)
+            files = [file for file in path.iterdir() if not file.name.startswith(".")]
+            found += [file for file in files if file.suffix.lower() in SUFFIXES]
+            others += [file.name for file in files if file.suffix.lower() not in SUFFIXES]
         elif path.exists():
             found.append(path)
         else:
