@@ -22,7 +22,6 @@ from pathlib import Path
 SHORTEST_SHOT = 0.6  # seconds; PySceneDetect's 15 frames at 24 or 25 frames per second, and as long at any other rate
 LONGEST_STEP = 10.0  # seconds from one frame to the next that are taken on trust
 LONGEST_PAUSE = 3600.0  # seconds that are believed if the timestamps go on from there; more is a damaged timestamp
-FRAMES_AHEAD = 3  # decoded in advance; of more, the first leave a processor's cache before they are used
 EARLIEST = 0.5  # seconds
 ROUNDING = 1e-6  # of a target frame: less is no difference in time
 MOST_ON_SHEET = 90  # shots on a contact sheet
@@ -274,15 +273,6 @@ def decoded_pictures(container, stream, remarks):
         yield math.nan if frame.time is None else frame.time, picture_of(frame)
 
 
-def in_a_thread(items):
-    """Yield what an iterator yields, the next items of which a thread gets meanwhile."""
-    with ThreadPoolExecutor(1) as thread:
-        following = collections.deque(thread.submit(next, items, None) for _ in range(FRAMES_AHEAD))
-        while item := following.popleft().result():
-            following.append(thread.submit(next, items, None))
-            yield item
-
-
 def usual_rate(stream):
     """Return the frame rate that a film claims, 24 where the claim is absurd."""
     rate = stream.guessed_rate or 0
@@ -332,7 +322,6 @@ class Plan:
     fps: float
     frames_per_clip: int
     inputs: tuple  # for each backbone a function of a picture, its preprocessing, and how many frames of a clip it sees
-    ahead: bool = False  # whether a thread decodes ahead: where there are more cores than films
 
 
 def make_plan(job):
@@ -343,8 +332,7 @@ def make_plan(job):
         preprocessing = backbone.size, backbone.resize, backbone.interpolation, backbone.antialias
         look = looks.setdefault(preprocessing, functools.partial(divita.preprocess, backbone=backbone))
         inputs.append((look, one.meta["frames"]))
-    ahead = given.workers > len(job.todo)
-    return Plan(given.segmentation, given.detector, given.fps, given.frames_per_clip, tuple(inputs), ahead)
+    return Plan(given.segmentation, given.detector, given.fps, given.frames_per_clip, tuple(inputs))
 
 
 def positions(frames, frames_per_clip):
@@ -417,8 +405,7 @@ def read_clips(path, plan):
     container, stream = divita.open_film(path)
     before = path.stat()
     film, shot, time = Film(film_digest(path)), None, 0.0
-    pictures = decoded_pictures(container, stream, film.remarks)
-    frames = read_frames(in_a_thread(pictures) if plan.ahead else pictures, usual_rate(stream))
+    frames = read_frames(decoded_pictures(container, stream, film.remarks), usual_rate(stream))
     if plan.segmentation == "shots":
         frames = find_shots(frames, plan.detector)
     else:

@@ -224,10 +224,9 @@ def test_colours_and_image_frames(tmp_path):
 
 
 @pytest.mark.parametrize("detector", ["adaptive", "content"])
-@pytest.mark.parametrize("ahead", [False, True])
-def test_few_pictures_are_kept(tmp_path, detector, ahead):
+def test_few_pictures_are_kept(tmp_path, detector):
     path = film(tmp_path / "a.mp4", [30] * 20)
-    plan = prepare.Plan("shots", detector, 24.0, 24, ((functools.partial(cv2.resize, dsize=(8, 8)), 24),), ahead)
+    plan = prepare.Plan("shots", detector, 24.0, 24, ((functools.partial(cv2.resize, dsize=(8, 8)), 24),))
     kept = []
     for _ in prepare.read_clips(path, plan):
         kept.append(sum(type(it) is prepare.Frame and it.picture is not None for it in gc.get_objects()))
