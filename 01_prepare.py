@@ -9,8 +9,8 @@
 
 A folder holds one video per trailer, and the video's name without its suffix is the trailer's mid. Every video is
 decoded once, beside others: PySceneDetect cuts it into shots, each shot is cut into clips at the target frame rate, and
-the clips of all trailers fill the batches of all backbones. What is done already is skipped, so the same
-command goes on after an interruption, and a video that cannot be decoded is named in failed.csv.
+the clips of all trailers fill the batches of all backbones. What is done already is skipped, so the same command goes
+on after an interruption, and a video that cannot be decoded is named in failed.csv.
 """
 
 # ruff: noqa: E402 (imports follow the command line, so that --help answers at once)
@@ -22,7 +22,7 @@ from pathlib import Path
 SHORTEST_SHOT = 0.6  # seconds; PySceneDetect's 15 frames at 24 or 25 frames per second, and as long at any other rate
 LONGEST_STEP = 10.0  # seconds from one frame to the next that are taken on trust
 LONGEST_PAUSE = 3600.0  # seconds that are believed if the timestamps go on from there; more is a damaged timestamp
-EARLIEST = 0.5  # seconds
+EARLIEST = 0.5  # seconds before its time from which on a frame may be shown
 ROUNDING = 1e-6  # of a target frame: less is no difference in time
 MOST_ON_SHEET = 90  # shots on a contact sheet
 
@@ -797,9 +797,9 @@ def read(films, dataset, messages, start, patience):
             silent = multiprocessing.active_children()
             end_processes()
             begun = [mid for mid, _ in dataset.films[: dataset.taken.get_obj().value] if mid in left]
-            if not begun:
+            if left and not begun:
                 raise UserError("the processes that decode end before they begin; give fewer --workers") from None
-            if begun[0] in alone:
+            if begun and begun[0] in alone:
                 del left[begun[0]]
                 why = f"no clip in {patience:g} s of decoding" if silent else "its decoding ended the process"
                 yield begun[0], "failed", why
