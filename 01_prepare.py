@@ -767,7 +767,6 @@ def decoded(films, plan, workers, patience, most):
             num_workers=processes,
             prefetch_factor=max(2, most // processes),
             in_order=False,
-            timeout=patience,
             worker_init_fn=settle,
             multiprocessing_context="fork",  # starts at once, where a fresh process imports Keras for seconds
         )
@@ -776,6 +775,7 @@ def decoded(films, plan, workers, patience, most):
         except OSError as error:
             raise UserError(f"no process can be started ({error.strerror}); give fewer --workers") from None
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # PyTorch's handler would raise in the middle of anything
+        signal.signal(signal.SIGALRM, give_up)
         return dataset, messages
 
     try:
@@ -789,11 +789,12 @@ def read(films, dataset, messages, start, patience):
     left, suspects, alone = dict(films), [], set()
     while True:
         try:
-            for mid, kind, content in messages:
+            while message := next_message(messages, patience):
+                mid, kind, _ = message
                 if kind in ("end", "failed"):
                     del left[mid]
-                yield mid, kind, content
-        except RuntimeError:  # what the loader makes of a process that has ended or is silent
+                yield message
+        except RuntimeError:  # a process has ended or is silent
             silent = multiprocessing.active_children()
             end_processes()
             begun = [mid for mid, _ in dataset.films[: dataset.taken.get_obj().value] if mid in left]
@@ -813,6 +814,20 @@ def read(films, dataset, messages, start, patience):
             dataset, messages = start({mid: left[mid]})
         else:
             dataset, messages = start(left)
+
+
+def next_message(messages, patience):
+    """Return the next message, None after the last one. A RuntimeError tells of a process that has ended, which the
+    loader sees, or that nothing came, or but the first half of a message, for `patience` seconds."""
+    signal.setitimer(signal.ITIMER_REAL, patience)
+    try:
+        return next(messages, None)
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+
+
+def give_up(*_):
+    raise RuntimeError("nothing came")
 
 
 def end_processes():
