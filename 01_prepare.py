@@ -772,8 +772,8 @@ def decoded(films, plan, workers, patience, most):
         )
         try:
             messages = iter(loader)
-        except OSError as error:
-            raise UserError(f"no process can be started ({error.strerror}); give fewer --workers") from None
+        except (OSError, RuntimeError) as error:  # or one is ended at once
+            raise UserError(f"no process can be started ({divita.one_line(error)}); give fewer --workers") from None
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # PyTorch's handler would raise in the middle of anything
         signal.signal(signal.SIGALRM, give_up)
         return dataset, messages
@@ -786,7 +786,7 @@ def decoded(films, plan, workers, patience, most):
 
 def read(films, dataset, messages, start, patience):
     """Yield messages until each film has ended; start(films) begins to decode some of them once more."""
-    left, suspects, alone = dict(films), [], set()
+    left, suspects, alone, in_vain = dict(films), [], set(), 0
     while True:
         try:
             while message := next_message(messages, patience):
@@ -798,7 +798,8 @@ def read(films, dataset, messages, start, patience):
             silent = multiprocessing.active_children()
             end_processes()
             begun = [mid for mid, _ in dataset.films[: dataset.taken.get_obj().value] if mid in left]
-            if left and not begun:
+            in_vain = 0 if begun else in_vain + 1
+            if left and in_vain == 3:
                 raise UserError("the processes that decode end before they begin; give fewer --workers") from None
             if begun and begun[0] in alone:
                 del left[begun[0]]
