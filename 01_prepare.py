@@ -471,7 +471,8 @@ def follow(run):
         made.append((kind, [meta["backbone"] for meta in metas if meta["input"] == kind] or ["none"]))
     for meta in metas:
         if divita.made_elsewhere(meta):
-            raise UserError(f"--like {run}: its {meta['input']} vectors were made elsewhere, by {meta['backbone']}")
+            what = f"its {meta['input']} vectors were made elsewhere, by {meta['backbone']}"
+            raise UserError(f"--like {run}: {what}; make the new trailers' there, too, and predict their folder")
         known = [name for name in ("segmentation", "detector", "fps", "frames_per_clip") if meta.get(name) is not None]
         made += [(name, meta[name]) for name in known]  # not all is known of a published representation
         if meta["input"] == "image":
