@@ -320,12 +320,11 @@ def test_its_processes_end_with_the_job(tmp_path, videos, undisturbed, how):
     job = Job(tmp_path / "log", "--videos", videos, "--out", tmp_path / "out", *TINY, "--workers", 2)
     decoders = job.decoders(2)
     os.kill(job.process.pid, how)
+    assert job.end() == -how and "Traceback" not in job.text()
     before = time.monotonic()
-    assert job.end() == -how and time.monotonic() - before < 1, job.text()
-    assert "Traceback" not in job.text()
-    while time.monotonic() - before < 5 and any(map(alive, decoders)):
+    while any(map(alive, decoders)):
+        assert time.monotonic() - before < 60
         time.sleep(0.01)
-    assert not any(map(alive, decoders))
     assert Job(tmp_path / "log", "--videos", videos, "--out", tmp_path / "out", *TINY).end() == 0
     assert contents(tmp_path / "out") == undisturbed
 
@@ -344,18 +343,20 @@ def test_finished_work_is_skipped(script, tmp_path, videos):
     assert (tmp_path / NAMES[0] / "tt3.npy").exists()
 
 
-def test_a_finished_folder_of_12000_is_quick(script, tmp_path):
-    videos, out = tmp_path / "videos", tmp_path / "out"
-    videos.mkdir()
-    film(videos / "tt.mp4")
-    options = ["--videos", videos, "--out", out, "--image", "tiny2d", "--video", "none", "--weights", "random"]
+def test_films_of_a_finished_folder_are_not_read_again(script, tmp_path, videos):
+    options, opened, watching = ["--videos", videos, "--out", tmp_path, *TINY], [], []
+
+    def watch(event, arguments):  # every file that Python opens
+        if watching and event == "open" and Path(os.fsdecode(arguments[0])).parent == videos:
+            opened.append(arguments[0])
+
     assert script("01_prepare.py", *options).code == 0
-    for folder, suffix in ((videos, ".mp4"), (out / "shots", ".csv"), (out / NAMES[0], ".npy")):
-        for i in range(12000):
-            os.link(folder / f"tt{suffix}", folder / f"tt{i:07d}{suffix}")
-    before = time.monotonic()
-    assert "12001 of 12001 trailers prepared" in script("01_prepare.py", *options).out
-    assert time.monotonic() - before < 10
+    sys.addaudithook(watch)
+    watching.append(True)
+    assert "6 of 6 trailers prepared" in script("01_prepare.py", *options).out and not opened
+    os.utime(next(videos.iterdir()))
+    assert "0 of them now" in script("01_prepare.py", *options).out and len(opened) == 1  # to see that it is the same
+    watching.clear()
 
 
 @pytest.mark.parametrize("options, told", [(["--fps", "12"], None), (["--detector", "content"], "detector adaptive"),
@@ -567,9 +568,16 @@ def test_closed_streams(tmp_path, videos, undisturbed, descriptor):
 def test_as_many_workers_as_usable_cores():
     command = [sys.executable, str(ROOT / "01_prepare.py"), "--help"]
     one_core = functools.partial(os.sched_setaffinity, 0, {min(os.sched_getaffinity(0))})
-    started = time.monotonic()
     result = subprocess.run(command, capture_output=True, text=True, preexec_fn=one_core)
-    assert "films decoded at a time (1)" in result.stdout and time.monotonic() - started < 5
+    assert "films decoded at a time (1)" in result.stdout
+
+
+@pytest.mark.parametrize("name", ["01_prepare.py", "02_train.py", "03_evaluate.py"])
+def test_help_imports_nothing_slow(name):
+    command = [sys.executable, "-X", "importtime", str(ROOT / name), "--help"]
+    result = subprocess.run(command, capture_output=True, text=True)
+    assert result.returncode == 0 and "argparse" in result.stderr
+    assert not {"torch", "keras", "numpy"} & {line.split()[-1] for line in result.stderr.splitlines()}
 
 
 @pytest.mark.parametrize(
