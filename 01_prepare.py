@@ -78,6 +78,7 @@ import contextlib
 import functools
 import hashlib
 import io
+import itertools
 import math
 import multiprocessing
 import shlex
@@ -153,13 +154,16 @@ def prepare(job):
     given, (rank, ranks) = job.arguments, divita.ranks()
     films, batch = {}, []  # {mid: Film}, once its decoding has ended; [(mid, what the backbones see of a clip)]
     vectors = collections.defaultdict(lambda: [[] for _ in job.wanted])  # {mid: a list of vectors (F) per backbone}
-    with decoded(job.todo, make_plan(job), given.workers, given.patience, most=2 * given.batch_size) as messages:
+    with contextlib.closing(
+        decoded(job.todo, make_plan(job), given.workers, given.patience, most=2 * given.batch_size)
+    ) as messages:
+        first = next(messages)  # films are decoded from here on
         where = f"{divita.device()}, rank {rank} of {ranks}" if ranks > 1 else divita.device()
         say(f"{len(job.todo)} of {len(job.videos)} trailers to prepare, {where}")
-        build(job)  # while the first films are decoded
+        build(job)
         name = f"rank 0 of {ranks}" if ranks > 1 else None
         with tqdm(total=len(job.todo), desc=name, unit="trailer", disable=rank > 0, smoothing=0.05) as bar:
-            for mid, kind, content in messages:
+            for mid, kind, content in itertools.chain([first], messages):
                 if kind == "clip":
                     batch.append((mid, content))
                     if len(batch) == given.batch_size:
@@ -247,12 +251,10 @@ def read_frames(pictures, rate):
     halfway to the following one if that is sooner. After a jump that lasts (two recordings joined), the times go on
     from where they were.
     """
-    number, this = 0, next(pictures, None)
-    while this:
-        following = next(pictures, None)
-        timestamp, picture = this
-        if number == 0:
-            time, offset, detour = -1 / rate, -timestamp, -timestamp  # its time will be 0
+    with_following = itertools.pairwise(itertools.chain(pictures, [None]))
+    for number, ((timestamp, picture), following) in enumerate(with_following):
+        if number == 0:  # what is added to timestamps, and what is if a jump lasts; its own time will be 0
+            time, offset, detour = -1 / rate, -timestamp, -timestamp
         longest = LONGEST_PAUSE if following is None or timestamp <= following[0] else LONGEST_STEP
         for shift in (offset, detour):
             if 0 < timestamp + shift - time <= longest:
@@ -263,7 +265,6 @@ def read_frames(pictures, rate):
             time += min(1 / rate, gap / 2) if 0 < gap <= LONGEST_STEP else 1 / rate
             detour = time - timestamp
         yield Frame(number, time, picture)
-        this, number = following, number + 1
 
 
 def decoded_pictures(container, stream, remarks):
@@ -638,11 +639,10 @@ def is_current(job, mid):
     """
     film, files = job.videos[mid], [one.folder / f"{mid}.npy" for one in job.wanted]
     try:
-        table = divita.digest_of((job.tables / f"{mid}.csv").read_text())
-        sources = {divita.read_vectors(path)[1] for path in files}
-        if len(sources) > 1 or sources.pop()[1] != table:
+        (digest, table), *others = {divita.read_vectors(path)[1] for path in files}
+        if others or table != divita.digest_of((job.tables / f"{mid}.csv").read_text()):
             return False
-        (digest, _), about = divita.read_vectors(files[0])[1], film.stat()
+        about = film.stat()
         if about.st_ctime_ns < min(path.stat().st_mtime_ns for path in files):
             return digest.startswith(f"{about.st_size}-")
         return digest == film_digest(film)
@@ -730,16 +730,14 @@ class Films(torch.utils.data.IterableDataset):
     """
 
     def __init__(self, films, plan):
-        self.films, self.plan, self.taken = list(films.items()), plan, multiprocessing.Value("L")
-
-    def take(self):
-        with self.taken:
-            self.taken.value += 1
-            return self.taken.value - 1
+        self.films, self.plan, self.taken = films, plan, multiprocessing.Value("L")
 
     def __iter__(self):
-        while (number := self.take()) < len(self.films):
-            mid, path = self.films[number]
+        for number, (mid, path) in enumerate(self.films.items()):
+            with self.taken:
+                if number < self.taken.value:
+                    continue
+                self.taken.value += 1
             yield mid, "start", None
             try:
                 for kind, content in read_clips(path, self.plan):
@@ -750,72 +748,62 @@ class Films(torch.utils.data.IterableDataset):
                 yield mid, "failed", f"cannot be decoded ({divita.one_line(error)})"
 
 
-@contextlib.contextmanager
 def decoded(films, plan, workers, patience, most):
-    """Decode films, {mid: path}, in processes that are ahead of the reader by about `most` messages.
+    """Yield what Films gives of films, {mid: path}, decoded in processes that are about `most` messages ahead.
 
-    Yields a generator of what Films gives. A film that ends its process, or is silent for `patience` seconds, is
-    decoded again, alone, and so are those beside it; if that happens once more, it has failed. To be entered before
-    this process has threads, as a process that is forked from one with threads may hang.
+    A film that ends its process, or is silent for `patience` seconds, is decoded again, alone, and so are those beside
+    it; if that happens once more, it has failed. The processes start with the first message, and this one should have
+    no threads before, since a process that is forked from one with threads may hang.
     """
-
-    def start(films):
-        dataset, processes = Films(films, plan), min(workers, len(films))
-        loader = torch.utils.data.DataLoader(
-            dataset,
-            batch_size=None,
-            collate_fn=lambda message: message,  # as it is, without tensors in place of arrays
-            num_workers=processes,
-            prefetch_factor=max(2, most // processes),
-            in_order=False,
-            worker_init_fn=settle,
-            multiprocessing_context="fork",  # starts at once, where a fresh process imports Keras for seconds
-        )
-        try:
-            messages = iter(loader)
-        except (OSError, RuntimeError) as error:  # or one is ended at once
-            raise UserError(f"no process can be started ({divita.one_line(error)}); give fewer --workers") from None
-        signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # PyTorch's handler would raise in the middle of anything
-        signal.signal(signal.SIGALRM, give_up)
-        return dataset, messages
-
+    signal.signal(signal.SIGALRM, give_up)
+    groups, again = [films], set()  # what is decoded side by side; the mids of films that are decoded again
     try:
-        yield read(films, *start(films), start, patience)
+        while groups:
+            left = groups.pop(0)
+            dataset = Films(left.copy(), plan)
+            messages = start(dataset, min(workers, len(left)), most)
+            try:
+                while message := next_message(messages, patience):
+                    mid, kind, _ = message
+                    if kind in ("end", "failed"):
+                        del left[mid]
+                    yield message
+            except RuntimeError:
+                silent = multiprocessing.active_children()
+                end_processes()
+                why = f"no clip in {patience:g} s of decoding" if silent else "its decoding ended the process"
+                begun = [mid for mid in list(dataset.films)[: dataset.taken.get_obj().value] if mid in left]
+                for mid in begun or list(left)[:1]:  # the first one, where none was begun
+                    film = {mid: left.pop(mid)}
+                    if mid in again:
+                        yield mid, "failed", why
+                    else:
+                        again.add(mid)
+                        groups.append(film)
+                if left:
+                    groups.append(left)
     finally:
         end_processes()
 
 
-def read(films, dataset, messages, start, patience):
-    """Yield messages until each film has ended; start(films) begins to decode some of them once more."""
-    left, suspects, alone, in_vain = dict(films), [], set(), 0
-    while True:
-        try:
-            while message := next_message(messages, patience):
-                mid, kind, _ = message
-                if kind in ("end", "failed"):
-                    del left[mid]
-                yield message
-        except RuntimeError:  # a process has ended or is silent
-            silent = multiprocessing.active_children()
-            end_processes()
-            begun = [mid for mid, _ in dataset.films[: dataset.taken.get_obj().value] if mid in left]
-            in_vain = 0 if begun else in_vain + 1
-            if left and in_vain == 3:
-                raise UserError("the processes that decode end before they begin; give fewer --workers") from None
-            if begun and begun[0] in alone:
-                del left[begun[0]]
-                why = f"no clip in {patience:g} s of decoding" if silent else "its decoding ended the process"
-                yield begun[0], "failed", why
-            else:
-                suspects += begun
-        if not left:
-            return
-        if suspects:
-            mid = suspects.pop(0)
-            alone.add(mid)
-            dataset, messages = start({mid: left[mid]})
-        else:
-            dataset, messages = start(left)
+def start(dataset, processes, most):
+    """Start processes that decode and return an iterator of what they give."""
+    loader = torch.utils.data.DataLoader(
+        dataset,
+        batch_size=None,
+        collate_fn=lambda message: message,  # as it is, without tensors in place of arrays
+        num_workers=processes,
+        prefetch_factor=max(2, most // processes),
+        in_order=False,
+        worker_init_fn=settle,
+        multiprocessing_context="fork",  # starts at once, where a fresh process imports Keras for seconds
+    )
+    try:
+        messages = iter(loader)
+    except (OSError, RuntimeError) as error:  # or one is ended at once
+        raise UserError(f"no process can be started ({divita.one_line(error)}); give fewer --workers") from None
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # PyTorch's handler would raise in the middle of anything
+    return messages
 
 
 def next_message(messages, patience):
