@@ -150,6 +150,145 @@ def train_all(runs, epochs, hidden):
             bar.refresh()
 
 
+# ---- One run ----
+
+
+def train(run, bar):
+    """Train one head and write its folder, config.json last; the bar is updated after each epoch."""
+    config, inputs, parts = run.config, [*run.inputs.values()], run.parts
+    length, batch, seed = config["snippet_clips"], config["batch_size"], config["seed"]
+    keras.utils.clear_session()
+    random.seed(seed)  # of the initial weights; keras.utils.set_random_seed() would import TensorFlow for 5 s
+    torch.manual_seed(seed)
+    features = {kind: x.features for kind, x in run.inputs.items()}
+    model = divita.divita(features, len(config["genres"]), config["aggregation"], config["fusion"] or "late")
+    training = divita.TrainingSnippets(inputs, *parts["train"], length, batch, seed)
+    validation = divita.EvaluationSnippets(inputs, *parts["validation"], length, batch)
+    started = time.perf_counter()
+    history = fit(model, config, training, validation, bar)
+    if not np.isfinite(history["loss"] + history["val_loss"]).all():
+        raise UserError(not_finite(run))
+    seconds = time.perf_counter() - started
+    predictions = {"genres": config["genres"], "train_mids": parts["train"][0]}
+    for name in ("validation", "test"):
+        mids, y = parts[name]
+        p = divita.predict(model, [[x[mid] for x in inputs] for mid in mids], length)
+        predictions |= {f"{name}_mids": mids, f"{name}_true": y, f"{name}_probabilities": p}
+    divita.save_model(model, run.folder / "model.keras")
+    with divita.written(run.folder / "predictions.npz") as temporary:
+        np.savez_compressed(temporary, **predictions)
+    header = ["epoch", "loss", "val_loss", "learning_rate"]
+    columns = [[f"{value:.8g}" for value in history[name]] for name in header[1:]]
+    divita.write_csv(run.folder / "history.csv", header, zip(itertools.count(1), *columns))
+    versions = {"python": platform.python_version(), "keras": keras.__version__, "torch": torch.__version__}
+    best = int(np.argmin(history["val_loss"])) + 1
+    about = {"best_epoch": best, "seconds": round(seconds, 2), "versions": versions}
+    divita.write_json(run.folder / "config.json", config | about)
+
+
+def fit(model, config, training, validation, bar):
+    """Train a model on batches; return {"loss", "val_loss" and "learning_rate": a list over epochs}."""
+    divita.compiled(model, config["lr"])
+    optimizer = torch.optim.SGD([torch.zeros(1)], config["lr"])  # only holds the rate
+    # PyTorch's scheduler, as published; Keras's own reduces an epoch earlier
+    scheduler = torch.optim.lr_scheduler.ReduceLROnPlateau(optimizer, factor=0.1, patience=PATIENCE_RATE)
+
+    def end_epoch(epoch, logs):
+        logs["learning_rate"] = scheduler.get_last_lr()[0]
+        scheduler.step(logs["val_loss"])
+        model.optimizer.learning_rate = scheduler.get_last_lr()[0]
+        bar.set_postfix({"loss": f"{logs['loss']:.3f}", "validation": f"{logs['val_loss']:.3f}"}, refresh=False)
+        bar.update()
+
+    return model.fit(
+        training,
+        validation_data=validation,
+        epochs=config["epochs"],
+        shuffle=False,
+        verbose=0,
+        callbacks=[
+            keras.callbacks.LambdaCallback(on_epoch_end=end_epoch),
+            keras.callbacks.EarlyStopping(patience=PATIENCE_STOP, restore_best_weights=True),
+            keras.callbacks.TerminateOnNaN(),
+        ],
+    ).history
+
+
+def not_finite(run):
+    """Return a line on why a run's loss is not finite."""
+    for x in run.inputs.values():
+        largest = max(x.clips.max(), -x.clips.min())
+        if largest > LARGE:
+            return f"{x.path}: holds values as large as {largest:.0e}, too large to train on; scale them to about 1"
+    return f"{run.folder}: the loss is not finite; choose a lower --lr"
+
+
+# ---- The runs: a configuration on a split ----
+
+Run = collections.namedtuple("Run", "label folder config inputs parts")
+# parts: {"train": (mids (M), their genres (M, G)), "validation": ..., "test": ...} of the trailers that it can use
+
+
+def all_runs(arguments, found, labels):
+    """Yield the Run of every configuration and split asked for, finished or not."""
+    count = labels.splits.shape[1]
+    splits = arguments.splits or range(count)
+    for split in splits:
+        if not 0 <= split < count:
+            raise UserError(f"--splits: the labels have no column split{split}")
+    opened = functools.cache(divita.open_representation)
+    for label, configuration in found:
+        inputs = {kind: opened(arguments.data, configuration[kind]) for kind in KINDS if configuration[kind]}
+        rows, left_out = divita.usable(labels.mids, [*inputs.values()])
+        if left_out:
+            say(f"{run_name(configuration)}: {left_out}")
+        identity = describe(configuration, inputs, labels, rows)
+        for split in splits:
+            parts, folder = {}, arguments.runs / identity["run"] / f"split{split}"
+            for name in divita.SUBSETS:
+                part = np.intersect1d(rows, divita.subset(labels, split, name))
+                if not len(part):
+                    raise UserError(f"{arguments.data}: split{split} has no {name} trailers that can be used")
+                parts[name] = [labels.mids[row] for row in part], labels.y[part]
+            sizes = {name: len(mids) for name, (mids, _) in parts.items()}
+            config = {"split": split, "subsets": divita.digest_of(labels.splits[rows, split]), "trailers": sizes}
+            yield Run(label, folder, identity | config, inputs, parts)
+
+
+def describe(configuration, inputs, labels, rows):
+    """Return what identifies a run, the first part of its config.json; two equal ones give equal results on a split."""
+    mids = [labels.mids[row] for row in rows]
+    clips = [len(x[mid]) for x in inputs.values() for mid in mids]
+    config = {
+        "format": divita.FORMAT,
+        "run": run_name(configuration),
+        **configuration,
+        "snippet_clips": configuration["clips"] or max(clips, default=0),
+        "genres": labels.genres,
+        "labels": divita.digest_of(mids, labels.y[rows]),
+    }
+    for kind, x in inputs.items():
+        config |= {f"{kind}_features": x.features, f"{kind}_meta": x.meta}
+        config[f"{kind}_data"] = divita.digest_of([x.digests[mid] for mid in mids])
+    return config
+
+
+def is_finished(run, again):
+    """Tell whether a run is there already; a UserError names one of its splits that was trained otherwise.
+
+    again: folders of runs that are to be trained again, whatever is there.
+    """
+    for folder in sorted({path.parent for path in run.folder.parent.glob("split*/config.json")} - again):
+        there = divita.read_json(folder / "config.json")
+        other = divita.unlike(run.config, there)
+        if folder == run.folder and run.config["subsets"] != there.get("subsets"):
+            other.append("subsets")
+        if other:
+            remedy = "choose another --runs, or --overwrite with all splits that are there"
+            raise UserError(f"{folder}: trained with another {', '.join(other)}; {remedy}")
+    return run.folder not in again and (run.folder / "config.json").exists()
+
+
 # ---- What to run ----
 
 
@@ -192,17 +331,11 @@ def configurations(arguments):
     chosen, found, missing = chosen_inputs(arguments), {}, []
     for label, *names, changes in EXPERIMENTS[arguments.experiment or "inputs"]:
         setting = {key: value for key, value in changes.items() if key in STANDARD}
-        configuration = {"image": None, "video": None}
+        inputs = {kind: chosen.get(name, name) for kind, name in zip(KINDS, names)}
+        inputs = {kind: find_input(arguments.data, name, setting) for kind, name in inputs.items() if name}
+        absent = [(kind, wanted) for kind, (path, wanted) in inputs.items() if not path]
+        configuration = dict.fromkeys(KINDS) | {kind: path.name for kind, (path, _) in inputs.items() if path}
         configuration |= {name: changes.get(name, getattr(arguments, name)) for name in OPTIONS}
-        absent = []
-        for kind, name in zip(KINDS, names):
-            if name := chosen.get(name, name):
-                path, wanted = find_input(arguments.data, name, setting)
-                if path:
-                    configuration[kind] = path.name
-                else:
-                    absent.append((kind, wanted))
-        inputs = [configuration[kind] for kind in KINDS if configuration[kind]]
         if len(inputs) < 2:
             configuration["fusion"] = None
         if inputs and not absent and configuration not in found.values():
@@ -227,27 +360,29 @@ def find_input(data, name, changes):
     meta = there.get(data / name) or {"backbone": name} | STANDARD
     wanted = {key: meta[key] for key in ("backbone", *STANDARD) if key in meta} | changes
     paths = [path for path, other in there.items() if wanted.items() <= other.items()]
-    if data / name in paths:
-        return data / name, wanted
     if not paths and data / name in there and divita.made_elsewhere(meta):
         words = " and ".join(f"{key} {value}" for key, value in changes.items())
         raise UserError(f"{name}: there are no vectors by {meta['backbone']} whose meta.json says {words}")
-    return paths[0] if paths else None, wanted
+    return (data / name if data / name in paths else next(iter(paths), None)), wanted
 
 
 def what_is_missing(data, missing):
-    """Return a line on missing [(kind, what its meta.json has to say)], with the command for the first setting."""
+    """Return a line on missing [(kind, what its meta.json has to say)], with a command for the first one's setting."""
     names = dict.fromkeys(divita.representation_name(**wanted) for _, wanted in missing)
-    first = STANDARD | missing[0][1]
-    setting = {key: first[key] for key in STANDARD}
-    backbones = {"image": [], "video": []}
-    for kind, wanted in missing:
-        if setting.items() <= wanted.items() and wanted["backbone"] not in backbones[kind]:
-            backbones[kind].append(wanted["backbone"])
-    command = divita.preparing_command(data, backbones, **setting)
+    setting = {key: (STANDARD | missing[0][1])[key] for key in STANDARD}
+    command = ["python", "01_prepare.py", "--out", str(data)]
     if setting == STANDARD and any(path.suffix == ".zarr" for path in divita.representations(data)):
-        command = shlex.join(["python", "01_prepare.py", "--download", "all", "--out", str(data)])
-    return f"not in {data}: {', '.join(names)}; made, a setting at a time and else as before, by: {command}"
+        command += ["--download", "all"]
+    else:
+        command += [] if (data / "true_cuts.csv").exists() else ["--videos", "DIR"]  # the demo has its own
+        for kind in KINDS:
+            of_kind = [
+                wanted["backbone"] for other, wanted in missing if other == kind and setting.items() <= wanted.items()
+            ]
+            command += [f"--{kind}", *dict.fromkeys(of_kind or ["none"])]
+        command += ["--segmentation", setting["segmentation"], "--fps", f"{setting['fps']:g}"]
+        command += ["--frames-per-clip", str(setting["frames_per_clip"])]
+    return f"not in {data}: {', '.join(names)}; made, a setting at a time and else as before, by: {shlex.join(command)}"
 
 
 def run_name(configuration):
@@ -260,145 +395,6 @@ def run_name(configuration):
     name += f"-{configuration['aggregation']}" if configuration["aggregation"] != "tsfm" else ""
     clips = configuration["clips"]
     return name + ("" if clips == CLIPS else f"-clips{clips}" if clips else "-whole")
-
-
-# ---- The runs: a configuration on a split ----
-
-Run = collections.namedtuple("Run", "label folder config inputs parts")
-# parts: {"train": (mids (M), their genres (M, G)), "validation": ..., "test": ...} of the trailers that it can use
-
-
-def all_runs(arguments, found, labels):
-    """Yield the Run of every configuration and split asked for, finished or not."""
-    count = labels.splits.shape[1]
-    splits = arguments.splits or range(count)
-    for split in splits:
-        if not 0 <= split < count:
-            raise UserError(f"--splits: the labels have no column split{split}")
-    opened = functools.cache(divita.open_representation)
-    for label, configuration in found:
-        inputs = {kind: opened(arguments.data, configuration[kind]) for kind in KINDS if configuration[kind]}
-        rows, left_out = divita.usable(labels.mids, [*inputs.values()])
-        if left_out:
-            say(f"{run_name(configuration)}: {left_out}")
-        identity = describe(configuration, inputs, labels, rows)
-        for split in splits:
-            parts, folder = {}, arguments.runs / identity["run"] / f"split{split}"
-            for name in divita.SUBSETS:
-                part = np.intersect1d(rows, divita.subset(labels, split, name))
-                if not len(part):
-                    raise UserError(f"{arguments.data}: split{split} has no {name} trailers that can be used")
-                parts[name] = [labels.mids[row] for row in part], labels.y[part]
-            sizes = {name: len(mids) for name, (mids, _) in parts.items()}
-            config = {"split": split, "subsets": divita.digest_of(labels.splits[rows, split]), "trailers": sizes}
-            yield Run(label, folder, identity | config, inputs, parts)
-
-
-def is_finished(run, again):
-    """Tell whether a run is there already; a UserError names one of its splits that was trained otherwise.
-
-    again: folders of runs that are to be trained again, whatever is there.
-    """
-    for folder in sorted({path.parent for path in run.folder.parent.glob("split*/config.json")} - again):
-        there = divita.read_json(folder / "config.json")
-        other = divita.unlike(run.config, there)
-        if folder == run.folder and run.config["subsets"] != there.get("subsets"):
-            other.append("subsets")
-        if other:
-            remedy = "choose another --runs, or --overwrite with all splits that are there"
-            raise UserError(f"{folder}: trained with another {', '.join(other)}; {remedy}")
-    return run.folder not in again and (run.folder / "config.json").exists()
-
-
-# ---- One run ----
-
-
-def describe(configuration, inputs, labels, rows):
-    """Return what identifies a run, the first part of its config.json; two equal ones give equal results on a split."""
-    mids = [labels.mids[row] for row in rows]
-    clips = [len(x[mid]) for x in inputs.values() for mid in mids]
-    config = {
-        "format": divita.FORMAT,
-        "run": run_name(configuration),
-        **configuration,
-        "snippet_clips": configuration["clips"] or max(clips, default=0),
-        "genres": labels.genres,
-        "labels": divita.digest_of(mids, labels.y[rows]),
-    }
-    for kind, x in inputs.items():
-        config |= {f"{kind}_features": x.features, f"{kind}_meta": x.meta}
-        config[f"{kind}_data"] = divita.digest_of([x.digests[mid] for mid in mids])
-    return config
-
-
-def train(run, bar):
-    """Train one head and write its folder, config.json last; the bar is updated after each epoch."""
-    config, inputs, parts = run.config, [*run.inputs.values()], run.parts
-    length, batch, seed = config["snippet_clips"], config["batch_size"], config["seed"]
-    keras.utils.clear_session()
-    random.seed(seed)  # of the initial weights; keras.utils.set_random_seed() would import TensorFlow for 5 s
-    torch.manual_seed(seed)
-    features = {kind: x.features for kind, x in run.inputs.items()}
-    model = divita.divita(features, len(config["genres"]), config["aggregation"], config["fusion"] or "late")
-    training = divita.TrainingSnippets(inputs, *parts["train"], length, batch, seed)
-    validation = divita.EvaluationSnippets(inputs, *parts["validation"], length, batch)
-    started = time.perf_counter()
-    history = fit(model, config, training, validation, bar)
-    if not np.isfinite(history["loss"] + history["val_loss"]).all():
-        raise UserError(not_finite(run))
-    seconds = time.perf_counter() - started
-    predictions = {"genres": config["genres"], "train_mids": parts["train"][0]}
-    for name in ("validation", "test"):
-        mids, y = parts[name]
-        p = divita.predict(model, [[x[mid] for x in inputs] for mid in mids], length)
-        predictions |= {f"{name}_mids": mids, f"{name}_true": y, f"{name}_probabilities": p}
-    divita.save_model(model, run.folder / "model.keras")
-    with divita.written(run.folder / "predictions.npz") as temporary:
-        np.savez_compressed(temporary, **predictions)
-    header = ["epoch", "loss", "val_loss", "learning_rate"]
-    columns = [[f"{value:.8g}" for value in history[name]] for name in header[1:]]
-    divita.write_csv(run.folder / "history.csv", header, zip(itertools.count(1), *columns))
-    versions = {"python": platform.python_version(), "keras": keras.__version__, "torch": torch.__version__}
-    best = int(np.argmin(history["val_loss"])) + 1
-    about = {"best_epoch": best, "seconds": round(seconds, 2), "versions": versions}
-    divita.write_json(run.folder / "config.json", config | about)
-
-
-def not_finite(run):
-    """Return a line on why a run's loss is not finite."""
-    for x in run.inputs.values():
-        largest = max(x.clips.max(), -x.clips.min())
-        if largest > LARGE:
-            return f"{x.path}: holds values as large as {largest:.0e}, too large to train on; scale them to about 1"
-    return f"{run.folder}: the loss is not finite; choose a lower --lr"
-
-
-def fit(model, config, training, validation, bar):
-    """Train a model on batches; return {"loss", "val_loss" and "learning_rate": a list over epochs}."""
-    divita.compiled(model, config["lr"])
-    optimizer = torch.optim.SGD([torch.zeros(1)], config["lr"])  # only holds the rate
-    # PyTorch's scheduler, as published; Keras's own reduces an epoch earlier
-    scheduler = torch.optim.lr_scheduler.ReduceLROnPlateau(optimizer, factor=0.1, patience=PATIENCE_RATE)
-
-    def end_epoch(epoch, logs):
-        logs["learning_rate"] = scheduler.get_last_lr()[0]
-        scheduler.step(logs["val_loss"])
-        model.optimizer.learning_rate = scheduler.get_last_lr()[0]
-        bar.set_postfix({"loss": f"{logs['loss']:.3f}", "validation": f"{logs['val_loss']:.3f}"}, refresh=False)
-        bar.update()
-
-    return model.fit(
-        training,
-        validation_data=validation,
-        epochs=config["epochs"],
-        shuffle=False,
-        verbose=0,
-        callbacks=[
-            keras.callbacks.LambdaCallback(on_epoch_end=end_epoch),
-            keras.callbacks.EarlyStopping(patience=PATIENCE_STOP, restore_best_weights=True),
-            keras.callbacks.TerminateOnNaN(),
-        ],
-    ).history
 
 
 if __name__ == "__main__":

