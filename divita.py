@@ -2,6 +2,8 @@
 
     films -> labels -> representations -> snippets -> backbones -> DIViTA -> metrics -> cost
 
+and behind these what serves them: the backbones' weights, frozen networks, errors, files and processes.
+
 Shapes are written with B trailers in a batch, S clips in a snippet, F features, G genres, and for pictures N frames or
 clips of T frames, H pixels high and W wide. Everything follows
 
@@ -536,7 +538,7 @@ def snippet_probabilities(model, inputs):
 
 # ---- Backbones ----
 #
-# A backbone turns a frame or a clip into one vector. Each is one entry of BACKBONES, at the end of this section; one's
+# A backbone turns a frame or a clip into one vector. Each is one entry of the table BACKBONES below the networks; one's
 # own takes a few lines there or in a script that imports this file, see README.md.
 
 
@@ -729,7 +731,7 @@ def swin(shape):
     return keras.Model(inputs, mean_over_space(network(x)))
 
 
-# The table
+# Their layers' names in checkpoints that call them otherwise, in the order of the model
 
 
 def efficientnetlite_layers():
@@ -747,6 +749,8 @@ def swin_layers(*patches, first):
         layers += [f"features.{number + 1}.{part}" for part in ("reduction", "norm")]
     return [*layers[:-2], "norm"]  # nothing is merged after the last stage
 
+
+# The table
 
 TORCHVISION = "https://download.pytorch.org/models/"
 add_backbone(
