@@ -458,11 +458,10 @@ def decode(script, given, videos, out):
     """Return the seconds that it takes to decode the films as prepare() does, and the number of clips."""
     job = script.make_job(given, out, divita.find_videos([videos]), script.wanted_representations(given))
     start, clips, plan = time.perf_counter(), 0, script.make_plan(job)
-    with script.decoded(job.todo, plan, given.workers, given.patience, most=2 * given.batch_size) as messages:
-        for mid, kind, content in messages:
-            if kind == "failed":
-                raise RuntimeError(f"{mid}: {content}")
-            clips += kind == "clip"
+    for mid, kind, content in script.decoded(job.todo, plan, given.workers, given.patience, 2 * given.batch_size):
+        if kind == "failed":
+            raise RuntimeError(f"{mid}: {content}")
+        clips += kind == "clip"
     return time.perf_counter() - start, clips
 
 
