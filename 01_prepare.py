@@ -13,7 +13,6 @@ the clips of all trailers fill the batches of all backbones. What is done alread
 on after an interruption, and a video that cannot be decoded is named in failed.csv.
 """
 
-# ruff: noqa: E402 (imports follow the command line, so that --help answers at once)
 import argparse
 import os
 import signal
@@ -36,9 +35,9 @@ def parse_arguments(like=None):
     description = f"{__doc__.splitlines()[0]} Defaults are in parentheses."
     parser = argparse.ArgumentParser(usage=argparse.SUPPRESS, description=description)  # so that an error is one line
     add = parser.add_argument_group("what").add_argument
-    add("--videos", metavar="PATH", nargs="+", help="folders of films, <mid>.mp4, or films (the demo)")
-    add("--labels", metavar="CSV", help="genres as in mtgc.csv (none, to be predicted)")
-    add("--out", metavar="DIR", default=DEMO_OUT, help="data folder to write (%(default)s)")
+    add("--videos", metavar="PATH", type=Path, nargs="+", help="folders of films, <mid>.mp4, or films (the demo)")
+    add("--labels", metavar="CSV", type=Path, help="genres as in mtgc.csv (none, to be predicted)")
+    add("--out", metavar="DIR", type=Path, default=DEMO_OUT, help="data folder to write (%(default)s)")
     add("--like", metavar="RUN", type=Path, help="a run's folder: prepare as its inputs were")
     add("--download", metavar="NAME", nargs="+", help="only fetch published representations, or all")
     add = parser.add_argument_group("backbones").add_argument
@@ -88,7 +87,6 @@ import tarfile
 import threading
 import warnings
 import zlib
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from fractions import Fraction
 
@@ -102,8 +100,9 @@ import scenedetect
 import torch
 from scenedetect.common import Timecode
 from tqdm import tqdm
+from tqdm.contrib.concurrent import thread_map
 
-from divita import UserError, VideoError, listed, printable, say
+from divita import STANDARD, UserError, VideoError, listed, printable, say
 
 cv2.setNumThreads(1)  # films are decoded side by side
 warnings.filterwarnings("ignore", message="This DataLoader will create")  # more processes than cores, if one says so
@@ -113,7 +112,7 @@ def main(arguments):
     """Prepare videos, or fetch what is published; return the exit status."""
     if arguments.like:
         arguments = follow(arguments.like)
-    out = divita.writable(Path(arguments.out))
+    out = divita.writable(arguments.out)
     if arguments.download:
         return download(arguments.download, out)
     if arguments.videos is None and arguments.image_frames is None:
@@ -154,9 +153,8 @@ def prepare(job):
     given, (rank, ranks) = job.arguments, divita.ranks()
     films, batch = {}, []  # {mid: Film}, once its decoding has ended; [(mid, what the backbones see of a clip)]
     vectors = collections.defaultdict(lambda: [[] for _ in job.wanted])  # {mid: a list of vectors (F) per backbone}
-    with contextlib.closing(
-        decoded(job.todo, make_plan(job), given.workers, given.patience, most=2 * given.batch_size)
-    ) as messages:
+    messages = decoded(job.todo, make_plan(job), given.workers, given.patience, most=2 * given.batch_size)
+    with contextlib.closing(messages):
         first = next(messages)  # films are decoded from here on
         where = f"{divita.device()}, rank {rank} of {ranks}" if ranks > 1 else divita.device()
         say(f"{len(job.todo)} of {len(job.videos)} trailers to prepare, {where}")
@@ -173,7 +171,7 @@ def prepare(job):
                     if content.remarks:
                         tqdm.write(f"{mid}: {'; '.join(content.remarks)}", file=sys.stderr)
                     draw_sheet(job, mid, content)
-                else:  # it has failed, or starts once more
+                elif kind in ("start", "failed"):  # it may have been begun before
                     vectors.pop(mid, None)
                     batch = [clip for clip in batch if clip[0] != mid]
                     if kind == "failed":
@@ -253,25 +251,18 @@ def read_frames(pictures, rate):
     """
     with_following = itertools.pairwise(itertools.chain(pictures, [None]))
     for number, ((timestamp, picture), following) in enumerate(with_following):
-        if number == 0:  # what is added to timestamps, and what is if a jump lasts; its own time will be 0
-            time, offset, detour = -1 / rate, -timestamp, -timestamp
+        if number == 0:  # its time will be 0; the shifts are what is added to timestamps
+            time, shift, shift_after_jump = -1 / rate, -timestamp, -timestamp
         longest = LONGEST_PAUSE if following is None or timestamp <= following[0] else LONGEST_STEP
-        for shift in (offset, detour):
-            if 0 < timestamp + shift - time <= longest:
-                time, offset = timestamp + shift, shift
+        for likely in (shift, shift_after_jump):
+            if 0 < timestamp + likely - time <= longest:
+                time, shift = timestamp + likely, likely
                 break
         else:
-            gap = following[0] + offset - time if following else math.nan
+            gap = following[0] + shift - time if following else math.nan
             time += min(1 / rate, gap / 2) if 0 < gap <= LONGEST_STEP else 1 / rate
-            detour = time - timestamp
+            shift_after_jump = time - timestamp
         yield Frame(number, time, picture)
-
-
-def decoded_pictures(container, stream, remarks):
-    """Yield (timestamp in seconds, NaN where there is none; picture) of a film's frames as they come."""
-    picture_of = divita.picture_converter(stream, remarks)
-    for frame in divita.decode(container, stream):
-        yield math.nan if frame.time is None else frame.time, picture_of(frame)
 
 
 def usual_rate(stream):
@@ -406,7 +397,9 @@ def read_clips(path, plan):
     container, stream = divita.open_film(path)
     before = path.stat()
     film, shot, time = Film(film_digest(path)), None, 0.0
-    frames = read_frames(decoded_pictures(container, stream, film.remarks), usual_rate(stream))
+    picture_of, decoding = divita.picture_converter(stream, film.remarks), divita.decode(container, stream)
+    pictures = ((math.nan if frame.time is None else frame.time, picture_of(frame)) for frame in decoding)
+    frames = read_frames(pictures, usual_rate(stream))
     if plan.segmentation == "shots":
         frames = find_shots(frames, plan.detector)
     else:
@@ -513,7 +506,7 @@ def wanted_representations(arguments):
         meta["precision"] = arguments.precision or arguments.metas.get(name, {}).get("precision") or "float32"
         if isinstance(weights[name], Path):  # so that another file is refused where nothing is left to do, too
             meta["file"] = f"sha256:{hash_of(weights[name], 'sha256')}"
-        wanted.append(Wanted(Path(arguments.out) / folder, meta, weights[name]))
+        wanted.append(Wanted(arguments.out / folder, meta, weights[name]))
         check_meta(wanted[-1].folder, meta, arguments.overwrite)
     return wanted
 
@@ -592,7 +585,7 @@ def tables_folder(arguments, out):
     """Return the folder of the clip tables: shots/ for a data folder's first setting, its own for every other."""
     folder, setting = out / "shots", clip_setting(arguments)
     if difference(folder, setting):
-        detector = f"_{arguments.detector}" if arguments.detector == "content" else ""
+        detector = "_content" if setting["detector"] == "content" else ""
         folder = out / f"shots_{arguments.segmentation}{detector}_fps{arguments.fps:g}_fpc{arguments.frames_per_clip}"
         check_meta(folder, setting, arguments.overwrite)
     return folder
@@ -652,8 +645,7 @@ def is_current(job, mid):
 
 def film_digest(path):
     """Return a film's length in bytes and a digest of its content."""
-    with open(path, "rb") as file:
-        return f"{path.stat().st_size}-{hashlib.file_digest(file, 'sha256').hexdigest()[:16]}"
+    return f"{path.stat().st_size}-{hash_of(path, 'sha256')[:16]}"
 
 
 def build(job):
@@ -669,7 +661,7 @@ def build(job):
             one.meta[key] = getattr(one.extract, key)
         check_meta(one.folder, one.meta, arguments.overwrite)
     divita.write_json(job.tables / "meta.json", clip_setting(arguments))
-    paths = arguments.videos and [str(Path(path).absolute()) for path in arguments.videos]  # none: the demo's
+    paths = arguments.videos and [str(path.absolute()) for path in arguments.videos]  # none: the demo's
     synthetic = any((path.parent.parent / "true_cuts.csv").exists() for path in job.videos.values())
     for one in job.wanted:
         if difference(one.folder, one.meta):  # beside --overwrite: no old files among new ones
@@ -714,7 +706,7 @@ def next_command(job):
     if not (out / "labels.csv").exists():
         return ["03_evaluate.py", "--predict", str(out)]
     command = ["02_train.py", "--data", str(out)]
-    if not all(one.folder.name.endswith(divita.representation_name("")) for one in job.wanted):
+    if not STANDARD.items() <= clip_setting(job.arguments).items():
         names = {one.meta["input"]: one.folder.name for one in reversed(job.wanted)}  # the first of each
         command += ["--image", names.get("image", "none"), "--video", names.get("video", "none")]
     return [*command, "--runs", f"runs/{out.resolve().name}"]
@@ -751,9 +743,9 @@ class Films(torch.utils.data.IterableDataset):
 def decoded(films, plan, workers, patience, most):
     """Yield what Films gives of films, {mid: path}, decoded in processes that are about `most` messages ahead.
 
-    A film that ends its process, or is silent for `patience` seconds, is decoded again, alone, and so are those beside
-    it; if that happens once more, it has failed. The processes start with the first message, and this one should have
-    no threads before, since a process that is forked from one with threads may hang.
+    Where a film ends its process, or nothing comes for `patience` seconds, the films that were begun are decoded again,
+    each alone; one with which that happens once more has failed. The processes start with the first message, and this
+    one should have no threads before, since a process that is forked from one with threads may hang.
     """
     signal.signal(signal.SIGALRM, give_up)
     groups, again = [films], set()  # what is decoded side by side; the mids of films that are decoded again
@@ -887,9 +879,7 @@ def download(names, out):
         for name in names:
             if not (out / f"{name}.zarr" / ".zgroup").exists():
                 unpack(fetch(f"{name}.zarr.tar.gz", out, divita.PUBLISHED[name][1]), out)
-    say(f"the published labels are in {out / 'mtgc.csv'}, the representations beside them:")
-    for name in names:
-        say(f"  {out / name}.zarr")
+    say(f"in {out}: mtgc.csv, the published labels; {', '.join(f'{name}.zarr' for name in names)}")
     inputs = ["--image", kinds.get("image", "none"), "--video", kinds.get("video", "none")]
     command = ["python", "02_train.py", "--data", str(out), *inputs, "--runs", f"runs/{out.resolve().name}"]
     say(f"next: {shlex.join(command)}")
@@ -968,12 +958,10 @@ def make_demo(out, workers):
         raise UserError(f"{out}: holds something else than the demo; say with --videos where the films are")
     divita.write_text(true_cuts, text)  # first: from now on the folder is the demo's
     if not labels.exists():
-        rows = [[mid, *row, *parts] for mid, row, parts in zip(mids, y, splits)]
-        divita.write_csv(labels, ["mid", *GENRES, "split0", "split1", "split2"], rows)
-    jobs = [(out / "videos" / f"{mid}.mp4", i, edit) for i, (mid, edit) in enumerate(zip(mids, edits))]
-    if jobs := [job for job in jobs if not job[0].exists()]:
-        with ThreadPoolExecutor(workers) as threads:
-            list(tqdm(threads.map(film, jobs), "demo trailers", len(jobs), unit="trailer"))
+        divita.write_csv(labels, *table_of(divita.Labels(mids, list(GENRES), y, splits)))
+    tasks = [(out / "videos" / f"{mid}.mp4", i, edit) for i, (mid, edit) in enumerate(zip(mids, edits))]
+    if tasks := [task for task in tasks if not task[0].exists()]:
+        thread_map(make_film, tasks, max_workers=workers, desc="demo trailers", unit="trailer")
 
 
 def demo_labels():
@@ -997,9 +985,9 @@ def demo_edit(trailer, genres):
     return [(list(GENRES)[genre], int(n)) for genre, n in zip(np.resize(genres, 9), lengths)]
 
 
-def film(job):
-    """Shoot and cut one trailer: `job` is its path, its number and its edit."""
-    path, trailer, edit = job
+def make_film(task):
+    """Shoot and cut one trailer: `task` is its path, its number and its edit."""
+    path, trailer, edit = task
     rng = np.random.default_rng([DEMO_SEED, 2, trailer])
     hue, dark = rng.integers(180), rng.integers(2)
     with divita.written(path) as temporary:

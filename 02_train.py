@@ -28,14 +28,10 @@ PATIENCE_RATE, PATIENCE_STOP = 10, 20  # epochs without a lower validation loss:
 LARGE = 1e6  # a value in an input above this is what is wrong where the loss is not finite
 KINDS = ("image", "video")  # of inputs
 OPTIONS = ("aggregation", "fusion", "clips", "epochs", "lr", "batch_size", "seed")  # that a run keeps
-STANDARD = {"segmentation": "shots", "fps": 24.0, "frames_per_clip": 24}  # setting of a representation
 IMAGE, VIDEO = "--image", "--video"  # in a row below: the input that this option names, or the first that there is
+INPUTS = {"image": (IMAGE, None), "video": (None, VIDEO), "fusion": (IMAGE, VIDEO)}
 EXPERIMENTS = {  # tables of runs; a row: label, image input, video input (or a backbone's name), what else is changed
-    "inputs": [
-        ("image", IMAGE, None, {}),
-        ("video", None, VIDEO, {}),
-        ("fusion", IMAGE, VIDEO, {}),
-    ],
+    "inputs": [(label, *inputs, {}) for label, inputs in INPUTS.items()],
     "transfer": [
         ("ShuffleNet-2D", "shufflenet2d", None, {}),
         ("ShuffleNet-3D", None, "shufflenet3d", {}),
@@ -48,17 +44,11 @@ EXPERIMENTS = {  # tables of runs; a row: label, image input, video input (or a 
     ],
     "fusion": [(fusion, IMAGE, VIDEO, {"fusion": fusion}) for fusion in ("late", "early")],
     "aggregation": [(name, IMAGE, VIDEO, {"aggregation": name}) for name in ("conv", "gru", "savg", "tsfm")],
-    "extension": [
-        *((f"{clips} clips", IMAGE, VIDEO, {"clips": clips}) for clips in (10, 20, 30, 60)),
-        ("whole trailer", IMAGE, VIDEO, {"clips": 0}),
-    ],
+    "extension": [(f"{n} clips" if n else "whole trailer", IMAGE, VIDEO, {"clips": n}) for n in (10, 20, 30, 60, 0)],
     "segmentation": [
-        ("image, shots", IMAGE, None, {"segmentation": "shots"}),
-        ("image, seconds", IMAGE, None, {"segmentation": "seconds"}),
-        ("video, shots", None, VIDEO, {"segmentation": "shots"}),
-        ("video, seconds", None, VIDEO, {"segmentation": "seconds"}),
-        ("fusion, shots", IMAGE, VIDEO, {"segmentation": "shots"}),
-        ("fusion, seconds", IMAGE, VIDEO, {"segmentation": "seconds"}),
+        (f"{label}, {cut}", *inputs, {"segmentation": cut})
+        for label, inputs in INPUTS.items()
+        for cut in ("shots", "seconds")
     ],
     "frame-rate": [(f"{fps} frames/s", None, VIDEO, {"fps": fps}) for fps in (4, 8, 12, 24)],
 }
@@ -112,7 +102,7 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from divita import UserError, say
+from divita import STANDARD, UserError, say
 
 
 def main(arguments):
@@ -174,7 +164,8 @@ def train(run, bar):
         mids, y = parts[name]
         p = divita.predict(model, [[x[mid] for x in inputs] for mid in mids], length)
         predictions |= {f"{name}_mids": mids, f"{name}_true": y, f"{name}_probabilities": p}
-    divita.save_model(model, run.folder / "model.keras")
+    with divita.written(run.folder / "model.keras") as temporary, divita.without_tensorflow():
+        model.save(temporary)
     with divita.written(run.folder / "predictions.npz") as temporary:
         np.savez_compressed(temporary, **predictions)
     header = ["epoch", "loss", "val_loss", "learning_rate"]
@@ -331,7 +322,7 @@ def configurations(arguments):
     chosen, found, missing = chosen_inputs(arguments), {}, []
     for label, *names, changes in EXPERIMENTS[arguments.experiment or "inputs"]:
         setting = {key: value for key, value in changes.items() if key in STANDARD}
-        inputs = {kind: chosen.get(name, name) for kind, name in zip(KINDS, names)}
+        inputs = {kind: chosen.get(name, name) for kind, name in zip(KINDS, names)}  # a backbone's name stays
         inputs = {kind: find_input(arguments.data, name, setting) for kind, name in inputs.items() if name}
         absent = [(kind, wanted) for kind, (path, wanted) in inputs.items() if not path]
         configuration = dict.fromkeys(KINDS) | {kind: path.name for kind, (path, _) in inputs.items() if path}
@@ -375,11 +366,10 @@ def what_is_missing(data, missing):
         command += ["--download", "all"]
     else:
         command += [] if (data / "true_cuts.csv").exists() else ["--videos", "DIR"]  # the demo has its own
+        now = [(kind, wanted["backbone"]) for kind, wanted in missing if setting.items() <= wanted.items()]
         for kind in KINDS:
-            of_kind = [
-                wanted["backbone"] for other, wanted in missing if other == kind and setting.items() <= wanted.items()
-            ]
-            command += [f"--{kind}", *dict.fromkeys(of_kind or ["none"])]
+            names_of_kind = dict.fromkeys(name for other, name in now if other == kind)
+            command += [f"--{kind}", *(names_of_kind or ["none"])]
         command += ["--segmentation", setting["segmentation"], "--fps", f"{setting['fps']:g}"]
         command += ["--frames-per-clip", str(setting["frames_per_clip"])]
     return f"not in {data}: {', '.join(names)}; made, a setting at a time and else as before, by: {shlex.join(command)}"

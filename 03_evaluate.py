@@ -407,10 +407,8 @@ plt.rc("text", parse_math=False)
 
 def figures(runs, by_chance):
     """Yield (name, figure) of each figure of the runs."""
-    chosen = []  # the best of both inputs, of images and of video
-    for kinds in (["image", "video"], ["image"], ["video"]):
-        if of_kinds := [run for run in runs if list(run.metas) == kinds]:
-            chosen.append(best(of_kinds))
+    groups = [[run for run in runs if [*run.metas] == kinds] for kinds in (["image", "video"], ["image"], ["video"])]
+    chosen = [best(group) for group in groups if group]  # of both inputs, of images, of video
     yield "precision_recall", draw_precision_recall(chosen, by_chance)
     yield "genres", draw_genres(chosen, by_chance)
     if of_known_cost := [run for run in runs if np.isfinite(run.parameters + run.gmacs)]:
@@ -777,9 +775,7 @@ class Table:
 
 def plus_minus(mean, deviation):
     """Return mean ± sample standard deviation as text; the mean alone without the latter, a dash without both."""
-    if np.isnan(mean):
-        return "–"
-    return f"{mean:.2f}" if np.isnan(deviation) else f"{mean:.2f} ± {deviation:.2f}"
+    return number(mean, ".2f") + ("" if np.isnan(deviation) else f" ± {deviation:.2f}")
 
 
 def score_cells(runs, j):

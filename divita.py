@@ -4,8 +4,8 @@
 
 and behind these what serves them: the backbones' weights, frozen networks, errors, files and processes.
 
-Shapes are written with B trailers in a batch, S clips in a snippet, F features, G genres, and for pictures N frames or
-clips of T frames, H pixels high and W wide. Everything follows
+Shapes are written with B trailers in a batch, C clips in a trailer, S in a snippet, F features, G genres, and for
+pictures N frames or clips (P in a pass) of T frames, H pixels high and W wide. Everything follows
 
     R. Montalvo-Lezama, B. Montalvo-Lezama, G. Fuentes-Pineda. Improving Transfer Learning for Movie Trailer Genre
     Classification using a Dual Image and Video Transformer. Information Processing & Management 60(3), 2023.
@@ -192,7 +192,6 @@ def read_labels(path):
     validation and 2 for test. Without split columns, three splits are made, see made_splits(). Commas or semicolons,
     with or without a byte order mark. A UserError names the line.
     """
-    path = Path(path)
     header, rows = read_table(path)
     genres = [name for name in header[1:] if not re.fullmatch(r"split\d+", name)]
     splits = [f"split{k}" for k in range(len(header) - 1 - len(genres))]
@@ -262,6 +261,7 @@ PUBLISHED = {  # archives of Zenodo record 5716410: the backbone that made them,
     "trailers_i_swin_fpc24": ("swin2d", "d544acb04179bc723d46c88adfa43aa0"),
     "trailers_ik_swin_fps24_fpc24": ("swin3d", "e4f57101c465b6426bc3d9909ba36bdb"),
 }
+STANDARD = {"segmentation": "shots", "fps": 24.0, "frames_per_clip": 24}  # setting of a representation
 OF_A_SPLIT = ("split", "subsets", "trailers", "best_epoch", "seconds", "versions")  # of config.json, not of the run
 
 
@@ -300,15 +300,13 @@ def representations(data):
 def find_representation(data, name, missing_ok=False):
     """Return the path of a representation, by its own name or, at the standard setting (shots, 24 frames per second,
     24 per clip), by its backbone's. A UserError says what there is instead; None where it may be missing."""
-    names, there = {}, representations(data)
-    for path, meta in there.items():
-        if path.suffix == ".zarr" or path.name == representation_name(meta["backbone"]):
-            names.setdefault(meta["backbone"], path)
-        names |= {path.name: path, path.name.removesuffix(".zarr"): path}
-    if name not in names and not missing_ok:
+    there = representations(data)
+    found = [path for path in there if name in (path.name, path.name.removesuffix(".zarr"))]
+    found += [path for path, meta in there.items() if (STANDARD | {"backbone": name}).items() <= meta.items()]
+    if not found and not missing_ok:
         choices = ", ".join(path.name for path in there) or "none; prepare one with 01_prepare.py"
         raise UserError(f"{data}: no representation is called {name!r}; there is {choices}")
-    return names.get(name)
+    return found[0] if found else None
 
 
 def meta_of(path):
@@ -325,8 +323,8 @@ def meta_of(path):
     if path.stem not in PUBLISHED:
         raise UserError(f"{path}: not one of the published archives {', '.join(PUBLISHED)}; rename it to one of them")
     backbone, _ = PUBLISHED[path.stem]
-    setting = {"segmentation": "shots", "fps": 24.0, "frames_per_clip": 24, "frames": 24}
-    return {"backbone": backbone, "input": find_backbone(backbone).input, "weights": "pretrained", **setting}
+    meta = {"backbone": backbone, "input": find_backbone(backbone).input, "weights": "pretrained"}
+    return meta | STANDARD | {"frames": 24}
 
 
 def made_elsewhere(meta):
@@ -525,10 +523,10 @@ def predict(model, trailers, length, batch_size=32):
     averages = []
     for i in range(0, len(trailers), batch_size):
         cut = [[evaluation_snippets(clips, length) for clips in trailer] for trailer in trailers[i : i + batch_size]]
-        first = np.cumsum([0] + [len(trailer[0]) for trailer in cut])  # each trailer's first snippet
         probabilities = snippet_probabilities(model, [np.concatenate(x) for x in zip(*cut)])  # (all snippets, G)
-        averages.append(np.add.reduceat(probabilities, first[:-1]) / np.diff(first)[:, None])
-    return np.concatenate(averages)
+        ends = np.cumsum([len(trailer[0]) for trailer in cut])  # of each trailer's snippets
+        averages += [snippets.mean(0) for snippets in np.split(probabilities, ends[:-1])]
+    return np.array(averages)
 
 
 def snippet_probabilities(model, inputs):
@@ -802,16 +800,14 @@ def preprocess(frame, backbone):
         short = min(height, width)
         size = (size * height // short, size * width // short)
     frame = np.require(frame, requirements=["C", "W"]).reshape(1, height, width, 3)
-    pixels = torch.from_numpy(frame.transpose(0, 3, 1, 2))  # (1, 3, H, W), channels last in memory
+    x = torch.from_numpy(frame.transpose(0, 3, 1, 2))  # (1, 3, H, W), channels last in memory
     if backbone.interpolation == "bicubic":  # overshoots, and between two passes over bytes that would be cut off
-        pixels = pixels.float()
+        x = x.float()
     for shape in ((size[0], width), size):  # rows first: at once, torch begins with columns, which takes longer
-        pixels = torch.nn.functional.interpolate(
-            pixels, shape, mode=backbone.interpolation, antialias=backbone.antialias, align_corners=False
-        )
-    pixels = pixels.clamp(0, 255).round().to(torch.uint8) if pixels.is_floating_point() else pixels
+        x = torch.nn.functional.interpolate(x, shape, mode=backbone.interpolation, antialias=backbone.antialias)
+    x = x.clamp(0, 255).round().to(torch.uint8) if x.is_floating_point() else x
     top, left = (round((side - backbone.size) / 2) for side in size)
-    return pixels.numpy()[0, :, top : top + backbone.size, left : left + backbone.size].transpose(1, 2, 0)
+    return x.numpy()[0, :, top : top + backbone.size, left : left + backbone.size].transpose(1, 2, 0)
 
 
 AT_ONCE = {"cpu": (4, 2**35), "cuda": (256, 2**41)}  # frames or clips, and multiply-adds, at most in one pass: more
@@ -825,7 +821,7 @@ class Extractor:
     averaged over T. A clip's numbers do not depend on the others in its batch.
 
     weights as in load_backbone(); T is `frames`, up to `batch_size` clips come at a time, precision is "float32" or
-    "bfloat16". features is F, digest that of the weights; parameters and macs_per_clip are what cost() counts.
+    "bfloat16". features is F, digest that of the weights; parameters and macs_per_clip are by cost(), of all T frames.
     """
 
     def __init__(self, name, weights="pretrained", frames=24, batch_size=32, precision="float32"):
@@ -896,22 +892,20 @@ def uniform(fan_in):
     return keras.initializers.RandomUniform(-(fan_in**-0.5), fan_in**-0.5)
 
 
-def linear(units, fan_in, name=None, activation=None):
-    return keras.layers.Dense(
-        units, activation, kernel_initializer=uniform(fan_in), bias_initializer=uniform(fan_in), name=name
-    )
+def linear(x, units, activation=None, name=None):
+    start = uniform(x.shape[-1])
+    return keras.layers.Dense(units, activation, kernel_initializer=start, bias_initializer=start.clone(), name=name)(x)
 
 
 @aggregation
 def tsfm(x, dropout=DROPOUT):
     """One post-norm transformer block without positional encoding, then the mean over clips: (B, S, F) -> (B, 128)."""
-    x = linear(HIDDEN, x.shape[-1])(x)  # (B, S, F) -> (B, S, H)
-    attention = keras.layers.MultiHeadAttention(
-        HEADS, HIDDEN // HEADS, use_bias=False, kernel_initializer=uniform(HIDDEN)
-    )
+    x = linear(x, HIDDEN)  # (B, S, F) -> (B, S, H)
+    start = uniform(HIDDEN)
+    attention = keras.layers.MultiHeadAttention(HEADS, HIDDEN // HEADS, use_bias=False, kernel_initializer=start)
     x = add_and_norm(x, attention(x, x), dropout)  # (B, S, H)
-    y = linear(FEED_FORWARD, HIDDEN, activation="relu")(x)  # (B, S, H) -> (B, S, 768)
-    x = add_and_norm(x, linear(HIDDEN, FEED_FORWARD)(y), dropout)  # (B, S, 768) -> (B, S, H)
+    y = linear(x, FEED_FORWARD, "relu")  # (B, S, H) -> (B, S, 768)
+    x = add_and_norm(x, linear(y, HIDDEN), dropout)  # (B, S, 768) -> (B, S, H)
     return keras.layers.GlobalAveragePooling1D()(x)  # (B, S, H) -> (B, H)
 
 
@@ -947,7 +941,7 @@ def clip_aggregation_module(x, aggregation, genres, name, **options):
     """Normalise, aggregate, classify: (B, S, F) -> logits (B, G). The paper's CAM, its figure 2."""
     x = keras.layers.BatchNormalization(momentum=0.9, epsilon=EPSILON, name=f"{name}_norm")(x)
     x = AGGREGATIONS[aggregation](x, **options)  # (B, S, F) -> (B, H)
-    return linear(genres, x.shape[-1], name=f"{name}_logits")(x)
+    return linear(x, genres, name=f"{name}_logits")
 
 
 def divita(features, genres, aggregation="tsfm", fusion="late", **options):
@@ -1058,13 +1052,9 @@ def cost(model, *shapes):
 
 # ---- Weights of backbones ----
 
-TORCH_NAMES = {  # Keras's name of a variable -> torch's
-    "kernel": "weight",
-    "gamma": "weight",
-    "beta": "bias",
-    "moving_mean": "running_mean",
-    "moving_variance": "running_var",
-}
+TORCH_NAMES = dict(  # Keras's name of a variable = torch's
+    kernel="weight", gamma="weight", beta="bias", moving_mean="running_mean", moving_variance="running_var"
+)
 
 
 def load_backbone(name, weights="pretrained", seed=0, frames=24, size=None):
@@ -1361,7 +1351,7 @@ def drop(graph):
 
 def keep_freed_memory():
     """Let the C library keep the memory that is freed: a network wants the same large blocks in every pass, and to get
-    fresh ones each time takes a quarter of it. Where there is another library than glibc, nothing happens."""
+    fresh ones each time costs up to a fifth. Where there is another library than glibc, nothing happens."""
     with contextlib.suppress(AttributeError, OSError, TypeError):
         mallopt = ctypes.CDLL(None).mallopt
         mallopt(-4, 0)  # M_MMAP_MAX: blocks of any size come from the heap ...
@@ -1481,7 +1471,6 @@ def written(path):
     The temporary name keeps the suffix, because libraries choose a format by it, and holds the process and the machine,
     so that sweep() can tell an abandoned file from one being written.
     """
-    path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f"{TEMPORARY}{os.getpid()}@{socket.gethostname()}@{next(COUNT)}{path.suffix}")
     try:
@@ -1503,17 +1492,15 @@ def sweep(folder):
 
     Those of other machines, whose processes cannot be seen from here, are given a day.
     """
-    for path in Path(folder).rglob(f"{TEMPORARY}*@*@*"):
+    for path in folder.rglob(f"{TEMPORARY}*@*@*"):
         process, host, _ = path.name.removeprefix(TEMPORARY).split("@", 2)
         with contextlib.suppress(OSError, ValueError):  # gone by now, a process of somebody else, or a name not ours
-            abandoned = time.time() - path.stat().st_mtime > 24 * 3600
             if host == socket.gethostname():
                 try:
                     os.kill(int(process), 0)  # sends no signal
-                    abandoned = False
                 except (ProcessLookupError, OverflowError):
-                    abandoned = True
-            if abandoned:
+                    path.unlink()
+            elif time.time() - path.stat().st_mtime > 24 * 3600:
                 path.unlink()
 
 
@@ -1532,13 +1519,8 @@ def write_csv(path, header, rows):
         csv.writer(file, lineterminator="\n").writerows([header, *rows])
 
 
-def save_model(model, path):
-    with written(path) as temporary, without_tensorflow():
-        model.save(temporary)
-
-
 def load_model(path):
-    """Return a model that save_model wrote; a UserError says that the file is none."""
+    """Return a model that 02_train.py wrote; a UserError says that the file is none."""
     try:
         with without_tensorflow():
             return keras.models.load_model(path, compile=False)
@@ -1572,7 +1554,7 @@ def read_json(path):
 def read_table(path):
     """Return a CSV file's header and its rows as (line number, cells); a UserError names what is wrong with it."""
     try:
-        text = path.read_text(encoding="utf-8-sig")
+        text = Path(path).read_text(encoding="utf-8-sig")
     except FileNotFoundError:
         raise UserError(f"{path}: no such file") from None
     except (OSError, UnicodeDecodeError) as error:
