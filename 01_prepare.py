@@ -553,7 +553,7 @@ def difference(folder, meta):
 def check_meta(folder, meta, overwrite):
     """Refuse to add to a folder what was made differently."""
     if not overwrite and (other := difference(folder, meta)):
-        remedy = "give the same options, another --out, or --overwrite to make it again"
+        remedy = "give the same options, another --out (03_evaluate.py: --data), or --overwrite to make it again"
         raise UserError(f"{folder}: was made with {other}; {remedy}")
 
 
@@ -659,16 +659,20 @@ def build(job):
             raise UserError(f"{name}: its weights are {one.extract.digest}, not those of {arguments.like}, {expected}")
         for key in ("features", "digest", "parameters", "macs_per_clip"):
             one.meta[key] = getattr(one.extract, key)
-        check_meta(one.folder, one.meta, arguments.overwrite)
-    divita.write_json(job.tables / "meta.json", clip_setting(arguments))
     paths = arguments.videos and [str(path.absolute()) for path in arguments.videos]  # none: the demo's
     synthetic = any((path.parent.parent / "true_cuts.csv").exists() for path in job.videos.values())
-    for one in job.wanted:
-        if difference(one.folder, one.meta):  # beside --overwrite: no old files among new ones
-            for path in one.folder.glob("*.npy"):
-                path.unlink()
-        about = {"clips": job.tables.name, "videos": paths, "synthetic": synthetic}
-        divita.write_json(one.folder / "meta.json", one.meta | about)
+    with divita.locked(job.out):  # another job may have begun to fill the same folders
+        job.tables = tables_folder(arguments, job.out)
+        for one in job.wanted:
+            check_meta(one.folder, one.meta, arguments.overwrite)
+        divita.write_json(job.tables / "meta.json", clip_setting(arguments))
+        for one in job.wanted:
+            file = one.folder / "meta.json"
+            if not file.exists() or difference(one.folder, one.meta):  # no old files among new ones
+                for path in one.folder.glob("*.npy"):
+                    path.unlink()
+            about = {"clips": job.tables.name, "videos": paths, "synthetic": synthetic}
+            divita.write_json(file, one.meta | about)
 
 
 def record(job, outcomes):
@@ -676,7 +680,7 @@ def record(job, outcomes):
     path, present = job.out / "failed.csv", set(map(printable, job.videos))
     with divita.locked(job.out):
         rows = divita.read_table(path)[1] if path.exists() else []
-        reasons = dict(row for _, row in rows) | {printable(mid): reason for mid, reason in outcomes.items()}
+        reasons = {row[0]: row[-1] for _, row in rows} | {printable(mid): reason for mid, reason in outcomes.items()}
         rows = [(mid, reason) for mid, reason in sorted(reasons.items()) if mid in present and reason]
         if rows:
             divita.write_csv(path, ["mid", "reason"], rows)
@@ -702,6 +706,7 @@ def next_command(job):
     """Return the command that goes on from here, as a list of words."""
     out, run = job.out, job.arguments.like
     if run:
+        run = run if run.name else run.absolute()
         return ["03_evaluate.py", "--predict", str(out), "--runs", str(run.parent), "--run", run.name]
     if not (out / "labels.csv").exists():
         return ["03_evaluate.py", "--predict", str(out)]

@@ -149,7 +149,7 @@ def train(run, bar):
     length, batch, seed = config["snippet_clips"], config["batch_size"], config["seed"]
     keras.utils.clear_session()
     random.seed(seed)  # of the initial weights; keras.utils.set_random_seed() would import TensorFlow for 5 s
-    torch.manual_seed(seed)
+    torch.manual_seed(seed % 2**63)
     features = {kind: x.features for kind, x in run.inputs.items()}
     model = divita.divita(features, len(config["genres"]), config["aggregation"], config["fusion"] or "late")
     training = divita.TrainingSnippets(inputs, *parts["train"], length, batch, seed)
@@ -164,6 +164,7 @@ def train(run, bar):
         mids, y = parts[name]
         p = divita.predict(model, [[x[mid] for x in inputs] for mid in mids], length)
         predictions |= {f"{name}_mids": mids, f"{name}_true": y, f"{name}_probabilities": p}
+    (run.folder / "config.json").unlink(missing_ok=True)  # of an earlier training, whose files are replaced now
     with divita.written(run.folder / "model.keras") as temporary, divita.without_tensorflow():
         model.save(temporary)
     with divita.written(run.folder / "predictions.npz") as temporary:
@@ -223,7 +224,7 @@ Run = collections.namedtuple("Run", "label folder config inputs parts")
 def all_runs(arguments, found, labels):
     """Yield the Run of every configuration and split asked for, finished or not."""
     count = labels.splits.shape[1]
-    splits = arguments.splits or range(count)
+    splits = dict.fromkeys(arguments.splits or range(count))
     for split in splits:
         if not 0 <= split < count:
             raise UserError(f"--splits: the labels have no column split{split}")

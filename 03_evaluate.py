@@ -21,7 +21,6 @@ import signal
 import subprocess
 import sys
 import textwrap
-import zipfile
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -118,7 +117,7 @@ class Run:
     """A configuration and what training left of it."""
 
     name: str
-    splits: dict  # split -> folder
+    folders: list  # of its splits
     config: dict  # of all splits, which differ in divita.OF_A_SPLIT alone
     metas: dict  # "image" or "video" -> what the meta.json of that input says
     trained: set  # mids that a split was trained on
@@ -133,20 +132,24 @@ class Run:
 
 def read_runs(folder, only=None):
     """Return the finished runs in a folder, or `only` one of them; say what is left out."""
-    paths = [path for path in sorted(folder.glob("*/split*")) if only in (None, path.parent.name)]
+    paths = [path for path in folder.glob("*/split*") if path.name.removeprefix("split").isdecimal()]
+    paths = sorted(paths, key=lambda path: (path.parent.name, int(path.name.removeprefix("split"))))
     finished = [path for path in paths if (path / "config.json").exists()]  # which is written last
-    if not finished:
-        train = shlex.join(["python", "02_train.py", "--runs", f"{folder}"])
-        raise UserError(f"{folder}: no finished run{f' {only}' if only else ''} there; train first: {train}")
+    names = list(dict.fromkeys(path.parent.name for path in finished))
+    if not names:
+        train = shlex.join(["python", "02_train.py", "--data", "DIR", "--runs", f"{folder}"])
+        raise UserError(f"{folder}: no finished run there; train first: {train}")
+    if only and only not in names:
+        raise UserError(f"{folder}: no finished run {only} there; there is {', '.join(names)}")
     if unfinished := [f"{path.relative_to(folder)}" for path in paths if path not in finished]:
         say(f"not finished, left out: {', '.join(unfinished)}")
     runs, reasons = [], []
-    for name in tqdm(sorted({path.parent.name for path in finished}), "reading runs", unit="run", leave=False):
+    for name in tqdm([only] if only else names, "reading runs", unit="run", leave=False):
         try:
-            runs.append(read_run(folder / name))
+            runs.append(read_run(name, [path for path in finished if path.parent.name == name]))
         except UserError as error:
             reasons.append(f"{name}, left out: {error}")
-        except (OSError, ValueError, TypeError, LookupError, EOFError, zipfile.BadZipFile) as error:
+        except Exception as error:  # whatever damaged files may bring up
             reason = divita.one_line(error)
             reasons.append(f"{name}, left out: one of its files is broken ({reason}); train it again, --overwrite")
     if not runs:
@@ -156,40 +159,44 @@ def read_runs(folder, only=None):
     return runs
 
 
-def read_run(folder):
-    """Read the finished splits of a run, which 02_train.py has trained alike, and measure it."""
-    paths = sorted((path.parent for path in folder.glob("split*/config.json")), key=lambda path: (len(path.name), path))
-    splits = {path.name.removeprefix("split"): path for path in paths}
-    config = divita.read_json(paths[0] / "config.json")
+def read_run(name, folders):
+    """Read a run from the folders of its splits, which must have been trained alike, and measure it."""
+    config, *others = [divita.read_json(folder / "config.json") for folder in folders]
+    for other in others:
+        if fields := divita.unlike(config, other):
+            raise UserError(f"a split was trained with another {', '.join(fields)}; train all again, --overwrite")
     trained, tests, areas, histories = set(), {}, [], []
-    for split, path in splits.items():
-        with np.load(path / "predictions.npz", allow_pickle=False) as file:
+    for folder in folders:
+        with np.load(folder / "predictions.npz", allow_pickle=False) as file:
             trained |= set(file["train_mids"].tolist())
             for part in ("validation", "test"):
                 mids, true, p = (file[f"{part}_{key}"] for key in ("mids", "true", "probabilities"))
-                if not (len(mids) == len(true) and true.shape == p.shape and np.isfinite(p).all()):
+                if not (true.shape == p.shape == (len(mids), len(config["genres"])) and np.isfinite(p).all()):
                     raise ValueError(f"the {part} part of predictions.npz holds NaN or does not fit together")
                 if true.any() and part == "test":
-                    tests[split] = mids.tolist(), true, p
+                    tests[folder.name.removeprefix("split")] = mids.tolist(), true, p
                 elif true.any():
                     areas.append(divita.area_under_curve(true.ravel(), p.ravel()))
-        header, epochs = divita.read_table(path / "history.csv")
-        columns = dict(zip(header, np.array([cells for _, cells in epochs], float).T))
-        histories.append({name: columns[name] for name in ("epoch", "loss", "val_loss")})
+        histories.append(divita.read_columns(folder / "history.csv", ("epoch", "loss", "val_loss")))
     if not tests:
         raise UserError("no test trailer has a genre, so there is nothing to measure; train on splits where some have")
     metas = divita.inputs(config)
     validation = 100 * np.mean(areas or [0.0])
     scores = over_splits([divita.metrics(true, p) for _, true, p in tests.values()])
-    return Run(folder.name, splits, config, metas, trained, tests, histories, validation, *scores, *cost(config, metas))
+    return Run(name, folders, config, metas, trained, tests, histories, validation, *scores, *cost(config, metas))
 
 
 def read_experiments(folder, runs):
     """Return {experiment: {label: Run or, not trained, None}}, the rows that 02_train.py lists beside the runs."""
     trained, experiments = {run.name: run for run in runs}, {}
     for path in sorted(folder.glob("*.json")):
-        rows = divita.read_json(path)["rows"]
-        experiments[path.stem] = {row["label"]: trained.get(row["run"]) for row in rows}
+        try:
+            rows = [(row["label"], row["run"]) for row in divita.read_json(path)["rows"]]
+            experiments[path.stem] = {label: trained.get(run) for label, run in rows}
+        except (KeyError, TypeError):
+            raise UserError(
+                f"{path}: does not list the rows of an experiment; remove it, or train that again"
+            ) from None
     return experiments
 
 
@@ -249,7 +256,7 @@ def bootstrap(a, b):
     tests it. Metrics are averaged over the splits. A UserError says that the runs were tested on other trailers.
     """
     if tested(a) != tested(b):
-        again = "train both on the same --data and --splits"
+        again = "train both on the same --data and --splits, with inputs that have the same trailers"
         raise UserError(f"{a.name} and {b.name} were not tested on the same trailers and genres; {again}")
     trailers = np.unique([mid for mids, _, _ in a.tests.values() for mid in mids])
     areas = {}  # (run's name, split) -> the area of each trailer, which no resample changes
@@ -356,7 +363,7 @@ def claims_table(experiments, notes):
             shares = 100 * run.parameters / other.parameters, 100 * run.gmacs / other.gmacs
             cells = [f"{points:+.2f} points ({percent:+.2f} %)", *(number(share, ".2f", " %") for share in shares)]
         else:
-            cells = [f"prepare and train all rows alike: 02_train.py --experiment {experiment}", "–", "–"]
+            cells = [f"lacks rows prepared, trained and tested alike: --experiment {experiment}", "–", "–"]
         rows.append([claim, paper, *cells])
     why = """The paper's are of Trailers12k, and no other data's can be compared with them. Ours: uAP in points and \
 relative, as the paper does not say which its percentages are, and the shares of the cost; the paper's, of the last \
@@ -572,7 +579,7 @@ def open_input(data, run, runs, kind):
 
 def films_of(data, inputs):
     """Return {mid: film} of a prepared folder as far as they are still there, for their pictures."""
-    videos = [video for x in inputs for video in (x.meta or {}).get("videos", [])]
+    videos = [video for x in inputs for video in (x.meta or {}).get("videos") or []]
     try:
         return divita.find_videos(dict.fromkeys(videos) or [data / "videos"])
     except UserError as error:
@@ -582,36 +589,38 @@ def films_of(data, inputs):
 
 def predict_trailers(run, called, mids, inputs, films, out):
     """Predict trailers by the models of a run: the means over the models; draw them and put them into a table."""
-    models = [divita.load_model(path / "model.keras") for path in run.splits.values()]
+    models = [divita.load_model(path / "model.keras") for path in run.folders]
     say(f"{divita.device()}; trailers: {len(mids)}, models: {len(models)}")
     if any(meta.get("synthetic") for meta in run.metas.values()):
         say(f"{run.name} was trained on synthetic trailers: the genres that it finds in films mean nothing")
     if known := [mid for mid in mids if mid in run.trained]:
         say(f"{run.name} was trained on {len(known)} of these trailers ({divita.listed(known)}), which flatters it")
-    tables = [x.path.parent / x.meta["clips"] for x in inputs if "clips" in (x.meta or {})]  # folders, of equal tables
+    divita.sweep(out)
+    genres, length = run.config["genres"], run.config["snippet_clips"]
+    clips = [[x[mid] for x in inputs] for mid in mids]  # [[(C, F), ...], ...]
+    probabilities = np.mean([divita.predict(model, clips, length) for model in models], 0)  # (N, G)
+    write_predictions(out / "predictions.csv", called, genres, dict(zip(mids, probabilities)))
+    for mid, p in zip(mids, probabilities):
+        order = np.argsort(-p)
+        likely = [g for g in order if p[g] >= THRESHOLD] or order[:1]
+        say(f"{mid}: {', '.join(f'{genres[g]} {p[g]:.2f}' for g in likely)}")
+    tables = [
+        x.path.parent / x.meta["clips"] for x in inputs if (x.meta or {}).get("clips")
+    ]  # folders, of equal tables
     if not tables:
         say("the vectors do not say when their clips are; in the figures each clip lasts a second")
-    divita.sweep(out)
-    genres, length, found = run.config["genres"], run.config["snippet_clips"], {}
-    for mid in tqdm(mids, "trailers", unit="trailer", leave=False):
-        clips = [x[mid] for x in inputs]  # [(C, F), ...]
-        snippets = [overlapping(x, length) for x in clips]  # [(windows, S, F), ...]
-        found[mid] = np.mean([divita.predict(model, [clips], length)[0] for model in models], 0)  # (G,)
+    for mid, p, of_inputs in tqdm(list(zip(mids, probabilities, clips)), "figures", unit="figure", leave=False):
+        snippets = [overlapping(x, length) for x in of_inputs]  # [(windows, S, F), ...]
         over_time = np.mean([divita.snippet_probabilities(model, snippets) for model in models], 0)  # (windows, G)
-        times = clip_times(tables, mid, len(clips[0]))
+        times = clip_times(tables, mid, len(of_inputs[0]))
         try:
             pictures = pictures_of(films[mid], times["end_s"][-1]) if mid in films else []
         except divita.VideoError as error:
             tqdm.write(f"{mid}: no pictures: {error}")
             pictures = []
-        figure = draw_trailer(f"{mid}, by {called}", found[mid], over_time, genres, times, pictures)
-        save(figure, out / f"genres_of_{mid}_{called.replace('/', '-')}.png")
-    write_predictions(out / "predictions.csv", called, genres, found)
-    for mid, p in found.items():
-        order = np.argsort(-p)
-        likely = [g for g in order if p[g] >= THRESHOLD] or order[:1]
-        say(f"{mid}: {', '.join(f'{genres[g]} {p[g]:.2f}' for g in likely)}")
-    say(f"probabilities (predictions.csv) and figures (genres_of_*.png): {out}")
+        figure = draw_trailer(f"{mid}, by {called}", p, over_time, genres, times, pictures)
+        save(figure, out / called / f"{mid}.png")
+    say(f"probabilities (predictions.csv) and figures ({called}/*.png): {out}")
 
 
 def overlapping(clips, length):
@@ -644,9 +653,9 @@ def clip_times(tables, mid, count):
     """
     if not tables:
         return {"shot": np.zeros(count), "start_s": np.arange(count), "end_s": np.arange(count) + 1.0}
-    times = np.genfromtxt(tables[0] / f"{mid}.csv", delimiter=",", names=True, ndmin=1)
-    if len(times) != count:
-        raise UserError(f"{tables[0] / mid}.csv: {len(times)} clips, but {count} vectors; prepare {mid} again")
+    times = divita.read_columns(tables[0] / f"{mid}.csv", ("shot", "start_s", "end_s"))
+    if len(times["shot"]) != count:
+        raise UserError(f"{tables[0] / mid}.csv: {len(times['shot'])} clips, but {count} vectors; prepare {mid} again")
     return times
 
 
@@ -681,8 +690,8 @@ def pictures_of(film, seconds, count=10):
     for time, frame in zip(times, divita.frames_at(film, times)):
         picture = picture_of(frame)
         height, width, _ = picture.shape
-        stretch = pixel if round(frame.rotation / 90) % 2 == 0 else 1 / pixel
-        width = round(90 * width / height * stretch)
+        stretch = pixel if (width, height) == (frame.width, frame.height) else 1 / pixel  # of a quarter turn
+        width = max(1, round(90 * width / height * stretch))
         picture = cv2.resize(picture, (width, 90), interpolation=cv2.INTER_AREA)
         beyond = max(0, width - 160) // 2  # 16:9, at both sides
         pictures.append((time, picture[:, beyond : width - beyond, ::-1]))  # BGR to RGB
@@ -704,7 +713,7 @@ def cost(config, metas):
     costs = [(parameters, macs / length)]
     for meta in metas.values():
         if "parameters" in meta or divita.made_elsewhere(meta):
-            costs.append((meta.get("parameters", np.nan), meta.get("macs_per_clip", np.nan)))
+            costs.append((meta.get("parameters") or np.nan, meta.get("macs_per_clip") or np.nan))
         else:  # published
             costs.append(backbone_cost(meta["backbone"], meta["frames"]))
     return sum(parameters for parameters, _ in costs), sum(macs for _, macs in costs) / 1e9
@@ -743,6 +752,10 @@ PAPER = {  # the paper's transfer table: row -> mean and standard deviation of u
 }
 
 
+LATEX = str.maketrans({character: rf"\{character}" for character in "%#&_${}"})
+LATEX |= str.maketrans({"\\": r"\textbackslash{}", "~": r"\~{}", "^": r"\^{}", "±": r"$\pm$"})
+
+
 @dataclass
 class Table:
     """A table as Markdown and as LaTeX."""
@@ -762,8 +775,7 @@ class Table:
 
     def latex(self):
         def escaped(text):
-            text = re.sub(r"([%#&_${}])", r"\\\1", text).replace("±", r"$\pm$")
-            return re.sub(r"\*\*(.*?)\*\*", r"\\textbf{\1}", text)
+            return re.sub(r"\*\*(.*?)\*\*", r"\\textbf{\1}", text.translate(LATEX))
 
         header, *rows = [" & ".join(map(escaped, row)) + r" \\" for row in self.rows]
         caption = escaped(" ".join([f"{self.title}.", *self.notes]))

@@ -35,6 +35,7 @@ import warnings
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from numbers import Integral, Real
 from pathlib import Path
 
 os.environ["KERAS_BACKEND"] = "torch"  # read once, when Keras is imported
@@ -103,7 +104,7 @@ def decode(container, stream):
 
 
 def picture_converter(stream, remarks):
-    """Return a function of a frame that returns its picture, uint8 BGR (H, W, 3), turned as players turn it.
+    """Return a function of a frame that returns its picture, uint8 BGR (H, W, 3), as players display it.
 
     Colours whose tags FFmpeg cannot convert are taken as untagged, of which a sentence is added to `remarks`.
     """
@@ -126,9 +127,18 @@ def picture_converter(stream, remarks):
                 raise VideoError(f"{what} cannot be converted to RGB ({error.strerror})") from None
             if not remarks:
                 remarks.append(f"its colours are taken as untagged, since FFmpeg cannot convert {tags}")
-        return np.ascontiguousarray(np.rot90(converted.to_ndarray(), round(frame.rotation / 90)))
+        return np.ascontiguousarray(as_displayed(converted.to_ndarray(), frame))
 
     return picture
+
+
+def as_displayed(picture, frame):
+    """Turn and mirror a picture (H, W, 3) by its frame's display matrix: x' = a x + c y, y' = b x + d y."""
+    matrix = frame.side_data.get("DISPLAYMATRIX")
+    a, b, _, c, d, *_ = np.frombuffer(matrix, np.int32) if matrix else (1, 0, 0, 0, 1)
+    if abs(b) > abs(a):  # a quarter turn
+        picture, a, d = picture.swapaxes(0, 1), c, b
+    return picture[:: -1 if d < 0 else 1, :: -1 if a < 0 else 1]
 
 
 def frames_at(path, times):
@@ -262,6 +272,8 @@ PUBLISHED = {  # archives of Zenodo record 5716410: the backbone that made them,
     "trailers_ik_swin_fps24_fpc24": ("swin3d", "e4f57101c465b6426bc3d9909ba36bdb"),
 }
 STANDARD = {"segmentation": "shots", "fps": 24.0, "frames_per_clip": 24}  # setting of a representation
+META_TYPES = dict.fromkeys(("backbone", "segmentation", "clips"), str) | dict.fromkeys(("fps", "macs_per_clip"), Real)
+META_TYPES |= {"frames_per_clip": Integral, "parameters": Integral, "videos": list}  # of what a meta.json may say
 OF_A_SPLIT = ("split", "subsets", "trailers", "best_epoch", "seconds", "versions")  # of config.json, not of the run
 
 
@@ -302,7 +314,8 @@ def find_representation(data, name, missing_ok=False):
     24 per clip), by its backbone's. A UserError says what there is instead; None where it may be missing."""
     there = representations(data)
     found = [path for path in there if name in (path.name, path.name.removesuffix(".zarr"))]
-    found += [path for path, meta in there.items() if (STANDARD | {"backbone": name}).items() <= meta.items()]
+    wanted = (STANDARD | {"backbone": name}).items()  # what a meta.json does not say is taken for the standard
+    found += [path for path, meta in there.items() if wanted <= (STANDARD | meta).items()]
     if not found and not missing_ok:
         choices = ", ".join(path.name for path in there) or "none; prepare one with 01_prepare.py"
         raise UserError(f"{data}: no representation is called {name!r}; there is {choices}")
@@ -316,7 +329,12 @@ def meta_of(path):
     """
     if path.suffix != ".zarr":
         file = path / "meta.json"
-        meta = {"backbone": path.name, **read_json(file)} if file.exists() else {}
+        meta = read_json(file) if file.exists() else {}
+        for name, kind in META_TYPES.items():
+            if not isinstance(meta.get(name), (kind, type(None))):
+                raise UserError(f"{file}: {name!r} cannot be {meta[name]!r}; mend it or leave it out")
+        if meta:
+            meta["backbone"] = meta.get("backbone") or path.name
         if meta and meta.get("input") not in ("image", "video") and any(path.glob("*.npy")):
             raise UserError(f'{file}: "input" must be "image" or "video", what the vectors of this folder are used as')
         return meta
@@ -329,12 +347,12 @@ def meta_of(path):
 
 def made_elsewhere(meta):
     """Tell whether neither 01_prepare.py made a representation nor the paper's authors."""
-    return "weights" not in meta
+    return "frames" not in meta
 
 
 def inputs(config):
     """Return {"image" or "video": what meta_of() says of that input} of a run, from its config.json."""
-    kinds = [kind for kind in ("image", "video") if config[kind]]
+    kinds = [kind for kind in ("image", "video") if config.get(kind)]
     return {kind: config[f"{kind}_meta"] or meta_of(Path(config[kind])) for kind in kinds}
 
 
@@ -360,7 +378,7 @@ def open_representation(data, name):
     packed = Path(data) / ".packed" / f"{path.name}.f32"
     index = packed.with_suffix(".json")
     with locked(data):  # several ranks open the same representation: one of them packs it
-        if not (packed.exists() and index.exists() and read_json(index)["signature"] == signature):
+        if not (packed.exists() and index.exists() and read_json(index).get("signature") == signature):
             writable(packed.parent)
             index.unlink(missing_ok=True)
             write_json(index, {"signature": signature, **pack(path, packed)})
@@ -376,8 +394,9 @@ def pack(path, packed):
     with written(packed) as temporary, open(temporary, "wb") as file:
         for name, clips, source in trailers(path):
             where, mid = f"{path}/{name}", unicodedata.normalize("NFC", name)
+            check_mid(mid, f"{path}: the name {mid!r}")
             if clips.dtype != np.float32 or clips.ndim != 2 or not clips.size or not np.isfinite(clips).all():
-                raise UserError(f"{where}: not finite float32 (clips, features); prepare it again")
+                raise UserError(f"{where}: not finite float32 (clips, features); remove it and prepare it again")
             features = features or clips.shape[1]
             if clips.shape[1] != features:
                 raise UserError(f"{where}: {clips.shape[1]} features, not {features} as the others; prepare it again")
@@ -1446,7 +1465,7 @@ def find_videos(paths):
             raise UserError(f"{path}: no such film or folder of films")
     videos = {}
     for mid, path in sorted((unicodedata.normalize("NFC", path.stem), path) for path in found):
-        if mid in videos:
+        if videos.get(mid, path.absolute()) != path.absolute():
             raise UserError(f"{path}: {videos[mid].name} has the same mid; rename or remove one of the two")
         videos[mid] = path.absolute()
     if not videos:
@@ -1543,7 +1562,7 @@ def without_tensorflow():
 def read_json(path):
     """Return the dictionary in a JSON file that one of the scripts wrote; a UserError names a file that is not one."""
     try:
-        content = json.loads(Path(path).read_text(encoding="utf-8"))
+        content = json.loads(Path(path).read_text(encoding="utf-8-sig"))
     except (OSError, ValueError) as error:
         raise UserError(f"{path}: cannot be read as JSON ({one_line(error)}); remove it and make it again") from None
     if not isinstance(content, dict) or content.get("format", FORMAT) != FORMAT:
@@ -1567,11 +1586,21 @@ def read_table(path):
         raise UserError(f"{path} line {reader.line_num}: not CSV ({one_line(error)})") from None
     if len(rows) < 2:
         raise UserError(f"{path}: the table is empty; it needs a header and one line per trailer")
-    header = [name.strip() for name in rows[0][1]]
+    header = [" ".join(name.split()) for name in rows[0][1]]
     for line, row in rows[1:]:
         if len(row) != len(header):
             raise UserError(f"{path} line {line}: {len(row)} cells where the header has {len(header)}")
     return header, rows[1:]
+
+
+def read_columns(path, names):
+    """Return some columns of a table of numbers, {name: array (rows,)}; a UserError names a file that is none."""
+    header, rows = read_table(path)
+    try:
+        columns = dict(zip(header, np.array([cells for _, cells in rows], float).T))
+        return {name: columns[name] for name in names}
+    except (KeyError, ValueError):
+        raise UserError(f"{path}: not a table of numbers with the columns {', '.join(names)}; make it again") from None
 
 
 @contextlib.contextmanager

@@ -79,11 +79,11 @@ def set_timestamps(path, milliseconds):
     path.write_bytes(content)
 
 
-def set_rotation(path):
-    """Make a player turn a film in .mp4 by a quarter, clockwise."""
+def set_rotation(path, a=0, b=1, c=-1, d=0):
+    """Make a player show a film in .mp4 at x' = a x + c y, y' = b x + d y; without more, a quarter turn clockwise."""
     content = path.read_bytes()
     start = content.index(b"tkhd") + 4 + 40
-    matrix = struct.pack(">9i", 0, 1 << 16, 0, -1 << 16, 0, 0, 0, 0, 1 << 30)
+    matrix = struct.pack(">9i", a << 16, b << 16, 0, c << 16, d << 16, 0, 0, 0, 1 << 30)
     path.write_bytes(content[:start] + matrix + content[start + 36 :])
 
 

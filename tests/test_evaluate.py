@@ -200,7 +200,7 @@ def test_experiment_and_claims_beside_the_paper(script, tmp_path):
         ("ShuffleNet fusion instead of Swin-3D", "transfer"),
     ):
         ours, *shares = claim(result.out, title)
-        assert ours == f"prepare and train all rows alike: 02_train.py --experiment {experiment}"
+        assert ours == f"lacks rows prepared, trained and tested alike: --experiment {experiment}"
         assert shares == ["–", "–"]
 
 
@@ -252,7 +252,9 @@ def test_claims_compare_like_with_like(script, tmp_path):
     table = {row["run"]: float(row["uAP"]) for row in read_csv(tmp_path / "out" / "table.csv")}
     found = claim(result.out, "fusion instead of the better input")
     assert found[0].startswith(f"{table['both'] - table['image']:+.2f} points")
-    assert claim(result.out, "shots instead of seconds, image")[0].startswith("prepare and train all rows alike: ")
+    assert claim(result.out, "shots instead of seconds, image")[0].startswith(
+        "lacks rows prepared, trained and tested alike: "
+    )
 
 
 @pytest.mark.parametrize(
@@ -496,6 +498,10 @@ def an_old_experiment(runs):
     (runs / "fusion.json").write_text('{"format": 0}')
 
 
+def a_foreign_list(runs):
+    (runs / "notes.json").write_text('{"name": "my notes"}')
+
+
 @pytest.mark.parametrize(
     ("change", "arguments", "said"),
     [
@@ -504,10 +510,11 @@ def an_old_experiment(runs):
         (unfinished, [], "no finished run there"),
         (other_genres, [], "one and other have other genres (comedy, drama, horror, ...)"),
         (an_old_experiment, [], "not of format 1"),
+        (a_foreign_list, [], "notes.json: does not list the rows of an experiment; remove it"),
         (None, ["--compare", "one", "nix"], "no run is called nix; there is one"),
         (None, ["--compare", "a"], "expected 2 arguments"),
         (None, ["--run", "one"], "--run says whose models --predict takes"),
-        (None, ["--predict", "x", "--run", "nix"], "no finished run nix there"),
+        (None, ["--predict", "x", "--run", "nix"], "no finished run nix there; there is one"),
         (None, ["--predict", "x", "--run", "one"], "x: no such"),
         (None, ["--out", str(ROOT / "divita.py" / "out")], "divita.py/out: cannot be written to"),
     ],
@@ -550,6 +557,11 @@ def configure(folder, **changes):
         path.write_text(json.dumps(json.loads(path.read_text()) | changes))
 
 
+def of_another_rate(folder):
+    path = folder / "split1" / "config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"lr": 0.5}))
+
+
 def gone(folder):
     configure(folder, aggregation="smax")
 
@@ -567,11 +579,12 @@ def unknown_backbone(folder):
         (pickled, "one of its files is broken"),
         (of_other_trailers, "does not fit together"),
         (spoil("predictions.npz", "PK"), "one of its files is broken"),
-        (spoil("history.csv", "epoch,loss\n1,x\n"), "one of its files is broken"),
+        (spoil("history.csv", "epoch,loss\n1,x\n"), "history.csv: not a table of numbers with the columns epoch, loss"),
         (spoil("history.csv", ""), "history.csv: the table is empty"),
         (spoil("history.csv", "epoch,loss,val_loss\n"), "history.csv: the table is empty"),
         (spoil("config.json", "{"), "config.json: cannot be read as JSON"),
         (spoil("config.json", '{"format": 0}'), "not of format 1"),
+        (of_another_rate, "a split was trained with another lr; train all again"),
         (gone, "no aggregation is called 'smax'; there is "),
         (unknown_backbone, "nix"),
     ],
@@ -594,6 +607,7 @@ def test_a_run_that_cannot_be_read_is_named_and_left_out(script, tmp_path, chang
 def test_an_unfinished_split_is_named_and_left_out(evaluate, tmp_path, capsys):
     folder = make_run(tmp_path, "run", image=made_by("shufflenet2d"))
     (folder / "split1" / "config.json").unlink()
+    shutil.copytree(folder / "split0", folder / "split0 (copy)")
     assert list(measured_runs(evaluate, tmp_path)["run"].tests) == ["0", "2"]
     assert "not finished, left out: run/split1" in capsys.readouterr().out
 
@@ -675,10 +689,37 @@ def test_predict(script, trained, tmp_path):
         clips = [np.load(new / name / f"{mid}.npy") for name in names]
         expected = np.mean([divita.predict(model, [clips], 30)[0] for model in models], 0)
         np.testing.assert_allclose([float(row[genre]) for genre in ("action", "comedy", "drama")], expected, atol=1e-4)
-        heights[mid] = cv2.imread(str(tmp_path / "out" / f"genres_of_{mid}_runs-{BOTH}.png")).shape[0]
+        heights[mid] = cv2.imread(str(tmp_path / "out" / f"runs/{BOTH}/{mid}.png")).shape[0]
         (line,) = [line for line in result.out.splitlines() if line.startswith(f"{mid}: ")]
         assert f"{expected.max():.2f}" in line and row["run"] == f"runs/{BOTH}"
     assert heights["one"] == heights["short"] > heights["long $x_1$"]  # with a strip of shots where there is a video
+
+
+@pytest.mark.parametrize(
+    "damage", ["", "shot,start_s\n0,0\n", "shot,start_s,end_s\n0,0,x\n", "shot,start_s,end_s\n0,0\n"]
+)
+def test_a_broken_clip_table_costs_no_prediction(script, trained, tmp_path, damage):
+    new = make_new(tmp_path / "new", {"one": 1, "two": 2})
+    (new / "shots" / "two.csv").write_text(damage)
+    arguments = ("--runs", trained / "runs", "--run", BOTH, "--predict", new, "--out", tmp_path / "out")
+    result = script("03_evaluate.py", *arguments)
+    assert result.code == 2 and "two.csv" in result.err.strip().splitlines()[-1]
+    assert [row["mid"] for row in read_csv(tmp_path / "out" / "predictions.csv")] == ["one", "two"]
+
+
+def test_long_names_and_narrow_films(script, trained, tmp_path):
+    mid, runs = 90 * "\u00e9", tmp_path / ("runs" * 20)
+    shutil.copytree(trained / "runs", runs)
+    new = make_new(tmp_path / "new", {mid: 2, "last": 1})
+    film(new / "the videos" / f"{mid}.mp4", [48], (16, 4096))
+    result = script("03_evaluate.py", "--runs", runs, "--run", BOTH, "--predict", new, "--out", tmp_path / "out")
+    assert result.code == 0 and (tmp_path / "out" / runs.name / BOTH / f"{mid}.png").exists(), result.err
+
+
+def test_names_in_latex(evaluate):
+    latex = evaluate["Table"]("50 %", [], [["", "a_b & c#"], ["x\\y ~z^2 $1 {}", "**1 \u00b1 2**"]]).latex()
+    assert r"\caption{50 \%.}" in latex and r"a\_b \& c\#" in latex
+    assert r"x\textbackslash{}y \~{}z\^{}2 \$1 \{\} & \textbf{1 $\pm$ 2}" in latex
 
 
 def test_predictions_of_other_runs_are_kept(script, trained, tmp_path):
@@ -695,7 +736,7 @@ def test_predictions_of_other_runs_are_kept(script, trained, tmp_path):
     runs = [("two", f"demo/{BOTH}"), ("x", "y")]
     assert found == [*runs, *((mid, f"runs/{run}") for run in (IMAGE, BOTH) for mid in ("tt0000", "two"))]
     assert (rows[0]["war"], rows[0]["action"], rows[2]["war"]) == ("0.5", "", "")
-    assert len(list(out.glob("genres_of_two_*.png"))) == 2
+    assert len(list(out.rglob("two.png"))) == 2
     assert "synthetic" not in result.out
 
 
@@ -852,6 +893,8 @@ def test_predict_by_vectors_made_elsewhere(script, elsewhere, tmp_path):
     [
         ({"input": "sound"}, [], 'clip/meta.json: "input" must be "image" or "video"'),
         ({"backbone": "clip"}, [], 'clip/meta.json: "input" must be "image" or "video"'),
+        ({"input": "image", "fps": [8]}, [], "clip/meta.json: 'fps' cannot be [8]; mend it or leave it out"),
+        ({"input": "image", "parameters": 8.6e7}, [], "'parameters' cannot be 86000000.0; mend"),
         ({"input": "image"}, ["--video", "clip"], "it is for --image"),
         (
             {"input": "image"},
@@ -929,7 +972,7 @@ def test_genres_of_a_film_in_one_command(filmed):
     model = divita.load_model(filmed / "runs" / run / "split0" / "model.keras")
     expected = divita.predict(model, [[np.load(vectors)]], 30)[0]
     np.testing.assert_allclose([float(good["comedy"]), float(good["drama"])], expected, atol=1e-4)
-    assert (filmed / "results" / "new" / f"genres_of_good_runs-{run}.png").exists()
+    assert (filmed / "results" / "new" / f"runs/{run}/good.png").exists()
 
     before = vectors.stat().st_mtime_ns
     (filmed / "new" / "broken.mp4").write_bytes(b"no film")

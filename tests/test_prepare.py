@@ -212,6 +212,31 @@ def test_rotation(tmp_path):
     assert arrays[0][:, :40].min() > 200 and arrays[0][:, 56:].max() < 50
 
 
+TURNED = {  # how a film's pictures are to be displayed: the matrix, the same by NumPy
+    "not": ((1, 0, 0, 1), lambda x: x),
+    "no matrix": ((0, 0, 0, 0), lambda x: x),
+    "by a quarter": ((0, 1, -1, 0), lambda x: np.rot90(x, -1)),
+    "by half": ((-1, 0, 0, -1), lambda x: np.rot90(x, 2)),
+    "by three quarters": ((0, -1, 1, 0), lambda x: np.rot90(x)),
+    "mirrored": ((-1, 0, 0, 1), lambda x: x[:, ::-1]),
+    "upside down, mirrored": ((1, 0, 0, -1), lambda x: x[::-1]),
+    "transposed": ((0, 1, 1, 0), lambda x: x.swapaxes(0, 1)),
+    "transposed the other way": ((0, -1, -1, 0), lambda x: np.rot90(x, 2).swapaxes(0, 1)),
+}
+
+
+@pytest.mark.parametrize("matrix, shown", TURNED.values(), ids=TURNED)
+def test_pictures_are_as_players_display_them(tmp_path, matrix, shown):
+    path = film(tmp_path / "a.mp4", [2], paint=lambda i: np.arange(64 * 96 * 3, dtype=np.uint8).reshape(64, 96, 3) // 9)
+    pictures = []
+    for _ in range(2):
+        container, stream = divita.open_film(path)
+        picture_of = divita.picture_converter(stream, [])
+        pictures.append(next(map(picture_of, divita.decode(container, stream))))
+        set_rotation(path, *matrix)
+    assert (pictures[1] == shown(pictures[0])).all()
+
+
 def test_colours_and_image_frames(tmp_path):
     picture = np.zeros((64, 96, 3), np.uint8)
     picture[..., 2] = 250  # red, as OpenCV writes it
@@ -341,6 +366,35 @@ def test_finished_work_is_skipped(script, tmp_path, videos):
     (tmp_path / NAMES[0] / "tt3.npy").unlink()
     assert "1 of 6 trailers to prepare" in script("01_prepare.py", *options).out
     assert (tmp_path / NAMES[0] / "tt3.npy").exists()
+
+
+def test_vectors_without_their_meta_json_are_made_again(script, tmp_path, videos):
+    """Nobody knows how they were made."""
+    options = ["--videos", videos, "--out", tmp_path, *TINY]
+    assert script("01_prepare.py", *options).code == 0
+    (tmp_path / NAMES[0] / "meta.json").unlink()
+    assert script("01_prepare.py", *options, "--videos", videos / "tt0.mp4", "--image-frames", "2").code == 0
+    assert [path.stem for path in (tmp_path / NAMES[0]).glob("*.npy")] == ["tt0"]
+
+
+def test_two_jobs_of_other_options_at_once(tmp_path, videos):
+    """On a new folder, the second to have its backbones built is refused."""
+    options = ["--videos", videos, "--out", tmp_path / "out", *TINY]
+    jobs = [Job(tmp_path / f"log{n}", *options, "--image-frames", n) for n in (2, 3)]
+    assert sorted(job.end() for job in jobs) == [0, 2]
+    (refused,) = [job.text() for job in jobs if job.process.exitcode]
+    assert "was made with frames " in refused.splitlines()[-1]
+
+
+def test_a_film_given_twice_is_one(script, tmp_path, videos):
+    options = ["--videos", videos, videos / "tt0.mp4", "--out", tmp_path, *TINY]
+    assert "6 of 6 trailers prepared" in script("01_prepare.py", *options).out
+
+
+def test_a_failed_csv_that_somebody_changed(script, tmp_path, videos):
+    (tmp_path / "failed.csv").write_text("mid\ntt0\ntt9\n")
+    assert script("01_prepare.py", "--videos", videos, "--out", tmp_path, *TINY).code == 0
+    assert not (tmp_path / "failed.csv").exists()
 
 
 def test_films_of_a_finished_folder_are_not_read_again(script, tmp_path, videos):

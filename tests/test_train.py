@@ -96,6 +96,19 @@ def test_finished_run_is_skipped_and_another_configuration_refused(train, tmp_pa
     assert json.loads(config.read_text())["lr"] == 0.01
 
 
+def test_what_was_being_replaced_has_not_finished(train, tmp_path, monkeypatch):
+    assert train(*ONE).code == 0
+    with monkeypatch.context() as patch:
+        patch.setattr(np, "savez_compressed", lambda *_, **__: int("full"))
+        with pytest.raises(ValueError):
+            train(*ONE, "--lr", "0.01", "--overwrite")
+    assert "0 of them done already" in train(*ONE).out
+
+
+def test_a_split_that_is_named_twice_is_trained_once(train):
+    assert "1 runs, 0 of them done" in train("--image", "shufflenet2d", "--splits", "0", "0").out
+
+
 def test_interrupted_run_is_trained_again_to_the_same_predictions(train, tmp_path):
     one = ("--video", "shufflenet3d", "--splits", "0")
     assert train(*one).code == 0
@@ -349,7 +362,7 @@ def test_a_run_on_changed_data_is_refused(train, data, change, words):
 def test_videos_that_moved_are_no_change(train, data):
     assert train(*ONE).code == 0
     path = data / "shufflenet2d_shots_fps24_fpc24" / "meta.json"
-    path.write_text(json.dumps(json.loads(path.read_text()) | {"videos": "/elsewhere"}))
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"videos": ["/elsewhere"]}))
     assert "1 of them done already" in train(*ONE).out
 
 
