@@ -272,8 +272,10 @@ PUBLISHED = {  # archives of Zenodo record 5716410: the backbone that made them,
     "trailers_ik_swin_fps24_fpc24": ("swin3d", "e4f57101c465b6426bc3d9909ba36bdb"),
 }
 STANDARD = {"segmentation": "shots", "fps": 24.0, "frames_per_clip": 24}  # setting of a representation
-META_TYPES = dict.fromkeys(("backbone", "segmentation", "clips"), str) | dict.fromkeys(("fps", "macs_per_clip"), Real)
-META_TYPES |= {"frames_per_clip": Integral, "parameters": Integral, "videos": list}  # of what a meta.json may say
+META_TYPES = {  # of what a meta.json may say
+    "backbone": str, "segmentation": str, "clips": str, "videos": list,
+    "fps": Real, "frames_per_clip": Integral, "parameters": Integral, "macs_per_clip": Real,
+}  # fmt: skip
 OF_A_SPLIT = ("split", "subsets", "trailers", "best_epoch", "seconds", "versions")  # of config.json, not of the run
 
 
@@ -329,15 +331,15 @@ def meta_of(path):
     """
     if path.suffix != ".zarr":
         file = path / "meta.json"
-        meta = read_json(file) if file.exists() else {}
+        if not file.exists():
+            return {}
+        meta = read_json(file)
         for name, kind in META_TYPES.items():
             if not isinstance(meta.get(name), (kind, type(None))):
                 raise UserError(f"{file}: {name!r} cannot be {meta[name]!r}; mend it or leave it out")
-        if meta:
-            meta["backbone"] = meta.get("backbone") or path.name
-        if meta and meta.get("input") not in ("image", "video") and any(path.glob("*.npy")):
+        if meta.get("input") not in ("image", "video") and any(path.glob("*.npy")):
             raise UserError(f'{file}: "input" must be "image" or "video", what the vectors of this folder are used as')
-        return meta
+        return meta | {"backbone": meta.get("backbone") or path.name}
     if path.stem not in PUBLISHED:
         raise UserError(f"{path}: not one of the published archives {', '.join(PUBLISHED)}; rename it to one of them")
     backbone, _ = PUBLISHED[path.stem]
