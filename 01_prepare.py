@@ -397,8 +397,8 @@ def read_clips(path, plan):
     container, stream = divita.open_film(path)
     before = path.stat()
     film, shot, time = Film(film_digest(path)), None, 0.0
-    picture_of, decoding = divita.picture_converter(stream, film.remarks), divita.decode(container, stream)
-    pictures = ((math.nan if frame.time is None else frame.time, picture_of(frame)) for frame in decoding)
+    shown = divita.pictures(divita.decode(container, stream), film.remarks)
+    pictures = ((math.nan if frame.time is None else frame.time, picture) for frame, picture in shown)
     frames = read_frames(pictures, usual_rate(stream))
     if plan.segmentation == "shots":
         frames = find_shots(frames, plan.detector)
@@ -741,7 +741,7 @@ class Films(torch.utils.data.IterableDataset):
                     yield mid, kind, content
             except VideoError as error:
                 yield mid, "failed", str(error)
-            except (cv2.error, MemoryError, OSError, RuntimeError, ValueError) as error:
+            except Exception as error:  # whatever a damaged film may bring up
                 yield mid, "failed", f"cannot be decoded ({divita.one_line(error)})"
 
 

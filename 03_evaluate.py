@@ -615,7 +615,7 @@ def predict_trailers(run, called, mids, inputs, films, out):
         times = clip_times(tables, mid, len(of_inputs[0]))
         try:
             pictures = pictures_of(films[mid], times["end_s"][-1]) if mid in films else []
-        except divita.VideoError as error:
+        except Exception as error:  # whatever a damaged film may bring up
             tqdm.write(f"{mid}: no pictures: {error}")
             pictures = []
         figure = draw_trailer(f"{mid}, by {called}", p, over_time, genres, times, pictures)
@@ -685,17 +685,16 @@ def draw_trailer(title, p, over_time, genres, times, pictures):
 def pictures_of(film, seconds, count=10):
     """Return [(time in seconds, RGB picture)] of a film, evenly spaced, 90 pixels high and at most 16:9."""
     _, stream = divita.open_film(film)
-    picture_of, pixel = divita.picture_converter(stream, []), float(stream.sample_aspect_ratio or 1)  # width by height
-    times, pictures = seconds * (np.arange(count) + 0.5) / count, []
-    for time, frame in zip(times, divita.frames_at(film, times)):
-        picture = picture_of(frame)
+    pixel = float(stream.sample_aspect_ratio or 1)  # width by height
+    times, found = seconds * (np.arange(count) + 0.5) / count, []
+    for time, (frame, picture) in zip(times, divita.pictures(divita.frames_at(film, times), [])):
         height, width, _ = picture.shape
         stretch = pixel if (width, height) == (frame.width, frame.height) else 1 / pixel  # of a quarter turn
         width = max(1, round(90 * width / height * stretch))
         picture = cv2.resize(picture, (width, 90), interpolation=cv2.INTER_AREA)
         beyond = max(0, width - 160) // 2  # 16:9, at both sides
-        pictures.append((time, picture[:, beyond : width - beyond, ::-1]))  # BGR to RGB
-    return pictures
+        found.append((time, picture[:, beyond : width - beyond, ::-1]))  # BGR to RGB
+    return found
 
 
 # ---- Cost ----

@@ -103,8 +103,8 @@ def decode(container, stream):
         yield from stream.decode(None)  # those that wait in the decoder
 
 
-def picture_converter(stream, remarks):
-    """Return a function of a frame that returns its picture, uint8 BGR (H, W, 3), as players display it.
+def pictures(frames, remarks):
+    """Yield (frame, its picture as players display it, uint8 BGR (H, W, 3)) of a film's frames.
 
     Colours whose tags FFmpeg cannot convert are taken as untagged, of which a sentence is added to `remarks`.
     """
@@ -112,30 +112,25 @@ def picture_converter(stream, remarks):
     from av.video.reformatter import VideoReformatter
 
     reformat = functools.partial(VideoReformatter().reformat, format="bgr24", threads=1)  # one converter for all frames
-
-    def picture(frame):
+    matrix = None
+    for frame in frames:
         try:
             converted = reformat(frame)
         except av.FFmpegError:
             tags = f"matrix {frame.colorspace}, transfer {frame.color_trc}, primaries {frame.color_primaries}"
             frame.colorspace = frame.color_trc = frame.color_primaries = 2  # unspecified
-            try:
-                converted = reformat(frame)
-            except av.FFmpegError as error:
-                codec, pixels = stream.codec_context.name, frame.format.name
-                what = f"stream {stream.index} ({codec}, {pixels}, {tags})"
-                raise VideoError(f"{what} cannot be converted to RGB ({error.strerror})") from None
+            converted = reformat(frame)
             if not remarks:
                 remarks.append(f"its colours are taken as untagged, since FFmpeg cannot convert {tags}")
-        return np.ascontiguousarray(as_displayed(converted.to_ndarray(), frame))
+        if matrix is None:  # the film's; each frame that is asked stays in memory for long, in a cycle of references
+            told = frame.side_data.get("DISPLAYMATRIX")
+            matrix = np.frombuffer(told, np.int32) if told else np.eye(3).ravel()
+        yield frame, np.ascontiguousarray(as_displayed(converted.to_ndarray(), matrix))
 
-    return picture
 
-
-def as_displayed(picture, frame):
-    """Turn and mirror a picture (H, W, 3) by its frame's display matrix: x' = a x + c y, y' = b x + d y."""
-    matrix = frame.side_data.get("DISPLAYMATRIX")
-    a, b, _, c, d, *_ = np.frombuffer(matrix, np.int32) if matrix else (1, 0, 0, 0, 1)
+def as_displayed(picture, matrix):
+    """Turn and mirror a picture (H, W, 3) by a display matrix (9,), whose x' = a x + c y and y' = b x + d y."""
+    a, b, _, c, d, *_ = matrix
     if abs(b) > abs(a):  # a quarter turn
         picture, a, d = picture.swapaxes(0, 1), c, b
     return picture[:: -1 if d < 0 else 1, :: -1 if a < 0 else 1]

@@ -31,8 +31,7 @@ def seconds(function, *arguments):
 def decode_alone(path):
     """Decode a film as it comes, into pictures of BGR."""
     container, stream = divita.open_film(path)
-    picture_of = divita.picture_converter(stream, [])
-    return sum(picture_of(frame).size > 0 for frame in divita.decode(container, stream))
+    return sum(picture.size > 0 for _, picture in divita.pictures(divita.decode(container, stream), []))
 
 
 def run(extractor, batch, batches):

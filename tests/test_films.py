@@ -1,5 +1,6 @@
 """Films as people have them: each shows three colours in turn, and the frame's number in eight bits at the top."""
 
+import gc
 from pathlib import Path
 
 import numpy as np
@@ -38,8 +39,7 @@ def read(path, **changes):
 ])  # fmt: skip
 def test_pictures_are_those_that_were_painted(name, rate, length):
     container, stream = divita.open_film(DATA / name)
-    picture_of = divita.picture_converter(stream, [])
-    pictures = [picture_of(frame)[..., ::-1] for frame in divita.decode(container, stream)]
+    pictures = [picture[..., ::-1] for _, picture in divita.pictures(divita.decode(container, stream), [])]
     assert [number(picture) for picture in pictures] == list(range(length))
     for i, picture in enumerate(pictures):
         assert np.abs(colour(picture) - COLOURS[i // 30]).max() < 16, i
@@ -73,10 +73,21 @@ def test_a_picture_held_beside_sound(detector):
 ])  # fmt: skip
 def test_what_a_film_shows_at_a_time(name, duration, due):
     times = duration * (np.arange(10) + 0.5) / 10
-    _, stream = divita.open_film(DATA / name)
-    picture_of = divita.picture_converter(stream, [])
-    shown = [number(picture_of(frame)) for frame in divita.frames_at(DATA / name, times)]
+    shown = [number(picture) for _, picture in divita.pictures(divita.frames_at(DATA / name, times), [])]
     assert shown == list(due)
+
+
+def test_frames_do_not_wait_for_the_garbage_collector():
+    """Few of a large film's fit into memory."""
+    import av
+
+    gc.disable()
+    try:
+        count = sum(1 for _ in divita.pictures(divita.decode(*divita.open_film(DATA / "vfr.mp4")), []))
+        left = [x for x in gc.get_objects() if type(x) is av.VideoFrame]
+    finally:
+        gc.enable()
+    assert count == 170 and len(left) < 5
 
 
 def test_what_a_film_shows_beyond_its_end(tmp_path):

@@ -230,9 +230,8 @@ def test_pictures_are_as_players_display_them(tmp_path, matrix, shown):
     path = film(tmp_path / "a.mp4", [2], paint=lambda i: np.arange(64 * 96 * 3, dtype=np.uint8).reshape(64, 96, 3) // 9)
     pictures = []
     for _ in range(2):
-        container, stream = divita.open_film(path)
-        picture_of = divita.picture_converter(stream, [])
-        pictures.append(next(map(picture_of, divita.decode(container, stream))))
+        _, picture = next(divita.pictures(divita.decode(*divita.open_film(path)), []))
+        pictures.append(picture)
         set_rotation(path, *matrix)
     assert (pictures[1] == shown(pictures[0])).all()
 
