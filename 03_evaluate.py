@@ -194,9 +194,7 @@ def read_experiments(folder, runs):
             rows = [(row["label"], row["run"]) for row in divita.read_json(path)["rows"]]
             experiments[path.stem] = {label: trained.get(run) for label, run in rows}
         except (KeyError, TypeError):
-            raise UserError(
-                f"{path}: does not list the rows of an experiment; remove it, or train that again"
-            ) from None
+            raise UserError(f"{path}: lists no rows of an experiment; remove it or train that again") from None
     return experiments
 
 
@@ -588,7 +586,7 @@ def films_of(data, inputs):
 
 
 def predict_trailers(run, called, mids, inputs, films, out):
-    """Predict trailers by the models of a run: the means over the models; draw them and put them into a table."""
+    """Predict trailers by the models of a run: the means over the models; put them into a table and draw them."""
     models = [divita.load_model(path / "model.keras") for path in run.folders]
     say(f"{divita.device()}; trailers: {len(mids)}, models: {len(models)}")
     if any(meta.get("synthetic") for meta in run.metas.values()):
@@ -604,9 +602,7 @@ def predict_trailers(run, called, mids, inputs, films, out):
         order = np.argsort(-p)
         likely = [g for g in order if p[g] >= THRESHOLD] or order[:1]
         say(f"{mid}: {', '.join(f'{genres[g]} {p[g]:.2f}' for g in likely)}")
-    tables = [
-        x.path.parent / x.meta["clips"] for x in inputs if (x.meta or {}).get("clips")
-    ]  # folders, of equal tables
+    tables = [x.path.parent / x.meta["clips"] for x in inputs if x.meta and x.meta.get("clips")]  # equal ones
     if not tables:
         say("the vectors do not say when their clips are; in the figures each clip lasts a second")
     for mid, p, of_inputs in tqdm(list(zip(mids, probabilities, clips)), "figures", unit="figure", leave=False):
@@ -739,6 +735,8 @@ def costs_table():
 
 # ---- What tables are written with ----
 
+LATEX = str.maketrans({character: rf"\{character}" for character in "%#&_${}"})
+LATEX |= str.maketrans({"\\": r"\textbackslash{}", "~": r"\~{}", "^": r"\^{}", "±": r"$\pm$"})
 PAPER = {  # the paper's transfer table: row -> mean and standard deviation of uAP, mAP, wAP and sAP
     "ShuffleNet-2D": ((71.69, 0.44), (66.47, 0.73), (70.51, 0.50), (76.60, 0.77)),
     "ShuffleNet-3D": ((63.43, 1.54), (58.18, 1.50), (63.59, 1.46), (69.49, 1.58)),
@@ -749,10 +747,6 @@ PAPER = {  # the paper's transfer table: row -> mean and standard deviation of u
     "Swin-2D": ((72.96, 4.17), (67.68, 2.63), (71.70, 2.44), (77.77, 4.08)),
     "Swin-3D": ((75.71, 2.43), (70.44, 2.10), (74.30, 2.11), (80.19, 2.61)),
 }
-
-
-LATEX = str.maketrans({character: rf"\{character}" for character in "%#&_${}"})
-LATEX |= str.maketrans({"\\": r"\textbackslash{}", "~": r"\~{}", "^": r"\^{}", "±": r"$\pm$"})
 
 
 @dataclass

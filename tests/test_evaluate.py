@@ -510,7 +510,7 @@ def a_foreign_list(runs):
         (unfinished, [], "no finished run there"),
         (other_genres, [], "one and other have other genres (comedy, drama, horror, ...)"),
         (an_old_experiment, [], "not of format 1"),
-        (a_foreign_list, [], "notes.json: does not list the rows of an experiment; remove it"),
+        (a_foreign_list, [], "notes.json: lists no rows of an experiment; remove it"),
         (None, ["--compare", "one", "nix"], "no run is called nix; there is one"),
         (None, ["--compare", "a"], "expected 2 arguments"),
         (None, ["--run", "one"], "--run says whose models --predict takes"),
