@@ -361,7 +361,7 @@ def claims_table(experiments, notes):
             shares = 100 * run.parameters / other.parameters, 100 * run.gmacs / other.gmacs
             cells = [f"{points:+.2f} points ({percent:+.2f} %)", *(number(share, ".2f", " %") for share in shares)]
         else:
-            cells = [f"lacks rows prepared, trained and tested alike: --experiment {experiment}", "–", "–"]
+            cells = [f"needs all its rows, prepared, trained and tested alike: --experiment {experiment}", "–", "–"]
         rows.append([claim, paper, *cells])
     why = """The paper's are of Trailers12k, and no other data's can be compared with them. Ours: uAP in points and \
 relative, as the paper does not say which its percentages are, and the shares of the cost; the paper's, of the last \

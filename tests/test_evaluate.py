@@ -200,7 +200,7 @@ def test_experiment_and_claims_beside_the_paper(script, tmp_path):
         ("ShuffleNet fusion instead of Swin-3D", "transfer"),
     ):
         ours, *shares = claim(result.out, title)
-        assert ours == f"lacks rows prepared, trained and tested alike: --experiment {experiment}"
+        assert ours == f"needs all its rows, prepared, trained and tested alike: --experiment {experiment}"
         assert shares == ["–", "–"]
 
 
@@ -253,7 +253,7 @@ def test_claims_compare_like_with_like(script, tmp_path):
     found = claim(result.out, "fusion instead of the better input")
     assert found[0].startswith(f"{table['both'] - table['image']:+.2f} points")
     assert claim(result.out, "shots instead of seconds, image")[0].startswith(
-        "lacks rows prepared, trained and tested alike: "
+        "needs all its rows, prepared, trained and tested alike: "
     )
 
 
