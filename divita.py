@@ -122,8 +122,8 @@ def pictures(frames, remarks):
             converted = reformat(frame)
             if not remarks:
                 remarks.append(f"its colours are taken as untagged, since FFmpeg cannot convert {tags}")
-        if matrix is None:  # the film's; each frame that is asked stays in memory for long, in a cycle of references
-            told = frame.side_data.get("DISPLAYMATRIX")
+        if matrix is None:  # the film's; a frame that is asked is kept for long, by a cycle: not one of the decoder's
+            told = converted.side_data.get("DISPLAYMATRIX")
             matrix = np.frombuffer(told, np.int32) if told else np.eye(3).ravel()
         yield frame, np.ascontiguousarray(as_displayed(converted.to_ndarray(), matrix))
 

@@ -1,6 +1,7 @@
 """01_prepare.py on the kinds of broken and odd files that a large download holds."""
 
 import csv
+import gc
 import os
 import shutil
 import signal
@@ -232,7 +233,11 @@ def test_damaged_bytes_never_end_the_job(script, folder):
     assert sum(isinstance(clips, int) for clips in found.values()) > len(found) // 2
     before = contents(folder.parent / "out")
     shutil.rmtree(folder.parent / "out")
-    run(script, folder, "--workers", 1)
+    gc.disable()  # a frame that only the collector frees changes what is left in a decoder's memory
+    try:
+        run(script, folder, "--workers", 1)
+    finally:
+        gc.enable()
     assert contents(folder.parent / "out") == before
 
 
