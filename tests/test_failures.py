@@ -380,6 +380,13 @@ def test_names_that_look_alike_are_one(tmp_path):
         divita.open_representation(data, NAME)
 
 
+def test_a_name_that_no_text_holds_is_told(tmp_path):
+    data = make_data(tmp_path / "data", trailers=6)
+    os.rename(data / NAME / "tt0003.npy", os.fsencode(data / NAME) + b"/caf\xe9.npy")
+    with pytest.raises(divita.UserError, match="holds U\\+DCE9 UNDECODABLE BYTE; rename it"):
+        divita.open_representation(data, NAME)
+
+
 def test_what_was_packed_is_read_under_the_lock(tmp_path):
     data, free, watching = make_data(tmp_path / "data", trailers=6), [], [True]
     divita.open_representation(data, NAME)

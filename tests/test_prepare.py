@@ -385,6 +385,24 @@ def test_two_jobs_of_other_options_at_once(tmp_path, videos):
     assert "was made with frames " in refused.splitlines()[-1]
 
 
+def test_a_detector_that_nobody_asks_makes_no_other_setting(script, tmp_path, videos):
+    options = ["--videos", videos, "--out", tmp_path, *TINY]
+    for more in ([], ["--segmentation", "seconds"]):
+        assert script("01_prepare.py", *options, *more).code == 0
+    result = script("01_prepare.py", *options, "--segmentation", "seconds", "--detector", "content")
+    assert "0 of them now" in result.out, result.err
+    assert [path.name for path in tmp_path.glob("shots_*")] == ["shots_seconds_fps24_fpc24"]
+
+
+def test_from_within_a_runs_folder_the_next_command_names_it(script, tmp_path, videos, run_of, monkeypatch):
+    out = tmp_path / "out"
+    assert script("01_prepare.py", "--videos", videos, "--out", out, *TINY).code == 0
+    run = run_of(out, image=NAMES[0], video=NAMES[1])
+    monkeypatch.chdir(run)
+    result = script("01_prepare.py", "--like", ".", "--videos", videos, "--out", out, "--sheets", "0")
+    assert f"--runs {run.parent} --run {run.name}" in result.out, result.err
+
+
 def test_a_film_given_twice_is_one(script, tmp_path, videos):
     options = ["--videos", videos, videos / "tt0.mp4", "--out", tmp_path, *TINY]
     assert "6 of 6 trailers prepared" in script("01_prepare.py", *options).out
