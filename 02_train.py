@@ -15,7 +15,6 @@ import functools
 import itertools
 import math
 import platform
-import random
 import re
 import shlex
 import signal
@@ -85,6 +84,8 @@ def parse_arguments():
     for name, least in (("clips", 0), ("epochs", 1), ("batch_size", 1), ("seed", 0)):
         if getattr(arguments, name) < least:
             parser.error(f"--{name.replace('_', '-')} must be at least {least}")
+    if arguments.seed >= 2**32:
+        parser.error("--seed must be below 2**32")
     if not 0 < arguments.lr < math.inf:
         parser.error("--lr must be a positive number")
     return arguments
@@ -148,8 +149,7 @@ def train(run, bar):
     config, inputs, parts = run.config, [*run.inputs.values()], run.parts
     length, batch, seed = config["snippet_clips"], config["batch_size"], config["seed"]
     keras.utils.clear_session()
-    random.seed(seed)  # of the initial weights; keras.utils.set_random_seed() would import TensorFlow for 5 s
-    torch.manual_seed(seed % 2**63)
+    keras.utils.set_random_seed(seed)  # of the initial weights
     features = {kind: x.features for kind, x in run.inputs.items()}
     model = divita.divita(features, len(config["genres"]), config["aggregation"], config["fusion"] or "late")
     training = divita.TrainingSnippets(inputs, *parts["train"], length, batch, seed)
@@ -165,7 +165,7 @@ def train(run, bar):
         p = divita.predict(model, [[x[mid] for x in inputs] for mid in mids], length)
         predictions |= {f"{name}_mids": mids, f"{name}_true": y, f"{name}_probabilities": p}
     (run.folder / "config.json").unlink(missing_ok=True)  # of an earlier training, whose files are replaced now
-    with divita.written(run.folder / "model.keras") as temporary, divita.without_tensorflow():
+    with divita.written(run.folder / "model.keras") as temporary:
         model.save(temporary)
     with divita.written(run.folder / "predictions.npz") as temporary:
         np.savez_compressed(temporary, **predictions)

@@ -37,6 +37,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from numbers import Integral, Real
 from pathlib import Path
+from unittest import mock
 
 os.environ["KERAS_BACKEND"] = "torch"  # read once, when Keras is imported
 
@@ -673,16 +674,30 @@ def r2plus1d(shape):
     return keras.Model(inputs, mean_over_space(x))
 
 
+@functools.cache
 def kerascv():
-    """Import KerasCV, and TensorFlow with it, in silence; only its own backbones need either."""
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")  # else TensorFlow says that it uses them
+    """Import KerasCV without TensorFlow, which it imports for data pipelines and legacy layers that are not used here.
+
+    A stand-in takes TensorFlow's place during the import, also where TensorFlow is installed.
+    """
     warnings.filterwarnings("ignore", message=".*was passed an input with a mask attached to it")  # Swin's, harmless
-    with warnings.catch_warnings(action="ignore"):
-        try:
+    unused = "tensorflow", "tensorflow.keras.layers", "tensorflow_datasets", "keras_cv.src.backend.tf_ops"
+    stand_in = mock.MagicMock(__version__="2.21.0", __path__=[], keras=keras)
+
+    def replaced():
+        return {name: sys.modules[name] for name in sys.modules if name in unused or name.startswith("tensorflow.")}
+
+    before = replaced()
+    sys.modules.update(dict.fromkeys(unused, stand_in) | {"tensorflow.keras": keras})
+    try:
+        with warnings.catch_warnings(action="ignore"):
             import keras_cv
-        except ImportError as error:
-            raise UserError(f"KerasCV, whose backbone this is, cannot be imported ({one_line(error)})") from None
+    except ImportError as error:
+        raise UserError(f"KerasCV, whose backbone this is, cannot be imported ({one_line(error)})") from None
+    finally:
+        for name in replaced():
+            del sys.modules[name]
+        sys.modules.update(before)
     return keras_cv
 
 
@@ -1104,7 +1119,8 @@ def load_weights(backbone, model, weights, seed=0):
 
 
 def randomise(model, seed):
-    """Draw kernels from He's normal distribution with NumPy, the same for the same seed on every machine.
+    """Draw kernels from He's uniform distribution with NumPy, the same for the same seed on every machine: random bits
+    and one multiplication, where a normal distribution would need the C library's logarithm.
 
     Normalisation layers stay the identity and biases zero, as Keras makes them. Kernels that join channels of several
     frames sum to zero over time: a still picture gives them nothing, so that an untrained network answers to motion,
@@ -1114,10 +1130,10 @@ def randomise(model, seed):
         if len(variable.shape) > 1:
             depthwise = len(variable.shape) == 4 and variable.shape[-1] == 1  # DepthwiseConv2D's (k, k, C, 1)
             fan_in = math.prod(variable.shape[: -2 if depthwise else -1])
-            values = np.random.default_rng([seed, number]).standard_normal(variable.shape, np.float32)
+            values = np.random.default_rng([seed, number]).random(variable.shape, np.float32) - np.float32(0.5)
             if len(variable.shape) == 5 and variable.shape[0] > 1 and variable.shape[-2] > 1:  # (T, k, k, C, F)
                 values -= values.mean(0)
-            variable.assign(values * np.float32(math.sqrt(2 / fan_in)))
+            variable.assign(values * np.float32(2 * math.sqrt(6 / fan_in)))  # +-sqrt(6 / fan_in)
 
 
 def published_file(backbone):
@@ -1538,22 +1554,9 @@ def write_csv(path, header, rows):
 def load_model(path):
     """Return a model that 02_train.py wrote; a UserError says that the file is none."""
     try:
-        with without_tensorflow():
-            return keras.models.load_model(path, compile=False)
+        return keras.models.load_model(path, compile=False)
     except Exception as error:  # Keras lets out what zip, JSON and HDF5 raise
         raise UserError(f"{path}: not a whole Keras model ({one_line(error)}); train that run again") from None
-
-
-@contextlib.contextmanager
-def without_tensorflow():
-    """Keep Keras from importing TensorFlow (10 s, where KerasCV has it installed) only to look for its types."""
-    there = "tensorflow" in sys.modules
-    sys.modules.setdefault("tensorflow", None)  # None makes importing it fail
-    try:
-        yield
-    finally:
-        if not there:
-            del sys.modules["tensorflow"]
 
 
 def read_json(path):
