@@ -399,7 +399,12 @@ def comparison_table(a, b):
 # ---- Figures: for half a page, in colour or without ----
 
 COLOURS = ("#332288", "#117733", "#882255", "#0077BB", "#CC6677", "#44AA99", "#AA4499", "#999933", "#555555", "#CC7711")
-LINES, SHADES = ("-", "--", ":"), ("0.5", "0.8", "1")  # tell runs apart, as colours tell genres
+RUN_LINES = (  # of at most three runs: the widest lies below
+    {"color": "#88CCEE", "linestyle": "-", "linewidth": 3.2},
+    {"color": "#882255", "linestyle": "--", "linewidth": 1.5},
+    {"color": "black", "linestyle": ":", "linewidth": 1.5},
+)
+SHADES = ("0.5", "0.8", "1")
 plt.rc("font", size=8)
 plt.rc("axes", titlesize=8, prop_cycle=plt.cycler(color=COLOURS))
 plt.rc("axes.spines", top=False, right=False)
@@ -451,14 +456,14 @@ def draw_precision_recall(runs, by_chance):
     figure, axes = panels(len(genres), 5, 1.6, "recall", "precision (mean over splits)")
     recall = np.linspace(0, 1, 200, endpoint=False)
     for g, (genre, axis) in enumerate(zip(genres, axes)):
-        for run, line in zip(runs, LINES):
+        for run, line in zip(runs, RUN_LINES):
             precision = [np.full(len(recall), np.nan)]
             for _, true, p in run.tests.values():
                 if true[:, g].any():
                     y, x, _ = precision_recall_curve(true[:, g], p[:, g])
                     precision.append(np.interp(recall, x[::-1], y[::-1]))
             mean = np.ma.masked_invalid(precision).mean(0)
-            axis.plot(recall, mean, line, color=f"C{g}", linewidth=1.3, label=short(run))
+            axis.plot(recall, mean, label=short(run), **line)
         axis.axhline(by_chance[4 + g] / 100, color="0.6", linewidth=0.8, zorder=0, label="area of chance")
         axis.set(title=textwrap.fill(genre, 17), xlim=(0, 1), ylim=(0, 1.02), xticks=(0, 1), yticks=(0, 0.5, 1))
     figure.legend(handles=axes[0].get_lines(), loc="outside upper center")
@@ -483,21 +488,25 @@ def draw_genres(runs, by_chance):
 
 
 def draw_cost(runs):
-    """Draw uAP against multiply-adds, parameters as the circles' areas; labels stand evenly at the right."""
+    """Draw uAP against multiply-adds, parameters as the circles' areas; labels that would overlap move apart."""
     figure, axis = plt.subplots(figsize=(7, max(3, 0.8 + 0.25 * len(runs))))
-    most = max(run.parameters for run in runs)
-    line = {"arrowstyle": "-", "color": "0.5", "linewidth": 0.5, "shrinkA": 1, "shrinkB": 0, "relpos": (0, 0.5)}
-    options = {"textcoords": "axes fraction", "va": "center", "size": 7, "arrowprops": line}
-    for i, run in enumerate(runs):  # the best at the top
-        place, label = (run.gmacs, run.mean[0]), f"{short(run)}: {run.parameters / 1e6:.3g} M"
-        axis.scatter(*place, 900 * run.parameters / most, alpha=0.8, facecolor="0.9", edgecolor="black")
-        axis.annotate(label, place, xytext=(1.06, 1 - (i + 0.5) / len(runs)), **options)
+    gmacs, scores, parameters = np.array([(run.gmacs, run.mean[0], run.parameters) for run in runs]).T  # best first
+    areas = 900 * parameters / parameters.max()
+    axis.scatter(gmacs, scores, areas, alpha=0.8, facecolor="0.9", edgecolor="black")
+    axis.margins(0.15, 0.2)
+    low, high = axis.get_ylim()
+    down = (high - low) * 0.14 / (figure.get_figheight() - 0.8) * np.arange(len(runs))  # a line of text is 0.14 inches
+    heights = np.maximum(np.minimum.accumulate(scores + down) - down, low + down[::-1])
+    for run, x, y, radius, height in zip(runs, gmacs, scores, np.sqrt(areas / np.pi), heights):  # radius in points
+        line = {"arrowstyle": "-", "color": "0.5", "linewidth": 0.5, "shrinkB": radius, "relpos": (0, 0.5)}
+        options = {"textcoords": ("offset points", "data"), "va": "center", "size": 7, "arrowprops": line}
+        label = f"{short(run)}: {run.parameters / 1e6:.3g} M"
+        axis.annotate(label, (x, y), xytext=(radius + 6, height), **options)
     axis.set(xlabel="billions of multiply-adds per clip", ylabel="uAP (%)", xscale="log")
     axis.set_title("area: parameters of backbones and head (M: millions)")
-    axis.xaxis.set_major_locator(matplotlib.ticker.LogLocator(subs=(1, 2, 3, 5)))
+    axis.xaxis.set_major_locator(matplotlib.ticker.LogLocator(subs=(1, 1.5, 2, 3, 5, 7)))
     axis.xaxis.set_major_formatter("{x:g}")
     axis.minorticks_off()
-    axis.margins(0.15, 0.2)
     axis.set_yticks([value for value in axis.get_yticks() if 0 <= value <= 100])
     return figure
 
