@@ -471,7 +471,7 @@ def test_without_a_standard_representation_one_setting_is_taken(train, tmp_path,
 
 
 @pytest.mark.parametrize(
-    "scale, words", [(1e30, ("shufflenet2d_shots", "as large as", "scale them")), (1, ("choose a lower --lr",))]
+    "scale, words", [(1e30, ("shufflenet2d_shots", "tt0000: a value of ")), (1, ("choose a lower --lr",))]
 )
 def test_a_loss_that_is_not_finite(train, data, scale, words):
     """Is laid to the vectors where these are huge, else to the learning rate."""
