@@ -510,7 +510,7 @@ def draw_genres(runs, by_chance):
         within = np.clip(deviation, 0, [mean, np.maximum(100 - mean, 0)])  # no area is below 0 or above 100
         look = {"color": shade, "edgecolor": "black", "linewidth": 0.8, "capsize": 1.5, "label": short(run)}
         axis.barh(places - 0.4 + (i + 0.5) * height, mean, height, xerr=within, error_kw={"linewidth": 0.8}, **look)
-    axis.vlines(by_chance[columns], places - 0.45, places + 0.45, "black", ":", "chance", linewidth=1)
+    axis.vlines(by_chance[columns], places - 0.45, places + 0.45, "black", ":", label="chance", linewidth=1)
     axis.set_yticks(places, genres.values())
     axis.set(xlim=(0, 100), ylim=(len(genres) - 0.5, -0.5), xlabel=f"area under the precision-recall curve (%){remark}")
     figure.legend(loc="outside upper center")

@@ -412,7 +412,7 @@ def pack(path, packed):
                 problem = f"{clips.dtype} {clips.shape}, not floating-point (clips, {features or 'features'})"
             elif not clips.size:
                 problem = "no clips"
-            elif not (largest := abs(clips).max()) <= MAX_VALUE:  # or NaN
+            elif not (largest := float(abs(clips).max())) <= MAX_VALUE:  # or NaN
                 problem = f"a value of {largest:.2g} where finite ones of about 1 are expected"
             if problem:
                 remedy = "fix" if made_elsewhere(meta_of(path)) else "prepare or download"

@@ -351,7 +351,7 @@ def test_any_shapes_are_packed_or_refused(tmp_path, shapes, dtype):
     try:
         opened = divita.open_representation(folder, NAME)
     except divita.UserError:
-        assert dtype != np.float32 or any(0 in shape for shape in shapes) or len({f for _, f in shapes}) > 1
+        assert dtype == np.int8 or any(0 in shape for shape in shapes) or len({f for _, f in shapes}) > 1
     else:
         assert all((opened[mid] == array).all() and opened[mid].shape == array.shape for mid, array in arrays.items())
 
