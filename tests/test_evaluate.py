@@ -409,7 +409,9 @@ def test_runs_with_other_test_trailers_are_noted_and_not_bold(script, tmp_path):
     assert bold_cells(result.out, "Experiment: fusion") == {"late": False, "early": False}  # each the only one
 
 
-@pytest.mark.parametrize("signals, expected", [((0.5,), [False]), ((0.5, 0.2), [True, False]), ((-0.5, -0.6), [False] * 2)])
+@pytest.mark.parametrize(
+    "signals, expected", [((0.5,), [False]), ((0.5, 0.2), [True, False]), ((-0.5, -0.6), [False] * 2)]
+)
 def test_only_the_best_of_several_above_chance_is_bold(script, tmp_path, signals, expected):
     for name, signal in zip("ab", signals):
         make_run(tmp_path / "runs", name, image=made_by("shufflenet2d"), signal=signal, genres=["x", "y"])

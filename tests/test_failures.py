@@ -274,7 +274,7 @@ BROKEN = {
     "no clips": save(np.zeros((0, 8), np.float32)),
     "other features": save(np.zeros((9, 7), np.float32)),
     "no features": save(np.zeros((9, 0), np.float32)),
-    "float64": save(np.zeros((9, 8))),
+    "integers": save(np.zeros((9, 8), int)),
     "one dimension": save(np.zeros(8, np.float32)),
     "pickle": save(np.array([Malicious()], dtype=object)),
     "truncated": cut_short,
