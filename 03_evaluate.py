@@ -294,7 +294,7 @@ def bootstrap(a, b):
 def run_tables(runs, by_chance, notes):
     """Return the table of all runs and the table of their genres."""
     scores = """Areas under precision-recall curves of the test trailers in percent, mean ± sample standard deviation \
-over the splits that have any. Chance: of random probabilities. Bold: the best of those with the same test trailers."""
+over the splits that have any. Chance: of random probabilities. Bold: the best with the same test trailers, above chance."""
     gaps = "A genre without a test trailer is left out of mAP in that split, a trailer without a genre out of sAP."
     costs = "Parameters and multiply-adds (GMACs, per clip) are those of backbones and head."
     numbered = {f"{i}. {run.name}": run for i, run in enumerate(runs, 1)}
@@ -342,8 +342,8 @@ def data_notes(runs):
             notes.append(f"Leakage: {leaked} validation or test trailers of {run.name} are in training, too.")
         count, trailers = min((len(np.unique(column)), len(p)) for _, _, p in run.tests.values() for column in p.T)
         if count <= min(FEW_PROBABILITIES, trailers / 2):
-            ties = f"{count} different probabilities for {trailers} trailers of a genre"
-            notes.append(f"Ties, which draw areas to 50: {run.name} has {ties}.")
+            ties = f"different probabilities in a genre: {count} for {trailers} trailers"
+            notes.append(f"Ties, which raise areas to above 50: {run.name}; {ties}.")
     if all(len({*true.sum(0)} - {0}) == 1 for run in runs for _, true, _ in run.tests.values()):
         notes.append("All genres are equally frequent, so that wAP equals mAP.")
     return notes

@@ -1164,7 +1164,7 @@ def published_file(backbone):
     """Return the path of a backbone's published checkpoint: in an installed package, or downloaded once."""
     url = backbone.checkpoint
     if not url:
-        raise UserError(f"{backbone.name}: no published weights; use --weights random or --weights {backbone.name}=FILE")
+        raise UserError(f"{backbone.name}: no known weights; use --weights random or --weights {backbone.name}=FILE")
     if not url.startswith("https:"):
         package, _, name = url.partition("/")
         try:

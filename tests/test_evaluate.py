@@ -384,7 +384,7 @@ def test_few_different_probabilities_are_noted(script, tmp_path):
     result = script("03_evaluate.py", "--runs", tmp_path / "runs", "--out", tmp_path / "out")
     assert result.code == 0, result.err
     (note,) = {line for line in result.out.splitlines() if line.startswith("Ties")}
-    assert "tied has 2 different probabilities for 30 trailers" in note and "good" not in note
+    assert "tied; different probabilities in a genre: 2 for 30 trailers." in note and "good" not in note
 
 
 def bold_cells(out, title):
