@@ -294,7 +294,7 @@ def bootstrap(a, b):
 def run_tables(runs, by_chance, notes):
     """Return the table of all runs and the table of their genres."""
     scores = """Areas under precision-recall curves of the test trailers in percent, mean ± sample standard deviation \
-over the splits that have any. Chance: of random probabilities. Bold: the best with the same test trailers, above chance."""
+over the splits that have any. Chance: of random probabilities. Bold: best above chance on the same test trailers."""
     gaps = "A genre without a test trailer is left out of mAP in that split, a trailer without a genre out of sAP."
     costs = "Parameters and multiply-adds (GMACs, per clip) are those of backbones and head."
     numbered = {f"{i}. {run.name}": run for i, run in enumerate(runs, 1)}
