@@ -24,7 +24,6 @@ from pathlib import Path
 EPOCHS, LEARNING_RATE, BATCH_SIZE, CLIPS = 100, 1e-4, 32, 30
 DEMO_DATA, DEMO_EPOCHS, DEMO_LEARNING_RATE = Path("data/demo"), 40, 2e-3  # an epoch of the demo is two batches
 PATIENCE_RATE, PATIENCE_STOP = 10, 20  # epochs without a lower validation loss: learning rate divided by 10; the end
-LARGE = 1e6  # a value in an input above this is what is wrong where the loss is not finite
 KINDS = ("image", "video")  # of inputs
 OPTIONS = ("aggregation", "fusion", "clips", "epochs", "lr", "batch_size", "seed")  # that a run keeps
 IMAGE, VIDEO = "--image", "--video"  # in a row below: the input that this option names, or the first that there is
@@ -58,8 +57,8 @@ def parse_arguments():
     parser = argparse.ArgumentParser(usage=argparse.SUPPRESS, description=description)  # so that an error is one line
     add = parser.add_argument_group("what to train on").add_argument
     add("--data", metavar="DIR", type=Path, default=DEMO_DATA, help="what 01_prepare.py made (%(default)s)")
-    add("--image", metavar="NAME", help="image representation, its backbone, or none (the first there)")
-    add("--video", metavar="NAME", help="video representation, its backbone, or none (the first there)")
+    add("--image", metavar="NAME", help="representation, its backbone, or none (the first; none beside --video NAME)")
+    add("--video", metavar="NAME", help="representation, its backbone, or none (the first; none beside --image NAME)")
     add("--splits", metavar="K", type=int, nargs="+", help="split columns of labels.csv (all there)")
     add("--runs", metavar="DIR", type=Path, default=Path("runs/demo"), help="for the runs (%(default)s)")
     add("--overwrite", action="store_true", help="train again what is trained already")
@@ -76,7 +75,7 @@ def parse_arguments():
     arguments = parser.parse_args()
     if not (arguments.experiment or arguments.image or arguments.video):
         arguments.experiment = "inputs"
-    demo = arguments.data == DEMO_DATA
+    demo = (arguments.data / "true_cuts.csv").exists()
     if arguments.epochs is None:
         arguments.epochs = DEMO_EPOCHS if demo else EPOCHS
     if arguments.lr is None:
@@ -126,6 +125,7 @@ def main(arguments):
             path = arguments.runs / f"{arguments.experiment}.json"
             divita.write_json(path, {"experiment": arguments.experiment, "rows": rows})
     say(f"{divita.device()}; {len(labels.mids)} trailers, {len(runs)} runs, {sum(done)} of them done already")
+    say(f"at most {arguments.epochs} epochs, learning rate {arguments.lr:g}")
     share = zip(runs[rank::world], done[rank::world])  # which does not depend on when a rank starts
     train_all([run for run, finished in share if not finished], arguments.epochs, hidden=rank > 0)
     say(f"runs: {arguments.runs}\nnext: python 03_evaluate.py --runs {shlex.quote(str(arguments.runs))}")
@@ -157,7 +157,7 @@ def train(run, bar):
     started = time.perf_counter()
     history = fit(model, config, training, validation, bar)
     if not np.isfinite(history["loss"] + history["val_loss"]).all():
-        raise UserError(not_finite(run))
+        raise UserError(f"{run.folder}: the loss is not finite; choose a lower --lr")
     seconds = time.perf_counter() - started
     predictions = {"genres": config["genres"], "train_mids": parts["train"][0]}
     for name in ("validation", "test"):
@@ -206,15 +206,6 @@ def fit(model, config, training, validation, bar):
     ).history
 
 
-def not_finite(run):
-    """Return a line on why a run's loss is not finite."""
-    for x in run.inputs.values():
-        largest = max(x.clips.max(), -x.clips.min())
-        if largest > LARGE:
-            return f"{x.path}: holds values as large as {largest:.0e}, too large to train on; scale them to about 1"
-    return f"{run.folder}: the loss is not finite; choose a lower --lr"
-
-
 # ---- The runs: a configuration on a split ----
 
 Run = collections.namedtuple("Run", "label folder config inputs parts")
@@ -228,7 +219,7 @@ def all_runs(arguments, found, labels):
     for split in splits:
         if not 0 <= split < count:
             raise UserError(f"--splits: the labels have no column split{split}")
-    opened = functools.cache(divita.open_representation)
+    opened, leaked = functools.cache(divita.open_representation), {}
     for label, configuration in found:
         inputs = {kind: opened(arguments.data, configuration[kind]) for kind in KINDS if configuration[kind]}
         rows, left_out = divita.usable(labels.mids, [*inputs.values()])
@@ -243,8 +234,25 @@ def all_runs(arguments, found, labels):
                     raise UserError(f"{arguments.data}: split{split} has no {name} trailers that can be used")
                 parts[name] = [labels.mids[row] for row in part], labels.y[part]
             sizes = {name: len(mids) for name, (mids, _) in parts.items()}
+            twins = find_twins(inputs, parts)
+            leaked |= twins
             config = {"split": split, "subsets": divita.digest_of(labels.splits[rows, split]), "trailers": sizes}
-            yield Run(label, folder, identity | config, inputs, parts)
+            yield Run(label, folder, identity | config | {"leaked": len(twins)}, inputs, parts)
+    if leaked and divita.ranks()[0] == 0:
+        twins = divita.listed([f"{mid} as {twin}" for mid, twin in leaked.items()])
+        what = f"{len(leaked)} validation or test trailers have the vectors or video of a training trailer ({twins})"
+        say(f"warning: {what}; put such trailers into one subset or remove them")
+
+
+def find_twins(inputs, parts):
+    """Return {mid of a validation or test trailer: mid of a training trailer with the same vectors or video}."""
+
+    def digests(mid):
+        return [digest for x in inputs.values() for digest in (x.digests[mid], x.sources[mid][0]) if digest]
+
+    trained = {digest: mid for mid in parts["train"][0] for digest in digests(mid)}
+    evaluated = [*parts["validation"][0], *parts["test"][0]]
+    return {mid: trained[digest] for mid in evaluated for digest in digests(mid) if digest in trained}
 
 
 def describe(configuration, inputs, labels, rows):
@@ -285,11 +293,12 @@ def is_finished(run, again):
 
 
 def chosen_inputs(arguments):
-    """Return the representations to use, {IMAGE and VIDEO: name or None}: those named or, without any, the first."""
-    if not (arguments.image or arguments.video):
-        return first_inputs(arguments.data)
+    """Return the representations to use, {IMAGE and VIDEO: name or None}: those named or, if none is, the first."""
+    names = dict(zip(KINDS, (arguments.image, arguments.video)))
+    if None in names.values() and set(names.values()) <= {None, "none"}:
+        return first_inputs(arguments.data, [kind for kind in KINDS if not names[kind]])
     chosen = {}
-    for kind, name in zip(KINDS, (arguments.image, arguments.video)):
+    for kind, name in names.items():
         path = divita.find_representation(arguments.data, name) if name not in (None, "none") else None
         if path and (other := divita.meta_of(path)["input"]) != kind:
             raise UserError(f"--{kind} {name}: it is for --{other}, as its meta.json says")
@@ -299,14 +308,15 @@ def chosen_inputs(arguments):
     return chosen
 
 
-def first_inputs(data):
-    """Return the first image and video representation at one setting, the standard one if it is there."""
+def first_inputs(data, kinds):
+    """Return the first representation of each kind, all at one setting, the standard one if it is there."""
     settings = {}  # setting -> {IMAGE or VIDEO: name}
     for path, meta in divita.representations(data).items():
-        setting = tuple(meta.get(key) for key in STANDARD)
-        settings.setdefault(setting, {}).setdefault(f"--{meta['input']}", path.name)
+        if meta["input"] in kinds:
+            setting = tuple(meta.get(key) for key in STANDARD)
+            settings.setdefault(setting, {}).setdefault(f"--{meta['input']}", path.name)
     if not settings:
-        raise UserError(f"{data}: no representation to train on; prepare one with 01_prepare.py")
+        raise UserError(f"{data}: no {' or '.join(kinds)} representation to train on; prepare one with 01_prepare.py")
     standard = tuple(STANDARD.values())
     setting = max(settings, key=lambda setting: (setting == standard, len(settings[setting])))
     if setting != standard:

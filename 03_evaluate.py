@@ -28,6 +28,8 @@ from pathlib import Path
 RESAMPLES = 1000  # of the bootstrap behind a confidence interval
 SEED = 0  # of them
 THRESHOLD = 0.5  # a genre is predicted from this probability on
+FEW_TRAILERS, FEW_PROBABILITIES = 10, 20  # in a test split, different ones in a genre: a note warns
+SHOWN = 20  # genres in a figure, at most
 
 
 def parse_arguments():
@@ -84,15 +86,16 @@ def evaluate(arguments):
         if run.config["genres"] != genres:
             other = divita.listed(sorted(set(run.config["genres"]) ^ set(genres)) or ["in another order"])
             raise UserError(f"{runs[0].name} and {run.name} have other genres ({other}); give each its own --runs")
-    by_chance = chance(max(runs, key=lambda run: len(run.tests)))
+    by_chance = chance(next(iter(same_tests({run.name: run for run in runs})[0].values())))
     notes = data_notes(runs)
     tables = run_tables(runs, by_chance, notes)
     experiments = read_experiments(arguments.runs, runs)
     for name, rows in experiments.items():
         if name != "inputs":  # its rows are those of the first table
             tables.append(scores_table(f"Experiment: {name}", rows))
-    tables.append(claims_table(experiments, notes))
-    if pair := compared(runs, arguments.compare):
+    if sorted(map(str.casefold, genres)) == GENRES:
+        tables += claims_tables(experiments, notes)
+    if pair := compared(runs, arguments.compare, experiments):
         tables.append(comparison_table(*pair))
     markdown = "\n".join(table.markdown() for table in tables)
     divita.sweep(out)
@@ -118,7 +121,7 @@ class Run:
 
     name: str
     folders: list  # of its splits
-    config: dict  # of all splits, which differ in divita.OF_A_SPLIT alone
+    config: dict  # of all splits, which differ in divita.OF_A_SPLIT alone; "leaked" is their sum
     metas: dict  # "image" or "video" -> what the meta.json of that input says
     trained: set  # mids that a split was trained on
     tests: dict  # split -> mids (N), genres (N, G), probabilities (N, G); without splits whose trailers have no genre
@@ -182,6 +185,7 @@ def read_run(name, folders):
         raise UserError("no test trailer has a genre, so there is nothing to measure; train on splits where some have")
     metas = divita.inputs(config)
     validation = 100 * np.mean(areas or [0.0])
+    config["leaked"] = sum(of_split.get("leaked", 0) for of_split in (config, *others))
     scores = over_splits([divita.metrics(true, p) for _, true, p in tests.values()])
     return Run(name, folders, config, metas, trained, tests, histories, validation, *scores, *cost(config, metas))
 
@@ -218,8 +222,16 @@ def alike(a, b):
 
 
 def tested(run):
-    """Return {split: what was tested, the trailers and their genres}."""
-    return {split: (mids, true.tolist()) for split, (mids, true, _) in run.tests.items()}
+    """Return a digest of a run's splits, their test trailers and the genres of these."""
+    return divita.digest_of(repr([(split, mids, true.tolist()) for split, (mids, true, _) in run.tests.items()]))
+
+
+def same_tests(rows):
+    """Return {label: Run} in groups that were tested on the same trailers, the largest group first."""
+    groups = {}
+    for label, run in rows.items():
+        groups.setdefault(tested(run), {})[label] = run
+    return sorted(groups.values(), key=len, reverse=True)
 
 
 def differing(x, y):
@@ -282,36 +294,42 @@ def bootstrap(a, b):
 def run_tables(runs, by_chance, notes):
     """Return the table of all runs and the table of their genres."""
     scores = """Areas under precision-recall curves of the test trailers in percent, mean ± sample standard deviation \
-over the splits that have test trailers with a genre; highest uAP first. Chance: random probabilities, on average."""
+over the splits that have any. Chance: of random probabilities. Bold: best above chance on the same test trailers."""
     gaps = "A genre without a test trailer is left out of mAP in that split, a trailer without a genre out of sAP."
     costs = "Parameters and multiply-adds (GMACs, per clip) are those of backbones and head."
     numbered = {f"{i}. {run.name}": run for i, run in enumerate(runs, 1)}
     overall = scores_table("All runs", numbered, [scores, gaps, costs, *notes])
     overall.rows.append(["chance", "–", *(f"{area:.2f}" for area in by_chance[: len(METRICS)]), "–", "–"])
-    rows = [["", *(f"{i}." for i in range(1, len(runs) + 1)), "chance"]]
+    rows, bold = [["", *(f"{i}." for i in range(1, len(runs) + 1)), "chance"]], bold_scores(runs)
     for j, genre in enumerate(runs[0].config["genres"], len(METRICS)):
-        rows.append([genre, *score_cells(runs, j), number(by_chance[j], ".2f")])
+        rows.append([genre, *score_cells(runs, j, bold), number(by_chance[j], ".2f")])
     return [overall, Table("Genres", ["Runs by their number above."], rows)]
 
 
 def scores_table(title, rows, notes=()):
     """Return the scores and costs of {label: Run or, not trained, None}, beside the paper's if it is of its data."""
-    labels, runs = list(rows), list(rows.values())
+    labels, runs, bold = list(rows), list(rows.values()), bold_scores(rows.values())
     beside = any(label in PAPER and run and is_published(run) for label, run in rows.items())
     columns = [["", *labels], ["splits", *(", ".join(run.tests) if run else "–" for run in runs)]]
     for j, metric in enumerate(METRICS):
-        columns.append([metric, *score_cells(runs, j)])
+        columns.append([metric, *score_cells(runs, j, bold)])
         if beside:
             columns.append(["paper", *(plus_minus(*PAPER[label][j]) if label in PAPER else "–" for label in labels)])
     columns.append(["parameters", *(number(run.parameters, ",") if run else "–" for run in runs)])
     columns.append(["GMACs", *(number(run.gmacs, ".3g") if run else "–" for run in runs)])
+    groups, notes = same_tests({label: run for label, run in rows.items() if run}), [*notes]
+    for group in groups:
+        counts = [len(mids) for mids, _, _ in next(iter(group.values())).tests.values()]
+        which = f" of {', '.join(group)}, not comparable with other rows" if len(groups) > 1 else ""
+        few = f"; with fewer than {FEW_TRAILERS}, differences mean little" if min(counts) < FEW_TRAILERS else ""
+        notes.append(f"Test trailers per split{which}: {', '.join(map(str, counts))}{few}.")
     if missing := [label for label, run in rows.items() if not run]:
-        notes = [*notes, f"Not trained yet: {', '.join(missing)}."]
+        notes.append(f"Not trained yet: {', '.join(missing)}.")
     return Table(title, notes, list(zip(*columns)), words=2)
 
 
 def data_notes(runs):
-    """Return sentences on what the runs were trained on: what is no finding about films, and what is not known."""
+    """Return sentences on what makes the runs' scores misleading or is not known of them."""
     notes, metas = [], [meta for run in runs for meta in run.metas.values()]
     if any(meta.get("synthetic") for meta in metas):
         notes.append("The trailers are synthetic, made to try the code: nothing here is a finding about films.")
@@ -319,6 +337,15 @@ def data_notes(runs):
         notes.append(f"Random weights, not pretrained: {', '.join(untrained)}.")
     if elsewhere := sorted({meta["backbone"] for meta in metas if divita.made_elsewhere(meta)}):
         notes.append(f"Vectors made elsewhere: {', '.join(elsewhere)}; a cost that is not known is – and in no figure.")
+    for run in runs:
+        if leaked := run.config["leaked"]:
+            notes.append(f"Leakage: {leaked} validation or test trailers of {run.name} are in training, too.")
+        count, trailers = min((len(np.unique(column)), len(p)) for _, _, p in run.tests.values() for column in p.T)
+        if count <= min(FEW_PROBABILITIES, trailers / 2):
+            ties = f"different probabilities in a genre: {count} for {trailers} trailers"
+            notes.append(f"Ties, which raise areas to above 50: {run.name}; {ties}.")
+    if all(len({*true.sum(0)} - {0}) == 1 for run in runs for _, true, _ in run.tests.values()):
+        notes.append("All genres are equally frequent, so that wAP equals mAP.")
     return notes
 
 
@@ -339,6 +366,7 @@ def write_table_csv(path, runs):
     divita.write_csv(path, rows[0], rows[1:])
 
 
+GENRES = "action adventure comedy crime drama fantasy horror romance sci-fi thriller".split()  # of Trailers12k
 CLAIMS = (  # of the paper's abstract: the claim, its value, an experiment, its row, the rows whose best it is to beat
     ("shots instead of seconds, image", "+1.83 %", "segmentation", "image, shots", ["image, seconds"]),
     ("shots instead of seconds, video", "+3.75 %", "segmentation", "video, shots", ["video, seconds"]),
@@ -349,30 +377,29 @@ CLAIMS = (  # of the paper's abstract: the claim, its value, an experiment, its 
 )
 
 
-def claims_table(experiments, notes):
-    """Return the claims of the paper's abstract beside ours, by rows of the experiments that are about them."""
-    rows = [["", "paper", "ours", "of the parameters", "of the multiply-adds"]]
+def claims_tables(experiments, notes):
+    """Return [the table of the claims of the paper's abstract that experiments have numbers for], [] without any."""
+    rows = [["", "paper", "ours, points", "ours, relative"]]
+    notes = ["Differences of uAP; the paper does not say whether its are in points or relative.", *notes]
     for claim, paper, experiment, label, others in CLAIMS:
-        trained = experiments.get(experiment, {})
-        run, *runs = (trained.get(name) for name in (label, *others))
+        run, *runs = (experiments.get(experiment, {}).get(name) for name in (label, *others))
         if run and all(other and alike(run, other) for other in runs):
             other = best(runs)
-            points, percent = run.mean[0] - other.mean[0], 100 * (run.mean[0] / other.mean[0] - 1)
-            shares = 100 * run.parameters / other.parameters, 100 * run.gmacs / other.gmacs
-            cells = [f"{points:+.2f} points ({percent:+.2f} %)", *(number(share, ".2f", " %") for share in shares)]
-        else:
-            cells = [f"needs all its rows, prepared, trained and tested alike: --experiment {experiment}", "–", "–"]
-        rows.append([claim, paper, *cells])
-    why = """The paper's are of Trailers12k, and no other data's can be compared with them. Ours: uAP in points and \
-relative, as the paper does not say which its percentages are, and the shares of the cost; the paper's, of the last \
-row: 11.82 % and 0.81 %."""
-    return Table("The paper's claims", [why, *notes], rows, words=3)
+            points = run.mean[0] - other.mean[0]
+            rows.append([claim, paper, f"{points:+.2f}", f"{100 * points / other.mean[0]:+.2f} %"])
+            if others == ["Swin-3D"]:
+                ratios = run.parameters / other.parameters, run.gmacs / other.gmacs
+                parameters, macs = (number(100 * ratio, ".2f", " %") for ratio in ratios)
+                what = f"{parameters} of Swin-3D's parameters and {macs} of its multiply-adds"
+                notes.append(f"ShuffleNet fusion has {what}; in the paper 11.82 % and 0.81 %.")
+    return [Table("The paper's claims", notes, rows, words=2)] if rows[1:] else []
 
 
-def compared(runs, names):
+def compared(runs, names, experiments):
     """Return two runs to compare: those named, or the best on both inputs and the better of these alone; else None."""
     if names:
-        found = {run.name: run for run in runs}
+        rows = itertools.chain(*(rows.items() for rows in experiments.values()))
+        found = {label: run for label, run in rows if run} | {run.name: run for run in runs}
         if unknown := [name for name in names if name not in found]:
             raise UserError(f"no run is called {unknown[0]}; there is {', '.join(found)}")
         return found[names[0]], found[names[1]]
@@ -450,12 +477,20 @@ def panels(count, most, height, xlabel, ylabel):
     return figure, axes.flat[:count]
 
 
+def shown_genres(run):
+    """Return {index: genre} of a figure, the most frequent ones of a run's tests, and a remark if there are more."""
+    genres, counts = run.config["genres"], sum(true.sum(0, dtype=int) for _, true, _ in run.tests.values())
+    shown = sorted(np.argsort(-counts, kind="stable")[:SHOWN])
+    remark = f"; the {SHOWN} most frequent of {len(genres)} genres" if len(genres) > SHOWN else ""
+    return {g: genres[g] for g in shown}, remark
+
+
 def draw_precision_recall(runs, by_chance):
     """Draw for each genre the curves of the runs, averaged over the splits, and the area of chance as a height."""
-    genres = runs[0].config["genres"]
-    figure, axes = panels(len(genres), 5, 1.6, "recall", "precision (mean over splits)")
+    genres, remark = shown_genres(runs[0])
+    figure, axes = panels(len(genres), 5, 1.6, f"recall{remark}", "precision (mean over splits)")
     recall = np.linspace(0, 1, 200, endpoint=False)
-    for g, (genre, axis) in enumerate(zip(genres, axes)):
+    for (g, genre), axis in zip(genres.items(), axes):
         for run, line in zip(runs, RUN_LINES):
             precision = [np.full(len(recall), np.nan)]
             for _, true, p in run.tests.values():
@@ -472,17 +507,17 @@ def draw_precision_recall(runs, by_chance):
 
 def draw_genres(runs, by_chance):
     """Draw each genre's area, a bar per run, with standard deviations and a tick at chance."""
-    genres = runs[0].config["genres"]
-    places, height = np.arange(len(genres)), 0.8 / len(runs)
+    genres, remark = shown_genres(runs[0])
+    places, height, columns = np.arange(len(genres)), 0.8 / len(runs), [4 + g for g in genres]
     figure, axis = plt.subplots(figsize=(7, 1.5 + (0.08 + 0.09 * len(runs)) * len(genres)))
     for i, (run, shade) in enumerate(zip(runs, SHADES)):
-        mean, deviation = np.nan_to_num([run.mean[4:], run.deviation[4:]])
+        mean, deviation = np.nan_to_num([run.mean[columns], run.deviation[columns]])
         within = np.clip(deviation, 0, [mean, np.maximum(100 - mean, 0)])  # no area is below 0 or above 100
         look = {"color": shade, "edgecolor": "black", "linewidth": 0.8, "capsize": 1.5, "label": short(run)}
         axis.barh(places - 0.4 + (i + 0.5) * height, mean, height, xerr=within, error_kw={"linewidth": 0.8}, **look)
-    axis.vlines(by_chance[4:], places - 0.45, places + 0.45, color="black", linestyle=":", linewidth=1, label="chance")
-    axis.set_yticks(places, genres)
-    axis.set(xlim=(0, 100), ylim=(len(genres) - 0.5, -0.5), xlabel="area under the precision-recall curve (%)")
+    axis.vlines(by_chance[columns], places - 0.45, places + 0.45, "black", ":", label="chance", linewidth=1)
+    axis.set_yticks(places, genres.values())
+    axis.set(xlim=(0, 100), ylim=(len(genres) - 0.5, -0.5), xlabel=f"area under the precision-recall curve (%){remark}")
     figure.legend(loc="outside upper center")
     return figure
 
@@ -535,6 +570,8 @@ def predict(arguments):
     run = best(runs)
     if not arguments.run:
         say(f"predicted by {run.name}, the best by validation (of {len(runs)})")
+    if any(paths[0].glob("*.npy")):
+        raise UserError(f"{paths[0]}: holds vectors; give it a meta.json and pass {paths[0].parent}, which holds it")
     if len(paths) == 1 and divita.representations(paths[0]):  # it is prepared already
         data, films = paths[0], {}
     else:
@@ -609,8 +646,9 @@ def predict_trailers(run, called, mids, inputs, films, out):
     write_predictions(out / "predictions.csv", called, genres, dict(zip(mids, probabilities)))
     for mid, p in zip(mids, probabilities):
         order = np.argsort(-p)
-        likely = [g for g in order if p[g] >= THRESHOLD] or order[:1]
-        say(f"{mid}: {', '.join(f'{genres[g]} {p[g]:.2f}' for g in likely)}")
+        likely = [g for g in order if p[g] >= THRESHOLD]
+        remark = "" if likely else f"none reaches {THRESHOLD}, likeliest: "
+        say(f"{mid}: {remark}{', '.join(f'{genres[g]} {p[g]:.2f}' for g in likely or order[:1])}")
     tables = [x.path.parent / x.meta["clips"] for x in inputs if x.meta and x.meta.get("clips")]  # equal ones
     if not tables:
         say("the vectors do not say when their clips are; in the figures each clip lasts a second")
@@ -625,7 +663,8 @@ def predict_trailers(run, called, mids, inputs, films, out):
             pictures = []
         figure = draw_trailer(f"{mid}, by {called}", p, over_time, genres, times, pictures)
         save(figure, out / called / f"{mid}.png")
-    say(f"probabilities (predictions.csv) and figures ({called}/*.png): {out}")
+    figures = divita.listed([str(out / called / f"{mid}.png") for mid in mids])
+    say(f"probabilities: {out / 'predictions.csv'}\nfigures: {figures}")
 
 
 def overlapping(clips, length):
@@ -669,12 +708,14 @@ def draw_trailer(title, p, over_time, genres, times, pictures):
     width, end = len(times["shot"]) - len(over_time) + 1, times["end_s"][-1]
     middle = (times["start_s"][: len(over_time)] + times["end_s"][width - 1 :]) / 2  # of each snippet
     cuts = times["start_s"][1:][np.diff(times["shot"]) > 0]
-    floors = -1.35 * np.arange(len(genres))  # of the bands
+    order = np.argsort(-p)[:SHOWN]
+    remark = f"; the {SHOWN} likeliest of {len(p)} genres" if len(p) > SHOWN else ""
+    floors = -1.35 * np.arange(len(order))  # of the bands
     bottom = floors[-1] - (1.7 if pictures else 0)
     figure, axis = plt.subplots(figsize=(7, 0.8 + 0.2 * (1 - bottom)))
     axis.vlines(cuts, floors[-1], 1, color="0.85", linewidth=0.5, zorder=0)
     axis.hlines(floors + THRESHOLD, 0, end, color="0.5", linewidth=0.5, linestyle=":")
-    for g, floor in zip(np.argsort(-p), floors):
+    for g, floor in zip(order, floors):
         y = floor + np.pad(over_time[:, g], 1, "edge")
         axis.fill_between([0, *middle, end], floor, y, color=f"C{g}", alpha=0.6)
         weight = "bold" if p[g] >= THRESHOLD else "normal"
@@ -682,7 +723,7 @@ def draw_trailer(title, p, over_time, genres, times, pictures):
     for place, picture in pictures:
         image = OffsetImage(picture, zoom=0.22)  # 90 pixels are 0.275 inches
         axis.add_artist(AnnotationBbox(image, (place, (bottom + floors[-1]) / 2), frameon=False, pad=0))
-    axis.set(xlim=(0, end), ylim=(bottom, 1), yticks=[], xlabel="time (s); grey lines: cuts")
+    axis.set(xlim=(0, end), ylim=(bottom, 1), yticks=[], xlabel=f"time (s); grey lines: cuts{remark}")
     figure.suptitle(f"{title}\nprobability (0 to 1, dots at {THRESHOLD}), clips in a snippet: {width}")
     return figure
 
@@ -717,7 +758,8 @@ def cost(config, metas):
     costs = [(parameters, macs / length)]
     for meta in metas.values():
         if "parameters" in meta or divita.made_elsewhere(meta):
-            costs.append((meta.get("parameters") or np.nan, meta.get("macs_per_clip") or np.nan))
+            known = (meta.get(name) for name in ("parameters", "macs_per_clip"))
+            costs.append([np.nan if value is None else value for value in known])
         else:  # published
             costs.append(backbone_cost(meta["backbone"], meta["frames"]))
     return sum(parameters for parameters, _ in costs), sum(macs for _, macs in costs) / 1e9
@@ -780,11 +822,11 @@ class Table:
             return re.sub(r"\*\*(.*?)\*\*", r"\\textbf{\1}", text.translate(LATEX))
 
         header, *rows = [" & ".join(map(escaped, row)) + r" \\" for row in self.rows]
-        caption = escaped(" ".join([f"{self.title}.", *self.notes]))
         columns = "l" * self.words + "r" * (len(self.rows[0]) - self.words)
+        caption, notes = escaped(f"{self.title}."), escaped(" ".join(self.notes))
         lines = [r"\begin{table}", rf"\caption{{{caption}}}", rf"\begin{{tabular}}{{{columns}}}", r"\hline"]
-        lines += [header, r"\hline", *rows, r"\hline", r"\end{tabular}", r"\end{table}", ""]
-        return "\n".join(lines)
+        lines += [header, r"\hline", *rows, r"\hline", r"\end{tabular}", r"\par\footnotesize", notes, r"\end{table}"]
+        return "\n".join([*lines, ""])
 
 
 def plus_minus(mean, deviation):
@@ -792,12 +834,20 @@ def plus_minus(mean, deviation):
     return number(mean, ".2f") + ("" if np.isnan(deviation) else f" ± {deviation:.2f}")
 
 
-def score_cells(runs, j):
-    """Return the cells of a score of runs, the largest in bold; a run that is None has not been trained."""
-    means = [run.mean[j] if run else np.nan for run in runs]
-    cells = [plus_minus(mean, run.deviation[j]) if run else "–" for run, mean in zip(runs, means)]
-    largest = f"{np.fmax.reduce(means):.2f}"  # but for NaN
-    return [f"**{cell}**" if cell.split()[0] == largest else cell for cell in cells]
+def bold_scores(runs):
+    """Return {(run's name, score)} of the best, if above chance, of the runs that were tested on the same trailers."""
+    rivals = [*(same_tests({run.name: run for run in runs if run}) or [{}])[0].values()]
+    if len(rivals) < 2:
+        return set()
+    means = np.round([run.mean for run in rivals], 2)  # (runs, 4 + G)
+    bold = (means == np.fmax.reduce(means)) & (means > chance(rivals[0]))
+    return {(rivals[i].name, j) for i, j in np.argwhere(bold)}
+
+
+def score_cells(runs, j, bold):
+    """Return the cells of a score of runs, see bold_scores(); a run that is None has not been trained."""
+    cells = [plus_minus(run.mean[j], run.deviation[j]) if run else "–" for run in runs]
+    return [f"**{cell}**" if run and (run.name, j) in bold else cell for run, cell in zip(runs, cells)]
 
 
 def number(value, form, unit="", missing="–"):

@@ -272,7 +272,8 @@ META_TYPES = {  # of what a meta.json may say
     "backbone": str, "segmentation": str, "clips": str, "videos": list,
     "fps": Real, "frames_per_clip": Integral, "parameters": Integral, "macs_per_clip": Real,
 }  # fmt: skip
-OF_A_SPLIT = ("split", "subsets", "trailers", "best_epoch", "seconds", "versions")  # of config.json, not of the run
+MAX_VALUE = 1e9  # in vectors, whose values are about 1; squares of 1e19 overflow
+OF_A_SPLIT = ("split", "subsets", "trailers", "leaked", "best_epoch", "seconds", "versions")  # fields of config.json
 
 
 @dataclass
@@ -290,6 +291,15 @@ class Representation:
     def features(self):
         return self.clips.shape[1]
 
+    def __repr__(self):
+        return f"<Representation {self.path}: {len(self)} trailers, {len(self.clips)} clips, {self.features} features>"
+
+    def __len__(self):
+        return len(self.rows)
+
+    def __iter__(self):
+        return iter(self.rows)
+
     def __getitem__(self, mid):
         """Return a trailer's clips, (clips, F)."""
         start, stop = self.rows[mid]
@@ -304,6 +314,9 @@ def representation_name(backbone, segmentation="shots", fps=24, frames_per_clip=
 def representations(data):
     """Return {path: what meta_of() says} of all representations in a data folder, sorted by name."""
     metas = {path: meta_of(path) for path in sorted(Path(data).glob("*/"))}
+    if bare := [path for path, meta in metas.items() if not meta and any(path.glob("[!.]*.npy"))]:
+        remedy = 'write {"input": "image"} or {"input": "video"} into it, what these vectors are used as'
+        raise UserError(f"{bare[0] / 'meta.json'}: missing; {remedy}")
     return {path: meta for path, meta in metas.items() if "input" in meta}
 
 
@@ -372,7 +385,8 @@ def open_representation(data, name):
     """
     path = find_representation(data, name)
     files = sorted((entry.name, entry.stat()) for entry in os.scandir(path) if not entry.name.startswith("."))
-    signature = digest_of(repr([(name, stat.st_size, stat.st_mtime_ns) for name, stat in files]))  # changes with any
+    about = [MAX_VALUE, *((name, stat.st_size, stat.st_mtime_ns) for name, stat in files)]
+    signature = digest_of(repr(about))  # changes with any file, and with what is checked
     packed = Path(data) / ".packed" / f"{path.name}.f32"
     index = packed.with_suffix(".json")
     with locked(data):  # several ranks open the same representation: one of them packs it
@@ -393,19 +407,25 @@ def pack(path, packed):
         for name, clips, source in trailers(path):
             where, mid = f"{path}/{name}", unicodedata.normalize("NFC", name)
             check_mid(mid, f"{path}: the name {mid!r}")
-            if clips.dtype != np.float32 or clips.ndim != 2 or not clips.size or not np.isfinite(clips).all():
-                raise UserError(f"{where}: not finite float32 (clips, features); remove it and prepare it again")
-            features = features or clips.shape[1]
-            if clips.shape[1] != features:
-                raise UserError(f"{where}: {clips.shape[1]} features, not {features} as the others; prepare it again")
+            problem = None
+            if clips.dtype.kind != "f" or clips.ndim != 2 or features not in (None, clips.shape[1]):
+                problem = f"{clips.dtype} {clips.shape}, not floating-point (clips, {features or 'features'})"
+            elif not clips.size:
+                problem = "no clips"
+            elif not (largest := float(abs(clips).max())) <= MAX_VALUE:  # or NaN
+                problem = f"a value of {largest:.2g} where finite ones of about 1 are expected"
+            if problem:
+                remedy = "fix" if made_elsewhere(meta_of(path)) else "prepare or download"
+                raise UserError(f"{where}: {problem}; remove it or {remedy} it")
+            features = clips.shape[1]
             if mid in rows:
                 raise UserError(f"{where}: the trailer {mid} is there twice; remove one of its files")
-            content = clips.tobytes()
+            content = clips.astype(np.float32).tobytes()
             file.write(content)
             rows[mid], total = (total, total + len(clips)), total + len(clips)
             sources[mid], digests[mid] = source, hashlib.sha256(content).hexdigest()
     if not rows:
-        raise UserError(f"{path}: no trailers there; prepare it again")
+        raise UserError(f"{path}: no vectors, <mid>.npy, in it; add them or remove the folder")
     return {"features": features, "rows": rows, "sources": sources, "digests": digests}
 
 
@@ -980,12 +1000,16 @@ def divita(features, genres, aggregation="tsfm", fusion="late", **options):
 
     Returns a Keras model of snippets [(B, S, F), ...], image first, that gives logits (B, G). Late fusion averages the
     logits of one module per input; early fusion joins the features in front of a single module. Initial weights come
-    from Keras's global seed. `options` go to the aggregation, e.g. dropout=0.0 to tsfm. A UserError lists the
-    aggregations where none has the name.
+    from Keras's global seed. `options` go to the aggregation, e.g. dropout=0.0 to tsfm. Raises
+    UserError if an input, the aggregation or the fusion is unknown.
     """
     if aggregation not in AGGREGATIONS:
         raise UserError(f"no aggregation is called {aggregation!r}; there is {', '.join(AGGREGATIONS)}")
+    if fusion not in ("late", "early"):
+        raise UserError(f"no fusion is called {fusion!r}; there is late, early")
     inputs = [keras.Input((None, features[name]), name=name) for name in ("image", "video") if features.get(name)]
+    if not inputs or len(inputs) < len(features):
+        raise UserError(f"inputs {features}: unknown or none; use {{'image': F, 'video': F}} or one of them")
     modules = {x.name: x for x in inputs}
     if len(inputs) == 2 and fusion == "early":
         modules = {"joined": keras.layers.Concatenate()(inputs)}  # (B, S, F) and (B, S, F') -> (B, S, F + F')
@@ -1140,7 +1164,7 @@ def published_file(backbone):
     """Return the path of a backbone's published checkpoint: in an installed package, or downloaded once."""
     url = backbone.checkpoint
     if not url:
-        raise UserError(f"{backbone.name} has no published weights; use random ones or {backbone.name}=FILE")
+        raise UserError(f"{backbone.name}: no known weights; use --weights random or --weights {backbone.name}=FILE")
     if not url.startswith("https:"):
         package, _, name = url.partition("/")
         try:

@@ -629,7 +629,7 @@ def test_own_backbone_takes_a_few_lines(monkeypatch):
     extract = divita.Extractor("tiny", "random", frames=2, batch_size=3)
     clips = np.random.default_rng(0).integers(0, 256, (3, 2, 112, 112, 3), dtype=np.uint8)
     assert extract(clips).shape == (3, 32)
-    with pytest.raises(divita.UserError, match="tiny has no published weights"):
+    with pytest.raises(divita.UserError, match="tiny: .*; use --weights random or --weights tiny=FILE"):
         divita.load_backbone("tiny", "pretrained")
 
 

@@ -22,6 +22,7 @@ from sklearn.metrics import auc, average_precision_score, precision_recall_curve
 import divita
 
 GENRES = ["action", "comedy", "drama", "horror"]
+PAPER = "action adventure comedy crime drama fantasy horror romance sci-fi thriller".split()
 COLUMNS = "run image video aggregation fusion splits uAP uAP_std mAP mAP_std wAP wAP_std sAP sAP_std".split()
 
 
@@ -123,6 +124,8 @@ def test_tables_and_figures(script, tmp_path):
     assert "synthetic" not in markdown
     assert "A: image+video_shots_fps24_fpc24. B: image_shots_fps24_fpc24. Paired bootstrap" in markdown
     latex = (out / "table.tex").read_text(encoding="utf-8")
+    assert re.findall(r"\\caption{(.*)}", latex) == ["All runs.", "Genres.", "Two runs, trailer by trailer."]
+    assert re.search(r"\\end{tabular}\n\\par\\footnotesize\n.*Random weights.*\n\\end{table}", latex)
     assert latex.count(r"\begin{tabular}") == latex.count(r"\end{tabular}") == markdown.count("## ")
     assert r"image+video\_shots\_fps24\_fpc24" in latex and not re.search(r"(?<!\\)[_%#]", latex)
     for name in ("precision_recall", "training", "cost", "genres"):
@@ -175,7 +178,7 @@ def list_rows(runs, experiment, rows):
 def test_experiment_and_claims_beside_the_paper(script, tmp_path):
     runs = tmp_path / "runs"
     image, video = "trailers_i_shufflenet_fpc24.zarr", "trailers_k_shufflenet_fps24_fpc24.zarr"
-    options = {"splits": [0], "genres": ["x", "y"]}
+    options = {"splits": [0], "genres": PAPER}
     make_run(runs, "i", image=image, signal=0.5, **options)
     make_run(runs, "k", video=video, signal=0.1, **options)
     make_run(runs, "ik", image=image, video=video, signal=0.9, **options)
@@ -190,28 +193,37 @@ def test_experiment_and_claims_beside_the_paper(script, tmp_path):
     cells = {line[0].strip(): [cell.strip(" *") for cell in line[1:]] for line in lines}
     assert cells["ShuffleNet-2D"][2] == "71.69 ± 0.44" and cells["Swin-3D"][:3] == ["–", "–", "75.71 ± 2.43"]
     assert cells["other"][2] == "–" and "Not trained yet: Swin-3D." in result.out
-    head = divita.cost(divita.divita({"image": 8, "video": 8}, 2), (1, 30, 8), (1, 30, 8))[0]
+    head = divita.cost(divita.divita({"image": 8, "video": 8}, len(PAPER)), (1, 30, 8), (1, 30, 8))[0]
     assert int(table["ik"]["parameters"]) == 1_253_604 + 1_299_180 + head
     gain = float(table["ik"]["uAP"]) - float(table["i"]["uAP"])
-    assert claim(result.out, "the same, ShuffleNet")[0].startswith(f"{gain:+.2f} points")
-    for title, experiment in (
-        ("shots instead of seconds, image", "segmentation"),
-        ("fusion instead of the better input", "inputs"),
-        ("ShuffleNet fusion instead of Swin-3D", "transfer"),
-    ):
-        ours, *shares = claim(result.out, title)
-        assert ours == f"needs all its rows, prepared, trained and tested alike: --experiment {experiment}"
-        assert shares == ["–", "–"]
+    points, relative = claim(result.out, "the same, ShuffleNet")
+    assert points == f"{gain:+.2f}" and relative == f"{100 * gain / float(table['i']['uAP']):+.2f} %"
+    (others,) = [part for part in result.out.split("## ") if part.startswith("The paper's claims")]
+    assert others.count("\n| ") == 3  # the header, its rule and the one claim that has a number
+
+
+def test_claims_are_of_the_papers_genres_and_have_a_number(script, tmp_path):
+    runs, options = tmp_path / "runs", {"splits": [0], "trailers": 12}
+    for genres, rows, printed in ((["x", "y"], "both", 0), (PAPER, "one", 0), (PAPER[::-1], "both", 1)):
+        for kind, backbone in (("image", "shufflenet2d"), ("video", "shufflenet3d")):
+            make_run(runs, kind, **{kind: made_by(backbone, kind)}, genres=genres, **options)
+        both = {"image": made_by("shufflenet2d"), "video": made_by("shufflenet3d", "video")}
+        make_run(runs, "both", **both, genres=genres, **options)
+        list_rows(runs, "inputs", {"image": "image", "video": "video", "fusion": rows})
+        result = script("03_evaluate.py", "--runs", runs, "--out", tmp_path / "out")
+        assert result.code == 0 and result.out.count("## The paper's claims") == printed, result.err
+        shutil.rmtree(runs)
 
 
 def claim(out, title):
-    """Return what the table of claims has of ours: the gain, the shares of the parameters and of the multiply-adds."""
-    (line,) = [line for line in out.splitlines() if line.startswith(f"| {title} ")]
-    return [cell.strip() for cell in line.split("|")[3:-1]]
+    """Return what the table of claims has of ours: the gain in points and relative to the rival."""
+    lines = [line for line in out.splitlines() if line.startswith(f"| {title} ")]
+    assert len(lines) < 2
+    return [cell.strip() for line in lines for cell in line.split("|")[3:-1]]
 
 
 def test_claims_of_segmentation_and_lightweight_networks(script, tmp_path):
-    runs, options = tmp_path / "runs", {"splits": [0], "genres": ["x", "y"]}
+    runs, options = tmp_path / "runs", {"splits": [0], "genres": PAPER}
     for kind in ("image", "video"):
         for segmentation, signal in (("shots", 0.9), ("seconds", 0.2)):
             meta = made_by("shufflenet2d" if kind == "image" else "shufflenet3d", kind, segmentation=segmentation)
@@ -228,12 +240,12 @@ def test_claims_of_segmentation_and_lightweight_networks(script, tmp_path):
     table = {row["run"]: row for row in read_csv(tmp_path / "out" / "table.csv")}
     for kind in ("image", "video"):
         points = float(table[f"{kind}_shots"]["uAP"]) - float(table[f"{kind}_seconds"]["uAP"])
-        found = claim(result.out, f"shots instead of seconds, {kind}")
-        assert found[0].startswith(f"{points:+.2f} points") and found[1] == "100.00 %"
-    shares = claim(result.out, "ShuffleNet fusion instead of Swin-3D")[1:]
-    for column, value in zip(("parameters", "gmacs"), shares):
+        assert claim(result.out, f"shots instead of seconds, {kind}")[0] == f"{points:+.2f}"
+    assert claim(result.out, "ShuffleNet fusion instead of Swin-3D")
+    shares = re.search(r"has ([\d.]+) % of Swin-3D's parameters and ([\d.]+) % of its multiply-adds", result.out)
+    for column, value in zip(("parameters", "gmacs"), shares.groups()):
         ratio = float(table["both"][column]) / float(table["top"][column])
-        assert float(value.removesuffix(" %")) == pytest.approx(100 * ratio, abs=0.01)
+        assert float(value) == pytest.approx(100 * ratio, abs=0.01)
     assert "A: both. B: top." in result.out
 
 
@@ -241,7 +253,7 @@ def test_claims_compare_like_with_like(script, tmp_path):
     """Fusion with the better of its inputs; rows that were trained otherwise since give no number."""
     runs = tmp_path / "runs"
     image, video = made_by("shufflenet2d"), made_by("shufflenet3d", "video")
-    options = {"splits": [0], "trailers": 20, "genres": ["x", "y"]}
+    options = {"splits": [0], "trailers": 20, "genres": PAPER}
     make_run(runs, "image", image=image, signal=0.5, **options)
     make_run(runs, "video", video=video, signal=0.1, **options)
     make_run(runs, "both", image=image, video=video, signal=0.9, **options)
@@ -251,10 +263,8 @@ def test_claims_compare_like_with_like(script, tmp_path):
     result = script("03_evaluate.py", "--runs", runs, "--out", tmp_path / "out", "--compare", "both", "both")
     table = {row["run"]: float(row["uAP"]) for row in read_csv(tmp_path / "out" / "table.csv")}
     found = claim(result.out, "fusion instead of the better input")
-    assert found[0].startswith(f"{table['both'] - table['image']:+.2f} points")
-    assert claim(result.out, "shots instead of seconds, image")[0].startswith(
-        "needs all its rows, prepared, trained and tested alike: "
-    )
+    assert found[0] == f"{table['both'] - table['image']:+.2f}"
+    assert not claim(result.out, "shots instead of seconds, image")
 
 
 @pytest.mark.parametrize(
@@ -278,9 +288,10 @@ def test_claims_and_comparisons_are_of_inputs_made_alike(evaluate, tmp_path, cha
     make_run(tmp_path, "both", image=image, video=video, signal=0.9, **options)
     list_rows(tmp_path, "inputs", {"image": "image", "video": "video", "fusion": "both"})
     runs = evaluate["read_runs"](tmp_path)
-    table = evaluate["claims_table"](evaluate["read_experiments"](tmp_path, runs), []).markdown()
-    assert ("points" in claim(table, "fusion instead of the better input")[0]) == number
-    pair = evaluate["compared"](runs, None)
+    experiments = evaluate["read_experiments"](tmp_path, runs)
+    tables = "".join(table.markdown() for table in evaluate["claims_tables"](experiments, []))
+    assert bool(claim(tables, "fusion instead of the better input")) == number
+    pair = evaluate["compared"](runs, None, {})
     assert [run.name for run in pair or ()] == (["both", "image"] if number else [])
 
 
@@ -291,8 +302,8 @@ def test_a_claim_about_backbones_is_of_what_else_was_made_alike(evaluate, tmp_pa
     make_run(tmp_path, "top", video=made_by("swin3d", "video", weights=weights), **options)
     list_rows(tmp_path, "transfer", {"ShuffleNet fusion": "both", "Swin-3D": "top"})
     experiments = evaluate["read_experiments"](tmp_path, evaluate["read_runs"](tmp_path))
-    table = evaluate["claims_table"](experiments, []).markdown()
-    assert ("points" in claim(table, "ShuffleNet fusion instead of Swin-3D")[0]) == number
+    tables = "".join(table.markdown() for table in evaluate["claims_tables"](experiments, []))
+    assert bool(claim(tables, "ShuffleNet fusion instead of Swin-3D")) == number
 
 
 def test_the_comparison_is_chosen_by_validation(script, tmp_path):
@@ -360,6 +371,112 @@ def test_error_bars_stay_within_the_scale(evaluate, tmp_path):
     (bars,) = [artist for artist in figure.axes[0].containers if hasattr(artist, "has_xerr")]
     ends = np.concatenate(bars.lines[2][0].get_segments())[:, 0]
     assert ends.min() >= 0 and ends.max() <= 100 and len(ends) == 8
+
+
+# ---- Scores that mislead ----
+
+
+def test_few_different_probabilities_are_noted(script, tmp_path):
+    """As those of a run whose vectors are all zeros; others are not."""
+    options = {"image": made_by("shufflenet2d"), "splits": [0], "genres": ["x", "y"]}
+    make_run(tmp_path / "runs", "tied", probabilities=np.repeat([[0.3, 0.6], [0.2, 0.7]], 15, 0), **options)
+    make_run(tmp_path / "runs", "good", **options)
+    result = script("03_evaluate.py", "--runs", tmp_path / "runs", "--out", tmp_path / "out")
+    assert result.code == 0, result.err
+    (note,) = {line for line in result.out.splitlines() if line.startswith("Ties")}
+    assert "tied; different probabilities in a genre: 2 for 30 trailers." in note and "good" not in note
+
+
+def bold_cells(out, title):
+    """Return {row's label: whether its uAP is bold} of a printed table."""
+    lines = [line.split("|") for line in out.split(f"## {title}\n")[1].split("##")[0].splitlines() if "|" in line]
+    return {line[1].strip(): "**" in line[3] for line in lines[2:]}
+
+
+def test_runs_with_other_test_trailers_are_noted_and_not_bold(script, tmp_path):
+    options = {"image": made_by("shufflenet2d"), "splits": [0], "genres": ["x", "y"]}
+    make_run(tmp_path / "runs", "poor", signal=0.2, **options)
+    make_run(tmp_path / "runs", "good", signal=0.6, **options)
+    make_run(tmp_path / "runs", "easy", signal=5, mids=[f"easy{i}" for i in range(30)], **options)
+    list_rows(tmp_path / "runs", "fusion", {"late": "good", "early": "easy"})
+    list_rows(tmp_path / "runs", "extension", {"10 clips": "nothing"})
+    result = script("03_evaluate.py", "--runs", tmp_path / "runs", "--out", tmp_path / "out")
+    assert result.code == 0, result.err
+    bold = bold_cells(result.out, "All runs")
+    assert bold == {"1. easy": False, "2. good": True, "3. poor": False, "chance": False}
+    assert "split of 2. good, 3. poor, not comparable with other rows: 30." in result.out
+    assert "split of 1. easy, not comparable with other rows: 30." in result.out
+    assert bold_cells(result.out, "Experiment: fusion") == {"late": False, "early": False}  # each the only one
+
+
+@pytest.mark.parametrize(
+    "signals, expected", [((0.5,), [False]), ((0.5, 0.2), [True, False]), ((-0.5, -0.6), [False] * 2)]
+)
+def test_only_the_best_of_several_above_chance_is_bold(script, tmp_path, signals, expected):
+    for name, signal in zip("ab", signals):
+        make_run(tmp_path / "runs", name, image=made_by("shufflenet2d"), signal=signal, genres=["x", "y"])
+    result = script("03_evaluate.py", "--runs", tmp_path / "runs", "--out", tmp_path / "out")
+    assert result.code == 0, result.err
+    assert [*bold_cells(result.out, "All runs").values()] == [*expected, False]
+
+
+def test_the_number_of_test_trailers_is_noted(script, tmp_path):
+    options = {"image": made_by("shufflenet2d"), "genres": ["x", "y"]}
+    make_run(tmp_path / "runs", "many", splits=[0, 1], **options)
+    result = script("03_evaluate.py", "--runs", tmp_path / "runs", "--out", tmp_path / "out")
+    assert "Test trailers per split: 30, 30.\n" in result.out and "fewer than 10" not in result.out
+    make_run(tmp_path / "few", "few", splits=[0], trailers=9, **options)
+    result = script("03_evaluate.py", "--runs", tmp_path / "few", "--out", tmp_path / "out")
+    assert "Test trailers per split: 9; with fewer than 10, differences mean little.\n" in result.out
+
+
+@pytest.mark.parametrize("rest, equal", [([0, 0], True), ([1, 0], False)])
+def test_equally_frequent_genres_are_noted(script, tmp_path, rest, equal):
+    true = np.array([[1, 0], [0, 1]] * 14 + [[1, 1], rest], np.uint8)
+    make_run(tmp_path / "runs", "a", image=made_by("shufflenet2d"), splits=[0], genres=["x", "y"], true=true)
+    result = script("03_evaluate.py", "--runs", tmp_path / "runs", "--out", tmp_path / "out")
+    assert ("All genres are equally frequent, so that wAP equals mAP." in result.out) == equal
+
+
+def test_leaked_trailers_of_all_splits_are_noted(script, tmp_path):
+    options = {"image": made_by("shufflenet2d"), "genres": ["x", "y"]}
+    make_run(tmp_path / "runs", "leaky", leaked=3, **options)
+    make_run(tmp_path / "runs", "older", **options)
+    result = script("03_evaluate.py", "--runs", tmp_path / "runs", "--out", tmp_path / "out")
+    assert "Leakage: 9 validation or test trailers of leaky are in training, too.\n" in result.out
+    assert "of older are" not in result.out
+
+
+def test_many_genres_are_in_the_tables_and_the_most_frequent_in_the_figures(evaluate, tmp_path):
+    genres = [f"genre {i}" for i in range(60)]
+    true = (np.arange(30)[:, None] < np.arange(60) % 31).astype(np.uint8)  # the 30th is the most frequent
+    make_run(tmp_path, "one", image=made_by("shufflenet2d"), splits=[0], genres=genres, true=true)
+    runs = evaluate["read_runs"](tmp_path)
+    by_chance = evaluate["chance"](runs[0])
+    frequent = [genres[g] for g in range(60) if 19 < g % 31 or g == 19]
+    for name, figure in list(evaluate["figures"](runs, by_chance))[:2]:
+        texts = [text.replace("\n", " ") for text, _ in text_boxes(figure)]
+        assert sum(text.startswith("genre ") for text in texts) == 20, name
+        assert any("; the 20 most frequent of 60 genres" in text for text in texts)
+        assert {"genre 30", "genre 59"} <= set(texts) and "genre 1" not in texts and len(frequent) > 20
+        evaluate["plt"].close(figure)
+    assert len(evaluate["run_tables"](runs, by_chance, [])[1].rows) == 61
+    times = {"shot": np.zeros(8), "start_s": np.arange(8.0), "end_s": np.arange(8.0) + 1}
+    p = np.linspace(0, 1, 60)
+    figure = evaluate["draw_trailer"]("one", p, np.tile(p, (7, 1)), genres, times, [])
+    texts = [text for text, _ in text_boxes(figure)]
+    assert sum(text.startswith("genre ") for text in texts) == 20 and "genre 59 1.00" in texts
+    assert "time (s); grey lines: cuts; the 20 likeliest of 60 genres" in texts
+
+
+def test_rows_of_experiments_are_compared_by_their_labels(script, tmp_path):
+    options = {"splits": [0], "trailers": 12, "genres": ["x", "y"]}
+    for name in ("first run", "second run"):
+        make_run(tmp_path / "runs", name, image=made_by("shufflenet2d"), **options)
+    list_rows(tmp_path / "runs", "aggregation", {"tsfm": "second run", "gru": "not trained"})
+    compare = ("03_evaluate.py", "--runs", tmp_path / "runs", "--out", tmp_path / "out", "--compare", "first run")
+    assert "A: first run. B: second run." in script(*compare, "tsfm").out
+    assert "no run is called gru; there is tsfm, first run, second run" in script(*compare, "gru").err
 
 
 # ---- Metrics of resamples, and chance ----
@@ -692,6 +809,9 @@ def test_predict(script, trained, tmp_path):
         heights[mid] = cv2.imread(str(tmp_path / "out" / f"runs/{BOTH}/{mid}.png")).shape[0]
         (line,) = [line for line in result.out.splitlines() if line.startswith(f"{mid}: ")]
         assert f"{expected.max():.2f}" in line and row["run"] == f"runs/{BOTH}"
+        assert ("none reaches 0.5, likeliest: " in line) == (expected.max() < 0.5)
+        assert str(tmp_path / "out" / f"runs/{BOTH}/{mid}.png") in result.out.splitlines()[-1]
+    assert f"probabilities: {tmp_path / 'out' / 'predictions.csv'}\nfigures: " in result.out
     assert heights["one"] == heights["short"] > heights["long $x_1$"]  # with a strip of shots where there is a video
 
 
@@ -849,20 +969,21 @@ def test_tables_of_vectors_made_elsewhere(script, elsewhere, tmp_path):
     assert rows.keys() == {"clip", "sounds", "clip+sounds"}
     assert all(row["uAP"] and row["parameters"] == row["gmacs"] == "" for row in rows.values())
     assert "Vectors made elsewhere: VGGish, clip; a cost that is not known is –" in result.out
-    assert "points" in claim(result.out, "fusion instead of the better input")[0]
-    assert claim(result.out, "fusion instead of the better input")[1:] == ["–", "–"]
     assert "A: clip+sounds. B: " in result.out and "nan" not in result.out
     assert (tmp_path / "genres.png").exists() and not (tmp_path / "cost.png").exists()
 
 
 def test_a_cost_that_vectors_made_elsewhere_tell_is_shown(script, tmp_path):
-    for name, cost in (("told", {"parameters": 10**6, "macs_per_clip": 10**9}), ("silent", {})):
+    nothing = {"parameters": 0, "macs_per_clip": 0}
+    for name, cost in (("told", {"parameters": 10**6, "macs_per_clip": 10**9}), ("silent", {}), ("free", nothing)):
         meta = {"representation": name, "input": "image", "backbone": name} | cost
         make_run(tmp_path / "runs", name, image=meta, splits=[0], genres=["x", "y"])
     result = script("03_evaluate.py", "--runs", tmp_path / "runs", "--out", tmp_path / "out")
     assert result.code == 0, result.err
     rows = {row["run"]: row for row in read_csv(tmp_path / "out" / "table.csv")}
     assert int(rows["told"]["parameters"]) > 10**6 and 1 < float(rows["told"]["gmacs"]) < 1.1
+    assert int(rows["free"]["parameters"]) == int(rows["told"]["parameters"]) - 10**6
+    assert float(rows["free"]["gmacs"]) == pytest.approx(float(rows["told"]["gmacs"]) - 1, abs=1e-4)
     assert rows["silent"]["parameters"] == "" and (tmp_path / "out" / "cost.png").exists()
 
 
@@ -886,6 +1007,70 @@ def test_predict_by_vectors_made_elsewhere(script, elsewhere, tmp_path):
     result = script("03_evaluate.py", *run, "--predict", new)
     line = result.err.strip().splitlines()[-1]
     assert result.code == 2 and "lacks sounds, the video input of clip+sounds; make the new trailers' vectors" in line
+
+
+def test_vectors_without_meta_json_say_what_is_missing(script, elsewhere, tmp_path):
+    for name in ("labels.csv", "clip", "sounds"):
+        path = elsewhere / "data" / name
+        (shutil.copy if path.is_file() else shutil.copytree)(path, tmp_path / name)
+    (tmp_path / "clip" / "meta.json").unlink()
+    said = f'{tmp_path / "clip" / "meta.json"}: missing; write {{"input": "image"}} or {{"input": "video"}} into it'
+    for inputs in ((), ("--image", "clip")):
+        result = script("02_train.py", "--data", tmp_path, "--runs", tmp_path / "runs", *inputs)
+        assert result.code == 2 and said in result.err and result.err.count("\n") == 1
+    predict = ("03_evaluate.py", "--runs", elsewhere / "runs", "--run", "clip", "--out", tmp_path / "out", "--predict")
+    result = script(*predict, tmp_path)
+    assert result.code == 2 and said in result.err.splitlines()[-1]
+    result = script(*predict, tmp_path / "clip")
+    assert f"{tmp_path / 'clip'}: holds vectors; give it a meta.json and pass {tmp_path}" in result.err.splitlines()[-1]
+
+
+@pytest.mark.parametrize("dtype", ["<f2", ">f4", "<f8", ">f8"])
+def test_vectors_of_any_floating_type_are_read(tmp_path, dtype):
+    write_elsewhere(tmp_path / "clip", ["one", "two"])
+    expected = {path.stem: np.load(path).astype(dtype) for path in (tmp_path / "clip").glob("*.npy")}
+    for mid, clips in expected.items():
+        np.save(tmp_path / "clip" / f"{mid}.npy", clips)
+    x = divita.open_representation(tmp_path, "clip")
+    assert all(
+        x[mid].dtype == np.float32 and (x[mid] == clips.astype(np.float32)).all() for mid, clips in expected.items()
+    )
+    assert repr(x) == f"<Representation {tmp_path / 'clip'}: 2 trailers, 7 clips, 5 features>"
+    assert len(x) == 2 and list(x) == ["one", "two"]
+
+
+@pytest.mark.parametrize(
+    ("clips", "said"),
+    [
+        (np.full((3, 5), np.nan, np.float32), "a value of nan"),
+        (np.full((3, 5), -np.inf), "a value of inf"),
+        (np.full((3, 5), np.inf, np.float16), "a value of inf"),
+        (np.full((3, 5), -1e300), "a value of 1e+300 where finite ones of about 1 are expected"),
+        (np.full((3, 5), 1e30, np.float32), "a value of 1e+30"),
+        (np.ones(5, np.float32), "float32 (5,), not floating-point (clips, 5)"),
+        (np.ones((3, 5), int), "int64 (3, 5), not floating-point"),
+        (np.ones((3, 5), complex), "complex128 (3, 5), not floating-point"),
+        (np.ones((3, 4), np.float32), "float32 (3, 4), not floating-point (clips, 5)"),
+        (np.ones((0, 5), np.float32), "no clips"),
+        (np.array(1.0), "float64 (), not floating-point"),
+        (np.array([["a"]], object), "missing or broken"),
+    ],
+)
+def test_a_trailers_vectors_that_cannot_be_used_are_one_line(tmp_path, clips, said):
+    """It names the trailer, and never asks for vectors made elsewhere to be prepared."""
+    write_elsewhere(tmp_path / "clip", ["one", "two"])
+    np.save(tmp_path / "clip" / "two.npy", clips)
+    with pytest.raises(divita.UserError) as error:
+        divita.open_representation(tmp_path, "clip")
+    assert f"{tmp_path / 'clip' / 'two'}" in str(error.value) and said in str(error.value)
+    assert "prepare" not in str(error.value) and "\n" not in str(error.value)
+    assert not list((tmp_path / ".packed").glob("*"))
+
+
+def test_an_empty_folder_of_vectors_is_one_line(tmp_path):
+    write_elsewhere(tmp_path / "clip", [])
+    with pytest.raises(divita.UserError, match="clip: no vectors, <mid>.npy, in it; add them or remove the folder"):
+        divita.open_representation(tmp_path, "clip")
 
 
 @pytest.mark.parametrize(

@@ -75,6 +75,37 @@ def test_without_names_each_input_alone_and_both(train, tmp_path):
     assert [row["epoch"] for row in history_of(tmp_path)] == ["1", "2"]
 
 
+def test_none_for_one_input_keeps_the_other(train, tmp_path):
+    for arguments in (("--image", "none"), ("--video", "none")):
+        assert train(*arguments, "--splits", "0").code == 0
+    assert runs(tmp_path) == [f"{name}_shots_fps24_fpc24-clips5/split0" for name in ("shufflenet2d", "shufflenet3d")]
+
+
+def test_the_demo_is_known_by_its_data(script, data, tmp_path):
+    """Whatever the path to it is."""
+    arguments = ("02_train.py", "--data", data, "--runs", tmp_path / "runs", "--image", "shufflenet2d", "--splits", "0")
+    (data / "true_cuts.csv").touch()
+    assert "at most 1 epochs, learning rate 0.002\n" in script(*arguments, "--epochs", "1").out
+    (data / "true_cuts.csv").unlink()
+    assert "at most 1 epochs, learning rate 0.0001\n" in script(*arguments, "--epochs", "1", "--overwrite").out
+
+
+@pytest.mark.parametrize(
+    "features, changes, said",
+    [
+        ({"image": 8, "sound": 6}, {}, "unknown or none; use {'image': F, 'video': F}"),
+        ({}, {}, "inputs {}: unknown or none"),
+        ({"image": 8, "video": None}, {}, "unknown or none"),
+        ({"image": 8}, {"fusion": "middle"}, "no fusion is called 'middle'; there is late, early"),
+        ({"image": 8}, {"aggregation": "max"}, "no aggregation is called 'max'"),
+    ],
+)
+def test_divita_names_what_it_does_not_know(features, changes, said):
+    with pytest.raises(divita.UserError) as error:
+        divita.divita(features, 3, **changes)
+    assert said in str(error.value)
+
+
 def test_training_learns(script, data, tmp_path):
     arguments = ("--data", data, "--runs", tmp_path / "runs", "--splits", "0", "--epochs", "30", "--lr", "0.003")
     assert script("02_train.py", *arguments, "--image", "shufflenet2d").code == 0
@@ -471,7 +502,7 @@ def test_without_a_standard_representation_one_setting_is_taken(train, tmp_path,
 
 
 @pytest.mark.parametrize(
-    "scale, words", [(1e30, ("shufflenet2d_shots", "as large as", "scale them")), (1, ("choose a lower --lr",))]
+    "scale, words", [(1e30, ("shufflenet2d_shots", "tt0000: a value of ")), (1, ("choose a lower --lr",))]
 )
 def test_a_loss_that_is_not_finite(train, data, scale, words):
     """Is laid to the vectors where these are huge, else to the learning rate."""
@@ -480,6 +511,47 @@ def test_a_loss_that_is_not_finite(train, data, scale, words):
     result = train(*ONE, "--lr", "1e30" if scale == 1 else "1e-4")
     assert result.code == 2 and all(word in result.err.splitlines()[-1] for word in words), result.err
     assert scale == 1 or "--lr" not in result.err
+
+
+def test_one_huge_value_in_a_test_trailer_is_named(train, data, tmp_path):
+    """Before anything is written, also where other vectors were packed by an earlier training."""
+    assert train(*ONE, "--epochs", "1").code == 0
+    with np.load(next((tmp_path / "runs").rglob("predictions.npz"))) as predictions:
+        mid = predictions["test_mids"][0]
+    path = data / "shufflenet2d_shots_fps24_fpc24" / f"{mid}.npy"
+    clips = np.load(path)
+    clips[-1, 2] = -1e30
+    write_vectors(path, clips)
+    shutil.rmtree(tmp_path / "runs")
+    assert refused(train(*ONE), f"{path.with_suffix('')}: a value of 1e+30", "remove it or prepare or download it")
+    assert not (tmp_path / "runs").exists()
+
+
+def test_trailers_that_are_in_training_too_are_named(train, data, tmp_path, script):
+    """With the same vectors under two names, or the same video; in one line for all runs."""
+    with open(data / "labels.csv", newline="") as file:
+        rows = list(csv.DictReader(file))
+    parts = {
+        part: [row["mid"] for row in rows if row["split0"] == str(number)] for number, part in enumerate(divita.SUBSETS)
+    }
+    (first, second, third), test, validation = parts["train"][:3], parts["test"][0], parts["validation"][0]
+    for folder in data.glob("*_fpc24"):
+        shutil.copy(folder / f"{first}.npy", folder / f"{test}.npy")
+    rewrite(data, films={mid: "one film" for mid in (second, validation)})
+    shutil.rmtree(data / "shufflenet2d_shots_fps24_fpc24")
+    result = train("--splits", "0", "1")
+    assert result.code == 0, result.err
+    (line,) = [line for line in result.out.splitlines() if "of a training trailer" in line]
+    assert f"{test} as {first}" in line and f"{validation} as {second}" in line and third not in line
+    assert config_of(tmp_path)["leaked"] == 2
+    assert "1 runs, 1 of them done already" in train("--splits", "0").out
+    result = script("03_evaluate.py", "--runs", tmp_path / "runs", "--out", tmp_path / "out")
+    assert "Leakage: " in result.out
+
+
+def test_clean_data_give_no_warning(train, tmp_path):
+    assert "of a training trailer" not in train(*ONE).out
+    assert config_of(tmp_path)["leaked"] == 0
 
 
 def test_mids_without_their_leading_zeros_are_told(script, tmp_path):
