@@ -4,6 +4,8 @@ import codecs
 
 import pytest
 from films import TINY, film, load_prepare
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 import divita
 
@@ -133,6 +135,32 @@ def test_tables_that_are_ambiguous_or_wrong(read, tmp_path, table, words):
         read(table)
     line = divita.one_line(error.value)
     assert line.startswith(str(tmp_path / "mine.csv")) and all(word in line for word in words), line
+
+
+@st.composite
+def damaged_tables(draw):
+    """One of the tables above with a few of its places changed."""
+    tables = [*READ.values(), *(table for table, *_ in REFUSED.values())]
+    table = draw(st.sampled_from(tables))
+    content = bytearray(table if isinstance(table, bytes) else table.encode())
+    bits = st.sampled_from(
+        ['"', "'", ",", ";", "\t", "\n", "[", "]", "{", "|", "0", "1", "nan", "mid", "genres", " ", "/"]
+    )
+    for place, size, bit in draw(st.lists(st.tuples(st.integers(0, 60), st.integers(0, 9), bits), max_size=4)):
+        content[place : place + size] = bit.encode()
+    return bytes(content)
+
+
+@settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(damaged_tables())
+def test_any_table_is_refused_or_written_as_it_was_read(read, tmp_path, content):
+    try:
+        labels, _ = read(content)
+    except divita.UserError as error:
+        assert "\n" not in divita.one_line(error)
+    else:
+        divita.write_csv(tmp_path / "labels.csv", *prepare.table_of(labels))
+        assert prepare.table_of(divita.read_labels(tmp_path / "labels.csv")) == prepare.table_of(labels)
 
 
 def test_mids_stay_text(read):
