@@ -36,7 +36,7 @@ def parse_arguments(like=None):
     parser = argparse.ArgumentParser(usage=argparse.SUPPRESS, description=description)  # so that an error is one line
     add = parser.add_argument_group("what").add_argument
     add("--videos", metavar="PATH", type=Path, nargs="+", help="folders of films, <mid>.mp4, or films (the demo)")
-    add("--labels", metavar="CSV", type=Path, help="genres as in mtgc.csv (none, to be predicted)")
+    add("--labels", metavar="CSV", type=Path, help="genre table, see README (none: only predict)")
     add("--out", metavar="DIR", type=Path, default=DEMO_OUT, help="data folder to write (%(default)s)")
     add("--like", metavar="RUN", type=Path, help="a run's folder: prepare as its inputs were")
     add("--download", metavar="NAME", nargs="+", help="only fetch published representations, or all")
@@ -72,19 +72,23 @@ if __name__ == "__main__":
     signal.signal(signal.SIGINT, signal.SIG_DFL)  # every file is written whole, so that the process may end anywhere
     ARGUMENTS = parse_arguments()
 
+import ast
 import collections
 import contextlib
 import functools
 import hashlib
 import io
 import itertools
+import json
 import math
 import multiprocessing
+import re
 import shlex
 import shutil
 import sys
 import tarfile
 import threading
+import unicodedata
 import warnings
 import zlib
 from dataclasses import dataclass, field
@@ -593,20 +597,27 @@ def tables_folder(arguments, out):
 
 def take_labels(arguments, out, videos):
     """Copy the labels into the data folder, with splits; say which trailers lack a video and which lack labels."""
-    path = out / "labels.csv"
-    given = divita.read_labels(arguments.labels) if arguments.labels else None
-    if given and not path.exists():
-        divita.write_csv(path, *table_of(given))
+    path, given, remarks = out / "labels.csv", None, []
+    if arguments.labels:
+        given, remarks = read_genre_table(arguments.labels)
+        check_mids(arguments.labels, given.mids, videos)
+        if not path.exists():
+            divita.write_csv(path, *table_of(given))
     if not path.exists():
         return
     labels = divita.read_labels(path)
     if given and table_of(given) != table_of(labels):
         raise UserError(f"{path}: differs from {arguments.labels}; remove it, or add to it what is new")
+    for remark in remarks:
+        say(remark)
     if gone := sorted(set(labels.mids) - set(videos)):
         say(f"{len(gone)} of {len(labels.mids)} labelled trailers have no video and are left out ({listed(gone, 10)})")
     if others := sorted(set(videos) - set(labels.mids)):
         names = printable(listed(others))
         say(f"{len(others)} of {len(videos)} videos have no labels and are prepared all the same ({names})")
+    splits = labels.splits[[mid in videos for mid in labels.mids]]
+    if empty := empty_subsets(splits, [f"split{k}" for k in range(splits.shape[1])]):
+        say(f"warning: no video in {listed(empty)}; to train, each split needs train, validation and test")
 
 
 def table_of(labels):
@@ -715,6 +726,190 @@ def next_command(job):
         names = {one.meta["input"]: one.folder.name for one in reversed(job.wanted)}  # the first of each
         command += ["--image", names.get("image", "none"), "--video", names.get("video", "none")]
     return [*command, "--runs", f"runs/{out.resolve().name}"]
+
+
+# ---- Genre tables ----
+# A table as people have it becomes one in the format of labels.csv. What is ambiguous is an error, never a guess.
+
+MID_NAMES = (  # patterns of letters(column); one that matches excludes those after it
+    "mid",
+    "(movie|film|imdb|tmdb|title|video|youtube|yt|trailer|clip)?id|tconst|fname|video|datei(name)?"
+    "|(video|movie|film)?(file|path)(name|path)?",
+    "film|movie|trailer|clip|name",
+)
+GENRE_NAMES = "genres?", "labels?|tags?|categor(y|ies)"
+NO_GENRE = (  # pattern of 0/1 columns
+    r"(?i:is|has|was)[_ -].*|(is|has|was)[A-Z].*|.*;.*|(?i:genres?|labels?|tags?|adult|video|seen|watched|liked|used?"
+    r"|favou?rite|checked|done|skip(ped)?|keep|duplicate|valid|available|downloaded|missing|released|flag)\W*"
+)
+YES, NO = "1 1.0 1,0 true wahr yes ja y x ✓ ✔".split(), "0 0.0 0,0 false falsch no nein n".split()
+UNKNOWN = {"", "n", "na", "nan", "none", "null", "unknown", "nogenreslisted"}  # letters() of \N, N/A, - ...
+SUBSET_WORDS = dict(train="0", training="0", val="1", valid="1", validation="1", validate="1", dev="1", test="2")
+FEW_TRAILERS = 30  # for random splits
+
+
+def read_genre_table(path):
+    """Read a genre table as in README.md; return its Labels and remarks on what was read and what was skipped.
+
+    Raises UserError with the column or line that is wrong or ambiguous.
+    """
+    columns = named_columns(path, *divita.read_table(path))
+    mid, text = find_column(path, columns, "mid", MID_NAMES), find_column(path, columns, "genres", GENRE_NAMES)
+    if not mid:
+        raise UserError(f"{path}: no mid column; call the one with the video names mid, not {listed([*columns], 9)}")
+    numbered = [name for name in columns if re.fullmatch(r"split\d+", name)]
+    words = [name for name, cells in columns.items() if {*map(str.casefold, cells.values())} <= SUBSET_WORDS.keys()]
+    splits = {name: columns[name] for name in columns if name in numbered + words}
+    others = {name: cells for name, cells in columns.items() if name not in (mid, text, *splits)}
+    parsed = text_genres(path, text, columns[text]) if text else None
+    divita.check_no_split(path, others, len(splits))
+    genres, found = parsed or flag_genres(path, others, columns[mid])
+    for name, other in itertools.pairwise(sorted(genres, key=str.casefold)):
+        if name.casefold() == other.casefold():
+            raise UserError(f"{path}: genres {name!r} and {other!r} differ only in case; write one of them")
+    single = text and max(map(len, found.values())) == 1  # so that a trailer may have a row per genre
+    trailers = {}  # {mid: (its first line, its genres, its subsets)}
+    for line, cell in columns[mid].items():
+        row = [SUBSET_WORDS.get(cells[line].casefold(), cells[line].removesuffix(".0")) for cells in splits.values()]
+        first, known, subsets = trailers.setdefault(video_stem(cell), (line, {*found[line]}, row))
+        if first != line and not (single and row == subsets and known and {*found[line]} - known):
+            raise UserError(f"{path} line {line}: duplicate trailer {video_stem(cell)}; remove one of its rows")
+        known.update(found[line])
+    skipped = [name for name, (_, known, _) in trailers.items() if text and not known]
+    if len(skipped) == len(trailers):
+        raise UserError(f"{path}: no genre in {text!r}; fill it in")
+    header = ["mid", *genres, *(splits if numbered or len(words) != 1 else ["split0"])]
+    rows = [
+        (line, [name, *("01"[genre in known] for genre in genres), *subsets])
+        for name, (line, known, subsets) in trailers.items()
+        if known or not text
+    ]
+    labels = divita.read_labels(path, (header, rows))
+    for subset in empty_subsets(labels.splits, splits):
+        raise UserError(f"{path}: no trailer in {subset}; each split needs train, validation and test")
+    counts = [f"{genre} {count}" for genre, count in zip(genres, labels.y.sum(0))]
+    remarks = [f"{path}: {len(rows)} trailers (mid: {mid}), genres: {listed(counts, 30)}"]
+    if unused := [name for name in others if name not in genres]:
+        remarks.append(f"unused columns: {listed(unused, 30)}")
+    if skipped:
+        remarks.append(f"skipped {len(skipped)} trailers without a known genre: {listed(skipped, 30)}")
+    if not splits and len(rows) < FEW_TRAILERS:
+        remarks.append(f"warning: random splits of {len(rows)} trailers give unreliable scores; label {FEW_TRAILERS}")
+    return labels, [*map(printable, remarks)]
+
+
+def named_columns(path, header, rows):
+    """Return {name: {line: cell}} of the columns with a name and of nameless ones that number the rows."""
+    columns = {}
+    for number, (name, *cells) in enumerate(zip(header, *(map(str.strip, row) for _, row in rows)), 1):
+        if not name and any(cells):
+            if not all(map(str.isdecimal, cells)) or len(set(cells)) < len(cells):
+                raise UserError(f"{path}: the nameless column {number} holds {max(cells)!r}; name or remove it")
+            name = f"(nameless {'first column' if number == 1 else f'column {number}'})"
+        if name in columns:
+            raise UserError(f"{path}: duplicate column {name!r}; rename or remove one")
+        if name:
+            columns[name] = {line: unicodedata.normalize("NFC", cell) for (line, _), cell in zip(rows, cells)}
+    return columns
+
+
+def find_column(path, columns, what, patterns):
+    """Return the name of the column of mids or genres, None without any; raise UserError if there are two."""
+    for pattern in patterns:
+        found = [name for name, cells in columns.items() if re.fullmatch(pattern, letters(name)) and flags(cells) < 1]
+        if len(found) > 1:
+            names = " and ".join(map(repr, found))
+            raise UserError(f"{path}: {names} could each be the {what}; keep one or call one of them {what}")
+        if found:
+            return found[0]
+
+
+def letters(text):
+    return re.sub(r"[\W_]", "", text.casefold())
+
+
+def flags(cells):
+    """Return which share of a column's known cells is yes or no."""
+    known = [cell for cell in map(str.casefold, cells.values()) if cell in NO or letters(cell) not in UNKNOWN]
+    return sum(cell in YES + NO for cell in known) / max(1, len(known))
+
+
+def video_stem(cell):
+    """Return a path's last part without a video's suffix."""
+    stem, suffix = os.path.splitext(re.split(r"[/\\]", cell)[-1])
+    return stem if suffix.lower() in divita.SUFFIXES else stem + suffix
+
+
+def flag_genres(path, columns, mids):
+    """Return the names of the 0/1 columns and {line: the genres of its trailer}, mids: {line: mid}."""
+    genres = [name for name, cells in columns.items() if flags(cells) > 0.5]
+    if not genres:
+        raise UserError(f"{path}: no genres; add a column genres or, for each genre, a column of 0 and 1")
+    allowed, found = YES + NO, {line: [] for line in mids}
+    if not any(cell.casefold() in NO for name in genres for cell in columns[name].values()):
+        allowed = [*YES, ""]  # as in a table of x marks
+    for name in genres:
+        if re.fullmatch(NO_GENRE, name) or letters(name) in UNKNOWN:
+            raise UserError(f"{path}: the 0/1 column {name!r} looks like no genre; remove or rename it")
+        for line, cell in columns[name].items():
+            if cell.casefold() not in allowed:
+                value = repr(cell) if cell else "empty"
+                raise UserError(f"{path} line {line}: {name} of {mids[line]} is {value}; write 0 or 1")
+            if cell.casefold() in YES:
+                found[line].append(name)
+    return genres, found
+
+
+def text_genres(path, name, cells):
+    """Return the genres in a column of text, sorted, and {line: the genres of its trailer, none if unknown}."""
+    plain = {cell for cell in cells.values() if cell[:1] not in ("[", "{")}
+    separator = next((character for character in "|;," if any(character in cell for cell in plain)), None)
+    whole = plain if not separator and plain.issuperset(cells.values()) else set()  # cells that nothing separates
+    plural, found = letters(name).endswith("s"), {}
+    for line, cell in cells.items():
+        try:
+            names = cell.split(separator or "|") if cell in plain else names_in_list(cell)
+            names = [re.sub(r"[^\S\r\n]+", " ", genre.strip()) for genre in names if genre.strip()]
+        except Exception:  # JSON and Python raise many kinds
+            names = [cell]  # which its bracket excludes below
+        found[line] = [] if UNKNOWN.intersection(map(letters, names)) else names
+        for genre in found[line]:
+            parts = re.split(r"[\W_]+", genre)
+            several = whole and (plural and " " in genre or genre not in parts and whole.issuperset(parts))
+            if several or re.search(r"""[|;,"\[\]{}\n\r]|^'|^[\d.]+$""", genre):
+                remedy = "write names separated by |" + ", or call the column genre if each is one" * bool(several)
+                raise UserError(f"{path} line {line}: {name} is {cell!r}; {remedy}")
+    return sorted({genre for names in found.values() for genre in names}), found
+
+
+def names_in_list(cell):
+    """Return the names in a list that JSON, Python or NumPy wrote, also as [{"name": ...}] or {"choices": [...]}."""
+    try:
+        content = json.loads(cell)
+    except ValueError:
+        content = ast.literal_eval(re.sub(r"""(?<=['"])\s+(?=['"])""", ",", cell))  # NumPy writes no commas
+    if isinstance(content, dict):
+        content = content["choices"] if isinstance(content["choices"], list) else [content["choices"]]
+    return [item["name"] if isinstance(item, dict) else item for item in content]
+
+
+def empty_subsets(splits, names):
+    """Return which subsets of the splits (N, K) have no trailer, in words."""
+    pairs = itertools.product(zip(names, splits.T), enumerate(divita.SUBSETS))
+    return [f"{subset} of {name}" for (name, split), (i, subset) in pairs if i not in split]
+
+
+def check_mids(path, mids, videos):
+    """Raise UserError if no mid is the name of a video, with what two of them differ in."""
+    reductions = {"nothing": str, "a suffix": lambda name: re.sub(r"\.\w*$", "", name), "case": str.casefold}
+    reductions |= {"case or signs": letters, "leading zeros or tt": lambda name: name.removeprefix("tt").lstrip("0")}
+    for what, reduce in {**reductions, "more than case and suffix": lambda name: ""}.items():
+        stems = {reduce(stem): stem for stem in videos}
+        if mid := next((mid for mid in mids if reduce(mid) in stems), None):
+            if what == "nothing":
+                return
+            names = printable(f"{mid} and {stems[reduce(mid)]}")
+            raise UserError(f"{path}: no mid is the name of a video: {names} differ in {what}; rename one of each pair")
 
 
 # ---- Films decoded side by side ----

@@ -11,6 +11,7 @@ pictures N frames or clips (P in a pass) of T frames, H pixels high and W wide. 
     Classification using a Dual Image and Video Transformer. Information Processing & Management 60(3), 2023.
 """
 
+import codecs
 import contextlib
 import csv
 import ctypes
@@ -191,19 +192,17 @@ def find_labels(data):
     raise UserError(f"{data}: no labels.csv and no mtgc.csv there; give 01_prepare.py the table with --labels")
 
 
-def read_labels(path):
-    """Read a table of genres in the format of the published mtgc.csv.
+def read_labels(path, table=None):
+    """Read a genre table, or check one that read_table() returned, in the format of the published mtgc.csv.
 
     A first column `mid`, one column of 0 and 1 per genre, then split0, split1 ... with 0 for training, 1 for
-    validation and 2 for test. Without split columns, three splits are made, see made_splits(). Commas or semicolons,
-    with or without a byte order mark. A UserError names the line.
+    validation and 2 for test. Without split columns, three splits are made, see made_splits(). Raises UserError with
+    the line.
     """
-    header, rows = read_table(path)
+    header, rows = table or read_table(path)
     genres = [name for name in header[1:] if not re.fullmatch(r"split\d+", name)]
     splits = [f"split{k}" for k in range(len(header) - 1 - len(genres))]
-    if odd := [name for name in genres if looks_like_a_split(name)]:
-        remedy = f"call it split{len(splits)} (0 train, 1 validation, 2 test) or, if it is a genre, otherwise"
-        raise UserError(f"{path}: the column {odd[0]!r} looks like a split; {remedy}")
+    check_no_split(path, genres, len(splits))
     if header != ["mid", *genres, *splits] or not genres or not all(header) or len(set(header)) < len(header):
         columns = "mid, the genres, then split0, split1 ... if any, none empty and none twice"
         raise UserError(f"{path}: the columns must be {columns}; not {header}")
@@ -220,6 +219,13 @@ def read_labels(path):
         cells[mid] = [int(cell) for cell in row[1:]]
     y, subsets = np.split(np.array(list(cells.values()), np.uint8), [len(genres)], axis=1)
     return Labels(list(cells), genres, y, subsets if splits else made_splits(path, list(cells)))
+
+
+def check_no_split(path, names, number):
+    """Raise UserError if one of the columns that are no splits looks like split column `number`."""
+    if odd := [name for name in names if looks_like_a_split(name)]:
+        remedy = f"call it split{number} (0 train, 1 validation, 2 test) or, if it is a genre, otherwise"
+        raise UserError(f"{path}: the column {odd[0]!r} looks like a split; {remedy}")
 
 
 def looks_like_a_split(name):
@@ -1595,26 +1601,38 @@ def read_json(path):
 
 
 def read_table(path):
-    """Return a CSV file's header and its rows as (line number, cells); a UserError names what is wrong with it."""
+    """Return a CSV file's header and its rows as (line number, cells); a UserError names what is wrong with it.
+
+    Cells are separated by what the header has most of: commas, semicolons or tabs. Text is UTF-8 or, with a byte order
+    mark, UTF-16.
+    """
     try:
-        text = Path(path).read_text(encoding="utf-8-sig")
-    except FileNotFoundError:
-        raise UserError(f"{path}: no such file") from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"{path}: cannot be read as UTF-8 text ({one_line(error)})") from None
-    first = text.partition("\n")[0]
-    reader = csv.reader(io.StringIO(text, newline=""), delimiter=";" if first.count(";") > first.count(",") else ",")
+        content = Path(path).read_bytes()
+        text = content.decode("utf-16" if content[:2] in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE) else "utf-8-sig")
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror}); pass a CSV file") from None
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path}: not UTF-8 text ({one_line(error)}); save it as CSV UTF-8") from None
+    first = re.split("[\r\n]", re.sub('"[^"]*"', "", text).lstrip("\r\n"), maxsplit=1)[0]
+    if "\0" in first:
+        raise UserError(f"{path}: not UTF-8 text (it holds NUL characters); save it as CSV UTF-8")
+    delimiter, quoting, quote = max(",;\t", key=first.count), csv.QUOTE_MINIMAL, r'(?m)(?:^|\t)"'
+    quoted_cell = quote + r'(?:[^"\t]|"")*"(?=\t|\r?$)'
+    if delimiter == "\t" and len(re.findall(quote, text)) > len(re.findall(quoted_cell, text)):
+        quoting = csv.QUOTE_NONE  # as in IMDb's files, where a title may begin with a quote
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, quoting=quoting, strict=True)
     try:
         rows = [(reader.line_num, row) for row in reader if any(cell.strip() for cell in row)]
     except csv.Error as error:
-        raise UserError(f"{path} line {reader.line_num}: not CSV ({one_line(error)})") from None
+        raise UserError(f"{path} line {reader.line_num}: not CSV ({one_line(error)}); correct its quotes") from None
     if len(rows) < 2:
         raise UserError(f"{path}: the table is empty; it needs a header and one line per trailer")
     header = [" ".join(name.split()) for name in rows[0][1]]
     for line, row in rows[1:]:
-        if len(row) != len(header):
-            raise UserError(f"{path} line {line}: {len(row)} cells where the header has {len(header)}")
-    return header, rows[1:]
+        if any(row[len(header) :]) or len(row) < len(header):
+            remedy = f"quote cells that contain {delimiter!r}"
+            raise UserError(f"{path} line {line}: {len(row)} cells where the header has {len(header)}; {remedy}")
+    return header, [(line, row[: len(header)]) for line, row in rows[1:]]
 
 
 def read_columns(path, names):

@@ -155,13 +155,14 @@ ODD_NAMES = {
 @pytest.mark.parametrize("name", ODD_NAMES.values(), ids=ODD_NAMES)
 def test_names_as_downloads_have_them(script, folder, name):
     film(folder / "a.mp4", [30]).rename(folder / f"{name}.mp4")
-    divita.write_csv(folder.parent / "labels.csv", ["mid", "drama", "split0"], [[name, 1, 0]])
+    rows = [[name, 1, 0], ["b", 0, 1], ["c", 1, 2]]
+    divita.write_csv(folder.parent / "labels.csv", ["mid", "drama", "split0"], rows)
     result = run(script, folder, "--labels", folder.parent / "labels.csv", "--sheets", 1)
     assert result.code == 0 and not result.err.count("failed"), result.err
-    assert "no video" not in result.out and "no labels" not in result.out
+    assert "have no video and are left out (b, c)" in result.out and "no labels" not in result.out
     assert outcome(folder) == {name: 1} and (folder.parent / "out" / "contact_sheets" / f"{name}.png").exists()
     assert len(divita.open_representation(folder.parent / "out", NAME)[name]) == 1
-    assert divita.find_labels(folder.parent / "out").mids == [name]
+    assert divita.find_labels(folder.parent / "out").mids == [name, "b", "c"]
 
 
 def test_odd_names_are_seen_where_they_are_told(script, folder):

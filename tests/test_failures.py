@@ -40,11 +40,15 @@ GOOD = HEADER + "tt1,1,0,0\ntt2,0,1,1\ntt3,1,1,2\n"
         GOOD + "\n\n",
         GOOD.replace("1,0,0", " 1,0 ,0"),
         GOOD.replace("tt1", '"tt1"'),
+        GOOD.replace(",", "\t"),
+        GOOD.replace(",", "\t").encode("utf-16"),
+        GOOD.replace("\ntt2", ",,\ntt2"),
     ],
-    ids=["plain", "BOM", "CRLF", "semicolons", "no last newline", "empty lines", "blanks", "quotes"],
+    ids=["plain", "BOM", "CRLF", "semicolons", "no last newline", "empty lines", "blanks", "quotes", "tabs", "UTF-16"]
+    + ["empty cells at the end"],
 )
 def test_tables_that_are_read(tmp_path, text):
-    (tmp_path / "labels.csv").write_bytes(text.encode())
+    (tmp_path / "labels.csv").write_bytes(text if isinstance(text, bytes) else text.encode())
     labels = divita.read_labels(tmp_path / "labels.csv")
     assert labels.mids == ["tt1", "tt2", "tt3"] and labels.genres == ["action", "drama"]
     assert labels.y.tolist() == [[1, 0], [0, 1], [1, 1]] and labels.splits.tolist() == [[0], [1], [2]]
@@ -81,8 +85,9 @@ TABLES = {  # what is wrong with it: (the table, a word of the error)
     "mid with a blank first": (GOOD.replace("tt3", " tt3"), "line 4: the mid ' tt3' begins or ends with U+0020 SPACE"),
     "mid with an odd blank last": (GOOD.replace("tt3", "tt3\u00a0"), "begins or ends with U+00A0 NO-BREAK SPACE"),
     "mid too long": (GOOD.replace("tt3", 91 * "\u00e9"), "has 182 bytes, not 1 to 180; rename it"),
-    "Latin-1": (GOOD.replace("drama", "dram\xe9").encode("latin-1"), "UTF-8"),
-    "UTF-16": (GOOD.encode("utf-16"), "UTF-8"),
+    "Latin-1": (GOOD.replace("drama", "dram\xe9").encode("latin-1"), "not UTF-8 text"),
+    "UTF-16 without a byte order mark": (GOOD.encode("utf-16-le"), "save it as CSV UTF-8"),
+    "a quote that is not closed": (GOOD.replace("tt3", '"tt3'), "line 4: not CSV"),
     "binary": (bytes(range(256)), "labels.csv"),
 }
 

@@ -537,11 +537,11 @@ def test_without_videos_nothing_but_the_demo_is_written_to(script, tmp_path):
 
 def test_labels_that_differ_are_never_overwritten(script, tmp_path, videos):
     table, out = tmp_path / "mine.csv", tmp_path / "out"
-    table.write_text("mid,war,split0\ntt0,1,0\ntt1,0,1\n")
+    table.write_text("mid,war,split0\ntt0,1,0\ntt1,0,1\ntt2,0,2\n")
     options = ["--videos", videos, "--out", out, "--labels", table, *TINY]
     assert script("01_prepare.py", *options).code == script("01_prepare.py", *options).code == 0
     before = (out / "labels.csv").read_bytes()
-    table.write_text("mid,war,split0\ntt0,0,0\ntt1,0,1\n")
+    table.write_text("mid,war,split0\ntt0,0,0\ntt1,0,1\ntt2,0,2\n")
     for more in ([], ["--overwrite"]):
         result = script("01_prepare.py", *options, *more)
         assert result.code == 2 and "labels.csv: differs from" in result.err and result.err.count("\n") == 1
@@ -609,10 +609,10 @@ def test_names_that_look_alike_are_alike(script, tmp_path):
     composed, decomposed = "caf\u00e9", "cafe\u0301"
     (tmp_path / "videos").mkdir()
     film(tmp_path / "videos" / "a.mp4").rename(tmp_path / "videos" / f"{decomposed}.mp4")
-    (tmp_path / "labels.csv").write_text(f"mid,war,split0\n{composed},1,0\n", encoding="utf-8")
+    (tmp_path / "labels.csv").write_text(f"mid,war,split0\n{composed},1,0\nb,0,1\nc,0,2\n", encoding="utf-8")
     options = ["--videos", tmp_path / "videos", "--labels", tmp_path / "labels.csv", "--out", tmp_path / "out"]
     result = script("01_prepare.py", *options, *TINY)
-    assert result.code == 0 and "no video" not in result.out and "no labels" not in result.out
+    assert result.code == 0 and "have no video and are left out (b, c)" in result.out and "no labels" not in result.out
     assert (tmp_path / "out" / NAMES[0] / f"{composed}.npy").exists()
 
 
