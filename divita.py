@@ -1408,7 +1408,8 @@ def run(main, arguments):
             stream.reconfigure(errors="backslashreplace")  # for names that a terminal cannot show
     warnings.filterwarnings("ignore", message="Glyph .* missing")  # Matplotlib's, whose font does not have all scripts
     try:
-        sys.exit(main(arguments) or 0)
+        status = main(arguments) or 0
+        sys.exit(0 if status == 1 and "TORCHELASTIC_RUN_ID" in os.environ else status)  # to torchrun, 1 is a crash
     except (UserError, OSError) as error:
         full = getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT)
         hint = "; make room and run the same command again" if full else ""
@@ -1530,6 +1531,8 @@ def sweep(folder):
             if host == socket.gethostname():
                 try:
                     os.kill(int(process), 0)  # sends no signal
+                    if not Path(f"/proc/{int(process)}/cmdline").read_bytes():  # it has ended, but is not reaped yet
+                        path.unlink()
                 except (ProcessLookupError, OverflowError):
                     path.unlink()
             elif time.time() - path.stat().st_mtime > 24 * 3600:
@@ -1623,6 +1626,13 @@ def ranks():
     if not (rank and count and rank.isdecimal() and count.isdecimal() and int(rank) < int(count)):
         raise UserError(f"RANK={rank} and WORLD_SIZE={count}: give both, with RANK from 0 to WORLD_SIZE - 1, or none")
     return int(rank), int(count)
+
+
+def usable_cores():
+    """Return the number of cores that this process may use; under torchrun, its share of them."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()  # not on macOS
+    count = os.environ.get("LOCAL_WORLD_SIZE", "")
+    return max(1, cores // max(1, int(count))) if count.isdecimal() else cores
 
 
 def device():
