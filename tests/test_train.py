@@ -761,10 +761,14 @@ def test_runs_that_cannot_be_written_show_before_the_work(script, tmp_path, data
 
 def test_whole_folder_is_left_clean(train, tmp_path):
     (tmp_path / "runs").mkdir()
-    stale = tmp_path / "runs" / f"{divita.TEMPORARY}999999999@{divita.socket.gethostname()}@0.keras"
-    stale.write_bytes(b"")
+    ended = subprocess.Popen(["true"])  # whose status nobody has asked for
+    os.waitid(os.P_PID, ended.pid, os.WEXITED | os.WNOWAIT)
+    for process in (999999999, ended.pid, os.getpid()):
+        (tmp_path / "runs" / f"{divita.TEMPORARY}{process}@{divita.socket.gethostname()}@0.keras").touch()
     assert train("--image", "shufflenet2d", "--splits", "0").code == 0
-    assert not list((tmp_path / "runs").rglob(f"{divita.TEMPORARY}*"))
+    (left,) = (tmp_path / "runs").rglob(f"{divita.TEMPORARY}*")
+    assert f"{divita.TEMPORARY}{os.getpid()}@" in left.name
+    ended.wait()
 
 
 def test_results_do_not_depend_on_threads_or_torchrun(train, data, tmp_path):
