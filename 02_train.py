@@ -180,7 +180,8 @@ def train_side_by_side(runs, workers, show):
         processes = multiprocessing.start_processes(  # forked, they start at once and have the runs' data
             train_next, nprocs=workers, join=False, daemon=True, start_method="fork"
         )
-        for number in [*range(len(runs)), *[None] * workers]:
+        longest_first = sorted(range(len(runs)), key=lambda i: -len(runs[i].inputs) * runs[i].config["snippet_clips"])
+        for number in [*longest_first, *[None] * workers]:
             numbers.put(number)
         while not (processes.join(timeout=0.1) and messages.empty()):
             while not messages.empty():
