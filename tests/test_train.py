@@ -528,12 +528,10 @@ def test_a_run_that_cannot_be_trained_is_told_and_the_others_go_on(
         monkeypatch.setenv("TORCHELASTIC_RUN_ID", "1")
     result = train("--splits", "0", "--workers", workers)
     assert result.code == code, result.err
-    lines = failures(result)
-    assert [line.partition("/split0")[0].partition(":")[0] for line in lines] == [
-        f"{NAME}-clips5",
-        f"shufflenet2d+{NAME}-clips5",
-    ]
-    assert all(": failed: " in line and reason in line for line in lines), lines
+    lines = sorted(failures(result))
+    names = f"shufflenet2d+{NAME}-clips5", f"{NAME}-clips5"
+    assert len(lines) == 2 and all(line.startswith(name) for line, name in zip(lines, names)), lines
+    assert all(reason in line for line in lines), lines
     assert runs(tmp_path) == ["shufflenet2d_shots_fps24_fpc24-clips5/split0"]
 
 
@@ -607,7 +605,7 @@ def results(folder):
 def test_runs_side_by_side_give_the_same_bytes_and_lines(script, data, tmp_path):
     """The runs' lines are what their folders hold, whatever the number of processes."""
     found = []
-    for workers in (1, 2, 5):
+    for workers in (1, 2):
         folder = tmp_path / str(workers)
         result = script("02_train.py", "--data", data, "--runs", folder, *QUICK, "--splits", 1, "--workers", workers)
         assert result.code == 0 and "6/6" in result.err, result.err
@@ -624,7 +622,7 @@ def test_runs_side_by_side_give_the_same_bytes_and_lines(script, data, tmp_path)
         lines = result.out.splitlines()
         assert len(expected) == 3 and set(lines[1:4]) == expected and lines[4] == f"runs: {folder}"
         found.append(results(folder))
-    assert len(found[0]) == 12 and found[0] == found[1] == found[2]
+    assert len(found[0]) == 12 and found[0] == found[1]
 
 
 @pytest.mark.parametrize("workers", [1, 2])
