@@ -53,8 +53,7 @@ def parse_arguments(like=None):
     add("--fps", metavar="F", type=float, default=24.0, help="target frames per second (%(default)g)")
     add("--frames-per-clip", metavar="N", type=int, default=24, help="(%(default)s)")
     add = parser.add_argument_group("the job").add_argument
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()  # not on macOS
-    add("--workers", metavar="N", type=int, default=cores, help="films decoded at a time (%(default)s)")
+    add("--workers", metavar="N", type=int, help="films decoded at a time (usable cores)")
     add("--overwrite", action="store_true", help="make again what is there")
     add("--sheets", metavar="N", type=int, default=3, help="contact sheets (%(default)s)")
     add("--patience", metavar="S", type=float, default=60, help="seconds for a clip, twice, until a film fails (60)")
@@ -116,6 +115,7 @@ def main(arguments):
     """Prepare videos, or fetch what is published; return the exit status."""
     if arguments.like:
         arguments = follow(arguments.like)
+    arguments.workers = arguments.workers or divita.usable_cores()
     out = divita.writable(arguments.out)
     if arguments.download:
         return download(arguments.download, out)
@@ -701,7 +701,7 @@ def record(job, outcomes):
 
 def summary(job):
     """Say where the results lie and what to do next; return the exit status."""
-    (rank, ranks), torchrun = divita.ranks(), "TORCHELASTIC_RUN_ID" in os.environ
+    rank, ranks = divita.ranks()
     by = f" by rank {rank} of {ranks}" if ranks > 1 else ""
     say(f"{len(prepared(job))} of {len(job.videos)} trailers prepared in {job.out}, {job.made} of them now{by}")
     if rank == 0:
@@ -710,7 +710,7 @@ def summary(job):
             if path.exists():
                 say(f"  {path}")
         say(f"next: {shlex.join(['python', *next_command(job)])}")
-    return 1 if job.failed and not torchrun else 0  # torchrun would take a 1 for a crash
+    return 1 if job.failed else 0
 
 
 def next_command(job):

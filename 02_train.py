@@ -13,11 +13,13 @@ import argparse
 import collections
 import functools
 import itertools
+import logging
 import math
 import platform
 import re
 import shlex
 import signal
+import sys
 import time
 from pathlib import Path
 
@@ -72,6 +74,7 @@ def parse_arguments():
     add("--lr", metavar="RATE", type=float, help="learning rate of AdamW (1e-4; the demo: 2e-3)")
     add("--batch-size", metavar="N", type=int, default=BATCH_SIZE, help="trailers in a batch (%(default)s)")
     add("--seed", metavar="N", type=int, default=0, help="of weights, order and snippets (%(default)s)")
+    add("--workers", metavar="N", type=int, help="runs trained at a time on a CPU (usable cores)")
     arguments = parser.parse_args()
     if not (arguments.experiment or arguments.image or arguments.video):
         arguments.experiment = "inputs"
@@ -80,8 +83,8 @@ def parse_arguments():
         arguments.epochs = DEMO_EPOCHS if demo else EPOCHS
     if arguments.lr is None:
         arguments.lr = DEMO_LEARNING_RATE if demo else LEARNING_RATE
-    for name, least in (("clips", 0), ("epochs", 1), ("batch_size", 1), ("seed", 0)):
-        if getattr(arguments, name) < least:
+    for name, least in (("clips", 0), ("epochs", 1), ("batch_size", 1), ("seed", 0), ("workers", 1)):
+        if (value := getattr(arguments, name)) is not None and value < least:
             parser.error(f"--{name.replace('_', '-')} must be at least {least}")
     if arguments.seed >= 2**32:
         parser.error("--seed must be below 2**32")
@@ -106,16 +109,19 @@ from divita import STANDARD, UserError, say
 
 
 def main(arguments):
-    """Train this rank's share of the runs that are asked for and not there yet."""
-    rank, world = divita.ranks()
+    """Train this rank's share of the runs that are asked for and not there yet; return the exit status."""
+    (rank, world), workers = divita.ranks(), 1
     if not torch.cuda.is_available():
         torch.set_num_threads(1)  # the same results on any number of cores; runs side by side are in no other's way
+        workers = arguments.workers or divita.usable_cores()
     if arguments.aggregation not in divita.AGGREGATIONS:
         raise UserError(f"--aggregation {arguments.aggregation}: there is {', '.join(divita.AGGREGATIONS)}")
     divita.writable(arguments.runs)
     labels = divita.find_labels(arguments.data)
-    found = configurations(arguments)
-    runs = list(all_runs(arguments, found, labels))
+    found, failed = configurations(arguments), []
+    runs = list(all_runs(arguments, found, labels, failed))
+    if not runs:
+        raise UserError(failed[0])
     again = {run.folder for run in runs} if arguments.overwrite else set()
     done = [is_finished(run, again) for run in runs]
     if rank == 0:
@@ -127,26 +133,87 @@ def main(arguments):
     say(f"{divita.device()}; {len(labels.mids)} trailers, {len(runs)} runs, {sum(done)} of them done already")
     say(f"at most {arguments.epochs} epochs, learning rate {arguments.lr:g}")
     share = zip(runs[rank::world], done[rank::world])  # which does not depend on when a rank starts
-    train_all([run for run, finished in share if not finished], arguments.epochs, hidden=rank > 0)
+    todo = [run for run, finished in share if not finished]
+    for line in failed if rank == 0 else ():
+        print(line, file=sys.stderr)
+    failed += train_all(todo, arguments.epochs, min(workers, len(todo)), hidden=rank > 0)
     say(f"runs: {arguments.runs}\nnext: python 03_evaluate.py --runs {shlex.quote(str(arguments.runs))}")
+    return 1 if failed else 0
 
 
-def train_all(runs, epochs, hidden):
-    """Train runs one after another, with a bar of their epochs unless it is to be hidden."""
-    with tqdm(total=len(runs) * epochs, unit=" epochs", disable=hidden or not runs, mininterval=0.5) as bar:
-        for number, run in enumerate(runs, 1):
-            bar.set_description(f"run {number}/{len(runs)} {run.label} split{run.config['split']}")
-            train(run, bar)
-            bar.total = bar.n + (len(runs) - number) * epochs  # less than it was where stopping early saved some
-            bar.refresh()
+def train_all(runs, epochs, workers, hidden):
+    """Train runs, `workers` at a time, with a bar of epochs unless it is `hidden`; return a line per failed run."""
+    left, failed = [epochs] * len(runs), []  # epochs left of each run
+    tqdm.monitor_interval = 0  # the bar has no thread, since processes are forked
+    with tqdm(total=sum(left), unit=" epochs", disable=hidden or not runs, mininterval=0.5) as bar:
+
+        def show(i, kind, text):  # what train_each() tells
+            if kind == "epoch":
+                left[i] -= 1
+                bar.set_postfix_str(f"{runs[i].label} split{runs[i].config['split']}: {text}", refresh=False)
+                return bar.update()
+            bar.total -= left[i]  # stopping early saves them
+            line = f"{'/'.join(runs[i].folder.parts[-2:])}: {text}"
+            if kind == "failed":
+                failed.append(line)
+                return tqdm.write(line, file=sys.stderr)
+            with tqdm.external_write_mode():
+                say(line)
+
+        if workers > 1:
+            train_side_by_side(runs, workers, show)
+        else:
+            train_each(runs, range(len(runs)), show)
+    return failed
+
+
+def train_side_by_side(runs, workers, show):
+    """Train runs in forked processes, each of which takes the next run when it is free; show() what they tell."""
+
+    def train_next(_):
+        train_each(runs, iter(numbers.get, None), lambda *message: messages.put(message))
+
+    multiprocessing = torch.multiprocessing
+    logging.getLogger("torch.multiprocessing.spawn").setLevel("ERROR")  # our own line says that a process was killed
+    try:
+        numbers, messages = (multiprocessing.get_context("fork").SimpleQueue() for _ in range(2))
+        processes = multiprocessing.start_processes(  # forked, they start at once and have the runs' data
+            train_next, nprocs=workers, join=False, daemon=True, start_method="fork"
+        )
+        longest_first = sorted(range(len(runs)), key=lambda i: -len(runs[i].inputs) * runs[i].config["snippet_clips"])
+        for number in [*longest_first, *[None] * workers]:
+            numbers.put(number)
+        while not (processes.join(timeout=0.1) and messages.empty()):
+            while not messages.empty():
+                show(*messages.get())
+    except multiprocessing.ProcessExitedException as error:
+        raise UserError(f"training {error}; rerun, with fewer --workers if memory ran out") from None
+    except OSError as error:
+        raise UserError(f"no process can be started ({divita.one_line(error)}); use fewer --workers") from None
+
+
+def train_each(runs, numbers, tell):
+    """Train the runs of these numbers; tell(number, "epoch", its losses), then "trained" or "failed" and a line."""
+    for i in numbers:
+        try:
+            tell(i, "trained", train(runs[i], functools.partial(tell, i)))
+        except (UserError, OSError) as error:
+            tell(i, "failed", f"failed: {divita.one_line(error)}")
+        except (MemoryError, RuntimeError) as error:
+            if not re.search("alloc|MemoryError", repr(error), re.IGNORECASE):  # as in torch's RuntimeErrors
+                raise
+            tell(i, "failed", "failed: out of memory; use a smaller --batch-size or fewer --workers")
 
 
 # ---- One run ----
 
 
-def train(run, bar):
-    """Train one head and write its folder, config.json last; the bar is updated after each epoch."""
+def train(run, tell):
+    """Train one head and write its folder, config.json last; tell() of each epoch; return a line on the best one."""
+    divita.writable(run.folder)
     config, inputs, parts = run.config, [*run.inputs.values()], run.parts
+    if empty := [name for name, (mids, _) in parts.items() if not mids]:
+        raise UserError(f"no {empty[0]} trailers that can be used; choose other --splits")
     length, batch, seed = config["snippet_clips"], config["batch_size"], config["seed"]
     keras.utils.clear_session()
     keras.utils.set_random_seed(seed)  # of the initial weights
@@ -155,9 +222,9 @@ def train(run, bar):
     training = divita.TrainingSnippets(inputs, *parts["train"], length, batch, seed)
     validation = divita.EvaluationSnippets(inputs, *parts["validation"], length, batch)
     started = time.perf_counter()
-    history = fit(model, config, training, validation, bar)
+    history = fit(model, config, training, validation, tell)
     if not np.isfinite(history["loss"] + history["val_loss"]).all():
-        raise UserError(f"{run.folder}: the loss is not finite; choose a lower --lr")
+        raise UserError("the loss is not finite; choose a lower --lr")
     seconds = time.perf_counter() - started
     predictions = {"genres": config["genres"], "train_mids": parts["train"][0]}
     for name in ("validation", "test"):
@@ -176,9 +243,12 @@ def train(run, bar):
     best = int(np.argmin(history["val_loss"])) + 1
     about = {"best_epoch": best, "seconds": round(seconds, 2), "versions": versions}
     divita.write_json(run.folder / "config.json", config | about)
+    uap = divita.metrics(predictions["validation_true"], predictions["validation_probabilities"])["uAP"]
+    loss = f"validation loss {history['val_loss'][best - 1]:.4f}"
+    return f"best epoch {best} of {len(history['loss'])}, {loss}, validation uAP {100 * uap:.2f} %"
 
 
-def fit(model, config, training, validation, bar):
+def fit(model, config, training, validation, tell):
     """Train a model on batches; return {"loss", "val_loss" and "learning_rate": a list over epochs}."""
     divita.compiled(model, config["lr"])
     optimizer = torch.optim.SGD([torch.zeros(1)], config["lr"])  # only holds the rate
@@ -189,8 +259,7 @@ def fit(model, config, training, validation, bar):
         logs["learning_rate"] = scheduler.get_last_lr()[0]
         scheduler.step(logs["val_loss"])
         model.optimizer.learning_rate = scheduler.get_last_lr()[0]
-        bar.set_postfix({"loss": f"{logs['loss']:.3f}", "validation": f"{logs['val_loss']:.3f}"}, refresh=False)
-        bar.update()
+        tell("epoch", f"loss {logs['loss']:.3f}, validation {logs['val_loss']:.3f}")
 
     return model.fit(
         training,
@@ -212,8 +281,8 @@ Run = collections.namedtuple("Run", "label folder config inputs parts")
 # parts: {"train": (mids (M), their genres (M, G)), "validation": ..., "test": ...} of the trailers that it can use
 
 
-def all_runs(arguments, found, labels):
-    """Yield the Run of every configuration and split asked for, finished or not."""
+def all_runs(arguments, found, labels, failed):
+    """Yield the Run of every configuration and split asked for, finished or not; add a line to `failed` for others."""
     count = labels.splits.shape[1]
     splits = dict.fromkeys(arguments.splits or range(count))
     for split in splits:
@@ -221,8 +290,12 @@ def all_runs(arguments, found, labels):
             raise UserError(f"--splits: the labels have no column split{split}")
     opened, leaked = functools.cache(divita.open_representation), {}
     for label, configuration in found:
-        inputs = {kind: opened(arguments.data, configuration[kind]) for kind in KINDS if configuration[kind]}
-        rows, left_out = divita.usable(labels.mids, [*inputs.values()])
+        try:
+            inputs = {kind: opened(arguments.data, configuration[kind]) for kind in KINDS if configuration[kind]}
+            rows, left_out = divita.usable(labels.mids, [*inputs.values()])
+        except (UserError, OSError) as error:
+            failed.append(f"{run_name(configuration)}: failed: {divita.one_line(error)}")
+            continue
         if left_out:
             say(f"{run_name(configuration)}: {left_out}")
         identity = describe(configuration, inputs, labels, rows)
@@ -230,8 +303,6 @@ def all_runs(arguments, found, labels):
             parts, folder = {}, arguments.runs / identity["run"] / f"split{split}"
             for name in divita.SUBSETS:
                 part = np.intersect1d(rows, divita.subset(labels, split, name))
-                if not len(part):
-                    raise UserError(f"{arguments.data}: split{split} has no {name} trailers that can be used")
                 parts[name] = [labels.mids[row] for row in part], labels.y[part]
             sizes = {name: len(mids) for name, (mids, _) in parts.items()}
             twins = find_twins(inputs, parts)

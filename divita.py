@@ -216,7 +216,7 @@ def read_labels(path, table=None):
             allowed = ["0", "1", "2"] if name in splits else ["0", "1"]
             if cell.strip() not in allowed:
                 raise UserError(f"{where}: {name} is {cell!r}, not one of {', '.join(allowed)}")
-        cells[mid] = [int(cell) for cell in row[1:]]
+        cells[mid] = [int(cell.strip()) for cell in row[1:]]
     y, subsets = np.split(np.array(list(cells.values()), np.uint8), [len(genres)], axis=1)
     return Labels(list(cells), genres, y, subsets if splits else made_splits(path, list(cells)))
 
@@ -1438,7 +1438,8 @@ def run(main, arguments):
             stream.reconfigure(errors="backslashreplace")  # for names that a terminal cannot show
     warnings.filterwarnings("ignore", message="Glyph .* missing")  # Matplotlib's, whose font does not have all scripts
     try:
-        sys.exit(main(arguments) or 0)
+        status = main(arguments) or 0
+        sys.exit(0 if status == 1 and "TORCHELASTIC_RUN_ID" in os.environ else status)  # to torchrun, 1 is a crash
     except (UserError, OSError) as error:
         full = getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT)
         hint = "; make room and run the same command again" if full else ""
@@ -1560,6 +1561,8 @@ def sweep(folder):
             if host == socket.gethostname():
                 try:
                     os.kill(int(process), 0)  # sends no signal
+                    if not Path(f"/proc/{int(process)}/cmdline").read_bytes():  # it has ended, but is not reaped yet
+                        path.unlink()
                 except (ProcessLookupError, OverflowError):
                     path.unlink()
             elif time.time() - path.stat().st_mtime > 24 * 3600:
@@ -1665,6 +1668,15 @@ def ranks():
     if not (rank and count and rank.isdecimal() and count.isdecimal() and int(rank) < int(count)):
         raise UserError(f"RANK={rank} and WORLD_SIZE={count}: give both, with RANK from 0 to WORLD_SIZE - 1, or none")
     return int(rank), int(count)
+
+
+def usable_cores():
+    """Return the number of cores that this process may use; under torchrun, its share of them."""
+    import joblib  # comes with scikit-learn
+
+    cores = joblib.cpu_count()
+    count = os.environ.get("LOCAL_WORLD_SIZE", "")
+    return max(1, cores // max(1, int(count))) if count.isdecimal() else cores
 
 
 def device():

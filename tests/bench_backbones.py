@@ -3,8 +3,9 @@
 Each backbone runs frozen, as 01_prepare.py runs it, in turn with the reference on the same batch: torchvision's model
 or, for what it lacks, the same network in plain PyTorch, in channels-last layout and inference mode; with --compile,
 which needs a C++ compiler or, on a GPU, Triton, torch.compile of the reference takes its turns too. Printed are frames
-or clips per second, the ratios (medians over the turns), the seconds that freezing takes, and how much faster that is
-than the Keras model as it is.
+or clips per second, the ratios (medians over the turns), the seconds that freezing takes, how much faster that is
+than the Keras model as it is, the share of GEMM (multiply-adds per second over those of torch's product of two matrices
+of SIDE x SIDE at the same precision) and how much faster bfloat16 is than the chosen precision.
 
 With --write-references nothing is measured: torchvision's numbers are written into tests/data/torchvision.npz.
 torchvision is needed for either, and for nothing else: pip install --no-deps torchvision==0.28.0 pillow
@@ -25,6 +26,8 @@ import torch
 from torch import nn
 
 import divita
+
+SIDE = 2048  # of the matrices
 
 
 @functools.cache
@@ -183,7 +186,9 @@ def measure(name, arguments):
     freezing = time.perf_counter() - start
     half = {"device_type": extract.device.type, "dtype": torch.bfloat16, "enabled": arguments.precision == "bfloat16"}
     reference, y = reference_and_input(name, pixels, extract.device)
-    ways = [lambda: frozen(x), lambda: reference(y)]
+    matrix = torch.rand(SIDE, SIDE, device=extract.device)
+    ways = [lambda: frozen(x), lambda: reference(y), lambda: matrix @ matrix]
+    ways.append(lambda: torch.autocast(extract.device.type, torch.bfloat16)(frozen)(x))
     if arguments.compile:
         torch.compiler.reset()
         compiled = torch.compile(reference, dynamic=False)
@@ -191,12 +196,15 @@ def measure(name, arguments):
     with torch.autocast(**half):
         eager = seconds(lambda: plain(x))
         turns = [[seconds(way) for way in ways] for _ in range(arguments.turns + 1)]
-    ours, theirs, *rest = np.array(turns[1:]).T  # the first turn, in which there is compiling, is not counted
+    # the first turn, in which there is compiling, is not counted
+    ours, theirs, product, in_bfloat16, *rest = np.array(turns[1:]).T
+    macs = per_pass * extract.macs_per_clip / (frames if extract.backbone.input == "image" else 1)
+    share = np.median(macs / ours / (SIDE**3 / product))
     unit = "frames" if extract.backbone.input == "image" else "clips"
     speeds = f"{per_pass / np.median(ours):8.1f} {per_pass / np.median(theirs):9.1f} {unit:6}"
     print(
         f"{name:20} {per_pass:5} {speeds} {np.median(theirs / ours):6.2f} {theirs.min() / ours.min():8.2f}"
-        f" {freezing:7.1f} s {eager / np.median(ours):6.1f} x",
+        f" {freezing:7.1f} s {eager / np.median(ours):6.1f} x {share:7.2f} {np.median(ours / in_bfloat16):8.2f}",
         *[f"{per_pass / np.median(times):9.1f} {np.median(times / ours):6.2f}" for times in rest],
         flush=True,
     )
@@ -216,9 +224,12 @@ def main():
     if arguments.write_references:
         return write_references()
     torch.set_num_threads(arguments.threads)
+    capable = torch.cpu.get_capabilities()
+    instructions = [name for name in ("avx512_bf16", "amx_bf16", "bf16") if capable.get(name)]
+    print(f"processor's bfloat16 instructions: {', '.join(instructions) or 'none'}")
     print(f"{divita.device()}, {arguments.precision}; per second; ratio above 1: ours is faster")
     columns = f"{'backbone':20} {'batch':>5} {'ours':>8} {'reference':>9} {'':6}"
-    columns += f" {'ratio':>6} {'of best':>8} {'freezing':>9} {'vs eager':>8}"
+    columns += f" {'ratio':>6} {'of best':>8} {'freezing':>9} {'vs eager':>8} {'of GEMM':>7} {'bfloat16':>8}"
     print(columns + (f" {'compiled':>9} {'ratio':>6}" if arguments.compile else ""))
     for name in arguments.names:
         measure(name, arguments)

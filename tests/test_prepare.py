@@ -636,13 +636,6 @@ def test_closed_streams(tmp_path, videos, undisturbed, descriptor):
     assert contents(tmp_path / "out") == undisturbed
 
 
-def test_as_many_workers_as_usable_cores():
-    command = [sys.executable, str(ROOT / "01_prepare.py"), "--help"]
-    one_core = functools.partial(os.sched_setaffinity, 0, {min(os.sched_getaffinity(0))})
-    result = subprocess.run(command, capture_output=True, text=True, preexec_fn=one_core)
-    assert "films decoded at a time (1)" in result.stdout
-
-
 @pytest.mark.parametrize("name", ["01_prepare.py", "02_train.py", "03_evaluate.py"])
 def test_help_imports_nothing_slow(name):
     command = [sys.executable, "-X", "importtime", str(ROOT / name), "--help"]

@@ -1,21 +1,24 @@
 """02_train.py through its command line, and what it is made of in divita.py."""
 
 import csv
+import errno
 import json
 import os
 import re
 import shlex
 import shutil
+import signal
 import subprocess
 import sys
 import tarfile
+import time
 
 import keras
 import numpy as np
 import pytest
 import torch
 from conftest import GENRES, REFERENCES, ROOT, make_data, write_representation, write_vectors
-from films import Job, film
+from films import TINY, Job, film
 
 import divita
 
@@ -47,6 +50,11 @@ def history_of(tmp_path):
 
 def refused(result, *words):
     return result.code == 2 and result.err.count("\n") == 1 and all(word in result.err for word in words)
+
+
+def failures(result):
+    """Return the lines on runs that could not be trained."""
+    return [line for line in result.err.replace("\r", "\n").splitlines() if ": failed: " in line]
 
 
 def test_without_names_each_input_alone_and_both(train, tmp_path):
@@ -356,6 +364,7 @@ def test_plain_keras_loads_a_trained_head(script, data, tmp_path):
 # ---- What identifies a run ----
 
 ONE = ("--image", "shufflenet2d", "--splits", "0")
+BOTH = (*ONE, "--video", "shufflenet3d")
 
 
 def change_vectors(data):
@@ -421,7 +430,7 @@ def rewrite(data, **changes):
 
 def test_vectors_of_another_film_are_not_trained_on(train, data):
     rewrite(data, films={f"tt{i:04d}": "another film" for i in range(4, 8)})
-    result = train("--splits", "0")
+    result = train(*BOTH)
     assert refused(result, "shufflenet2d_shots", "shufflenet3d_shots", "another film", "tt0004, tt0005, tt0006, ...")
     assert "01_prepare.py --image shufflenet2d --video shufflenet3d and the options of before" in result.err
     assert "tt0007" not in result.err
@@ -430,13 +439,13 @@ def test_vectors_of_another_film_are_not_trained_on(train, data):
 
 def test_vectors_of_other_cuts_are_not_trained_on(train, data):
     rewrite(data, detector="content")
-    assert refused(train("--splits", "0"), "shufflenet2d_shots", "shufflenet3d_shots", "detector adaptive", "content")
+    assert refused(train(*BOTH), "shufflenet2d_shots", "shufflenet3d_shots", "detector adaptive", "content")
 
 
 def test_vectors_of_another_clip_table_are_not_trained_on(train, data):
     path = data / "shufflenet3d_shots_fps24_fpc24" / "tt0005.npy"
     write_vectors(path, np.load(path), "the film tt0005", "other clips")
-    assert refused(train("--splits", "0"), "another clip table of 1 trailers (tt0005)", "01_prepare.py")
+    assert refused(train(*BOTH), "another clip table of 1 trailers (tt0005)", "01_prepare.py")
     write_vectors(path, np.load(path))  # of unknown origin, which goes with anything
     assert train("--splits", "0").code == 0
 
@@ -509,7 +518,8 @@ def test_a_loss_that_is_not_finite(train, data, scale, words):
     for path in (data / "shufflenet2d_shots_fps24_fpc24").glob("*.npy"):
         write_vectors(path, np.load(path) * scale)
     result = train(*ONE, "--lr", "1e30" if scale == 1 else "1e-4")
-    assert result.code == 2 and all(word in result.err.splitlines()[-1] for word in words), result.err
+    (line,) = failures(result)
+    assert result.code == (1 if scale == 1 else 2) and all(word in line for word in words), result.err
     assert scale == 1 or "--lr" not in result.err
 
 
@@ -554,6 +564,88 @@ def test_clean_data_give_no_warning(train, tmp_path):
     assert config_of(tmp_path)["leaked"] == 0
 
 
+def damage_values(data, path):
+    write_vectors(path, np.load(path) * 1e30)
+
+
+def damage_vectors(data, path):
+    write_vectors(path, np.load(path) * np.nan)
+
+
+def damage_folder(data, path):
+    for name in (f"{NAME}-clips5", f"shufflenet2d+{NAME}-clips5"):
+        (data.parent / "runs" / name).mkdir(parents=True)
+        (data.parent / "runs" / name / "split0").touch()
+
+
+NAME = "shufflenet3d_shots_fps24_fpc24"
+
+
+@pytest.mark.parametrize(
+    "damage, reason, workers, torchrun, code",
+    [
+        (damage_values, "/tt0003: a value of ", 1, False, 1),
+        (damage_values, "/tt0003: a value of ", 2, False, 1),
+        (damage_values, "/tt0003: a value of ", 2, True, 0),
+        (damage_vectors, "/tt0003: a value of nan", 1, False, 1),
+        (damage_vectors, "/tt0003: a value of nan", 1, True, 0),
+        (damage_folder, "split0: cannot be written to", 2, False, 1),
+    ],
+)
+def test_a_run_that_cannot_be_trained_is_told_and_the_others_go_on(
+    train, data, tmp_path, monkeypatch, damage, reason, workers, torchrun, code
+):
+    damage(data, data / NAME / "tt0003.npy")
+    if torchrun:
+        monkeypatch.setenv("TORCHELASTIC_RUN_ID", "1")
+    result = train("--splits", "0", "--workers", workers)
+    assert result.code == code, result.err
+    lines = sorted(failures(result))
+    names = f"shufflenet2d+{NAME}-clips5", f"{NAME}-clips5"
+    assert len(lines) == 2 and all(line.startswith(name) for line, name in zip(lines, names)), lines
+    assert all(reason in line for line in lines), lines
+    assert runs(tmp_path) == ["shufflenet2d_shots_fps24_fpc24-clips5/split0"]
+
+
+def test_a_split_without_validation_trailers_is_told_and_the_others_are_trained(train, data, tmp_path):
+    header, rows = divita.read_table(data / "labels.csv")
+    for _, row in rows:
+        row[-2] = "0" if row[-2] == "1" else row[-2]  # split1
+    divita.write_csv(data / "labels.csv", header, [row for _, row in rows])
+    result = train("--image", "shufflenet2d")
+    assert result.code == 1 and "split1: failed: no validation trailers that can be used" in result.err
+    assert [name[-6:] for name in runs(tmp_path)] == ["split0", "split2"]
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB."),
+        RuntimeError("[enforce fail at alloc_cpu.cpp:121] DefaultCPUAllocator: can't allocate memory"),
+        MemoryError(),
+    ],
+    ids=lambda error: type(error).__name__,
+)
+def test_lack_of_memory_names_the_batch_size(train, tmp_path, monkeypatch, error):
+    step = keras.Model.train_step
+
+    def lacking(model, batch):
+        if len(model.inputs) == 2:
+            raise error
+        return step(model, batch)
+
+    monkeypatch.setattr(keras.Model, "train_step", lacking)
+    result = train("--splits", "0", "--workers", "2")
+    assert result.code == 1 and len(runs(tmp_path)) == 2
+    line = f"shufflenet2d+{NAME}-clips5/split0: failed: out of memory; use a smaller --batch-size or fewer --workers\n"
+    assert line in result.err
+
+
+def test_a_snippet_that_does_not_fit_into_memory(train):
+    result = train(*ONE, "--clips", 10**11)
+    assert result.code == 1 and "split0: failed: out of memory; use a smaller --batch-size" in result.err, result.err
+
+
 def test_mids_without_their_leading_zeros_are_told(script, tmp_path):
     """As a spreadsheet leaves them, which takes them for numbers."""
     mids = [f"0{i}1161" for i in range(1, 7)]
@@ -565,13 +657,139 @@ def test_mids_without_their_leading_zeros_are_told(script, tmp_path):
     assert "give the mid column as text" in result.err
 
 
+# ---- Side by side ----
+
+
+def results(folder):
+    """Return {path: what a run leaves, but for times} of all runs in a folder."""
+    found = {}
+    for path in sorted(folder.rglob("*.*")):
+        name = str(path.relative_to(folder))
+        if path.name in ("predictions.npz", "history.csv"):
+            found[name] = path.read_bytes()
+        elif path.name == "model.keras":
+            found[name] = [weights.tobytes() for weights in divita.load_model(path).get_weights()]
+        elif path.name == "config.json":
+            found[name] = json.loads(path.read_text()) | {"seconds": None}
+    return found
+
+
+def test_runs_side_by_side_give_the_same_bytes_and_lines(script, data, tmp_path):
+    """The runs' lines are what their folders hold, whatever the number of processes."""
+    found = []
+    for workers in (1, 2):
+        folder = tmp_path / str(workers)
+        result = script("02_train.py", "--data", data, "--runs", folder, *QUICK, "--splits", 1, "--workers", workers)
+        assert result.code == 0 and "6/6" in result.err, result.err
+        expected = set()
+        for path in folder.rglob("config.json"):
+            config, history = (
+                json.loads(path.read_text()),
+                divita.read_columns(path.with_name("history.csv"), ["val_loss"]),
+            )
+            with np.load(path.with_name("predictions.npz")) as file:
+                uap = divita.metrics(file["validation_true"], file["validation_probabilities"])["uAP"]
+            best = f"best epoch {config['best_epoch']} of 2, validation loss {history['val_loss'].min():.4f}"
+            expected.add(f"{config['run']}/split1: {best}, validation uAP {100 * uap:.2f} %")
+        lines = result.out.splitlines()
+        assert len(expected) == 3 and set(lines[1:4]) == expected and lines[4] == f"runs: {folder}"
+        found.append(results(folder))
+    assert len(found[0]) == 12 and found[0] == found[1]
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_stopping_early_shortens_the_bar(train, monkeypatch, workers):
+    monkeypatch.setattr(keras.Model, "evaluate", lambda *_, **__: {"loss": 0.5})
+    options = ("--image", "shufflenet2d", "--splits", "0", "1", "--epochs", "30", "--batch-size", "99")
+    result = train(*options, "--workers", workers)
+    assert result.code == 0 and result.out.count("best epoch 1 of 21,") == 2, result.err
+    assert "42/42" in result.err and "42/60" not in result.err
+
+
+def begin(data, tmp_path, *options):
+    """Start training that does not end by itself, beside a finished run; return the Job and two of its processes."""
+    arguments = ("--data", data, "--runs", tmp_path / "runs", "--image", "shufflenet2d", "--clips", "5", *options)
+    job = Job(tmp_path / "log", *arguments, "--epochs", "1", name="02_train.py")
+    assert job.end() == 0, job.text()
+    arguments = ("--data", data, "--runs", tmp_path / "runs", "--clips", "5", "--lr", "1e-9", "--epochs", 10**6)
+    job = Job(tmp_path / "log", *arguments, "--video", "shufflenet3d", "--workers", "2", name="02_train.py")
+    processes = job.decoders(2)
+    while "split1: loss" not in job.text() and "split0: loss" not in job.text():
+        assert job.process.is_alive(), job.text()
+    return job, processes
+
+
+def alive(process):
+    """Tell whether a process runs; one that nobody has asked for its status does not."""
+    try:
+        return bool(open(f"/proc/{process}/cmdline").read())
+    except FileNotFoundError:
+        return False
+
+
+def test_a_killed_process_ends_training_with_one_line(data, tmp_path):
+    job, processes = begin(data, tmp_path, "--splits", "0")
+    os.kill(processes[1], signal.SIGKILL)
+    assert job.end() == 2
+    last = job.text().splitlines()[-1]
+    assert "terminated with signal SIGKILL; rerun, with fewer --workers if memory ran out" in last
+    assert "Traceback" not in job.text() and "Terminating" not in job.text()
+    assert not any(map(alive, processes))
+    assert runs(tmp_path) == ["shufflenet2d_shots_fps24_fpc24-clips5/split0"]
+
+
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT, signal.SIGTERM])
+def test_processes_end_with_the_one_that_started_them(data, tmp_path, how):
+    job, processes = begin(data, tmp_path, "--splits", "0")
+    os.kill(job.process.pid, how)
+    assert job.end() == -how and "Traceback" not in job.text()
+    end = time.monotonic() + 5
+    while any(map(alive, processes)):
+        assert time.monotonic() < end
+
+
+@pytest.mark.parametrize("size, expected", [(None, 5), ("2", 2), ("100", 1), ("", 5), ("x", 5), ("0", 5)])
+def test_usable_cores_are_shared_out_under_torchrun(script, train, tmp_path, monkeypatch, size, expected):
+    """As many processes decode and train, if there is work for them."""
+    films = tmp_path / "films"
+    films.mkdir()
+    for i in range(6):
+        (films / f"tt{i}.mp4").touch()
+    counts = []
+
+    def refuse(*_, nprocs=None, num_workers=None, **__):
+        counts.append(nprocs or num_workers)
+        raise OSError("refused")
+
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(5)), raising=False)
+    if size is not None:
+        monkeypatch.setenv("LOCAL_WORLD_SIZE", size)
+    assert divita.usable_cores() == expected
+    with monkeypatch.context() as patch:
+        patch.setattr(torch.utils.data, "DataLoader", refuse)
+        assert script("01_prepare.py", "--videos", films, "--out", tmp_path / "out", *TINY).code == 2
+    monkeypatch.setattr(torch.multiprocessing, "start_processes", refuse)
+    if expected > 1:  # one process trains by itself
+        assert train("--splits", "0", "1").code == 2
+    assert counts == [expected] * (1 + (expected > 1))
+
+
+def test_processes_that_cannot_be_started(train, monkeypatch):
+    def refuse():
+        raise BlockingIOError(errno.EAGAIN, "Resource temporarily unavailable")
+
+    monkeypatch.setattr(os, "fork", refuse)
+    result = train("--splits", "0", "--workers", "2")
+    assert result.code == 2 and result.err.splitlines()[-1].endswith("temporarily unavailable); use fewer --workers")
+
+
 # ---- What a person sees ----
 
 
 def test_the_bar_tells_runs_apart_and_is_not_there_for_nothing(train):
     aggregation = ("--image", "shufflenet2d", "--experiment", "aggregation", "--splits", "1")
-    bar = train(*aggregation).err
-    assert all(f"run {i}/4 {name} split1" in bar for i, name in enumerate(sorted(divita.AGGREGATIONS), 1))
+    bar = train(*aggregation, "--workers", "1").err
+    assert all(f"{name} split1: loss" in bar for name in divita.AGGREGATIONS)
     assert train(*aggregation).err == ""
 
 
@@ -613,10 +831,14 @@ def test_runs_that_cannot_be_written_show_before_the_work(script, tmp_path, data
 
 def test_whole_folder_is_left_clean(train, tmp_path):
     (tmp_path / "runs").mkdir()
-    stale = tmp_path / "runs" / f"{divita.TEMPORARY}999999999@{divita.socket.gethostname()}@0.keras"
-    stale.write_bytes(b"")
+    ended = subprocess.Popen(["true"])  # whose status nobody has asked for
+    os.waitid(os.P_PID, ended.pid, os.WEXITED | os.WNOWAIT)
+    for process in (999999999, ended.pid, os.getpid()):
+        (tmp_path / "runs" / f"{divita.TEMPORARY}{process}@{divita.socket.gethostname()}@0.keras").touch()
     assert train("--image", "shufflenet2d", "--splits", "0").code == 0
-    assert not list((tmp_path / "runs").rglob(f"{divita.TEMPORARY}*"))
+    (left,) = (tmp_path / "runs").rglob(f"{divita.TEMPORARY}*")
+    assert f"{divita.TEMPORARY}{os.getpid()}@" in left.name
+    ended.wait()
 
 
 def test_results_do_not_depend_on_threads_or_torchrun(train, data, tmp_path):
