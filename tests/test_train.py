@@ -312,7 +312,7 @@ def test_plain_keras_loads_a_trained_head(script, data, tmp_path):
     assert script("02_train.py", *arguments, "--image", "shufflenet2d", "--video", "shufflenet3d").code == 0
     file = next((tmp_path / "runs").rglob("model.keras"))
     clips = [divita.open_representation(data, name)["tt0003"] for name in ("shufflenet2d", "shufflenet3d")]
-    image, video = (divita.evaluation_snippets(x, 5) for x in clips)
+    image, video = (divita.evaluation_snippets([x], 5)[0] for x in clips)
     np.savez(tmp_path / "snippets.npz", image=image, video=video)
     command = [sys.executable, "-c", ALONE, file, tmp_path / "snippets.npz", tmp_path / "found.npy"]
     environment = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
