@@ -17,6 +17,7 @@ import ctypes
 import errno
 import fcntl
 import functools
+import gc
 import hashlib
 import importlib.resources
 import io
@@ -898,8 +899,9 @@ class Extractor:
             with contextlib.suppress(torch.OutOfMemoryError):
                 return self.vectors(clips)
             self.network, self.per_pass = None, self.per_pass // 2
+            gc.collect()  # of Keras's traceback, which holds tensors and itself
             torch.cuda.empty_cache()
-        raise UserError(f"{self.backbone.name}: not enough memory for one clip; free some or use a smaller --batch-size")
+        raise UserError(f"{self.backbone.name}: out of memory with one clip; free some or use a smaller --batch-size")
 
     def vectors(self, clips):
         inputs = clips.reshape(-1, *clips.shape[2:]) if self.backbone.input == "image" else clips

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import os
 import re
 import runpy
 import shlex
@@ -951,10 +952,10 @@ def filmed(tmp_path_factory):
     return folder
 
 
-def evaluate_films(folder, *arguments):
+def evaluate_films(folder, *arguments, **environment):
     """Run 03_evaluate.py as one would at the keyboard in `folder`."""
     command = [sys.executable, ROOT / "03_evaluate.py", "--runs", "runs", *arguments]
-    return subprocess.run(command, capture_output=True, text=True, cwd=folder)
+    return subprocess.run(command, capture_output=True, text=True, cwd=folder, env=os.environ | environment)
 
 
 def test_genres_of_a_film_in_one_command(filmed):
@@ -977,7 +978,14 @@ def test_genres_of_a_film_in_one_command(filmed):
     before = vectors.stat().st_mtime_ns
     (filmed / "new" / "broken.mp4").write_bytes(b"no film")
     films = ("new/good.mp4", "new/broken.mp4")
-    done = evaluate_films(filmed, "--predict", *films, "--data", "data/new", "--run", run)
+    of_torchrun = {
+        "RANK": "1",
+        "WORLD_SIZE": "2",
+        "LOCAL_RANK": "1",
+        "LOCAL_WORLD_SIZE": "2",
+        "TORCHELASTIC_RUN_ID": "x",
+    }
+    done = evaluate_films(filmed, "--predict", *films, "--data", "data/new", "--run", run, **of_torchrun)
     assert done.returncode == 1 and vectors.stat().st_mtime_ns == before
     assert len([line for line in (done.stdout + done.stderr).splitlines() if "broken" in line]) == 1
     assert "\ngood: " in done.stdout and "other" not in done.stdout  # of the folder, the films given

@@ -9,6 +9,7 @@ import shutil
 import subprocess
 import sys
 import tarfile
+import tracemalloc
 
 import keras
 import numpy as np
@@ -213,6 +214,30 @@ def test_snippets_start_anywhere_and_are_padded(tmp_path):
             assert (snippet[: len(clips)] == clips[start : start + 5]).all() and not snippet[len(clips) :].any()
             starts[mids[row]].add(start)
     assert starts == {mid: set(range(max(1, len(image[mid]) - 5 + 1))) for mid in mids}
+
+
+def test_a_validation_batch_is_copied_once(tmp_path):
+    """All snippets of its trailers in order, zeros behind a trailer's last clip."""
+    folder = make_data(tmp_path / "data", trailers=9, clips=(50, 70), image=800, video=600)
+    inputs = [divita.open_representation(folder, name) for name in ("shufflenet2d", "shufflenet3d")]
+    mids, length = list(inputs[0].rows), 20
+    snippets = divita.EvaluationSnippets(inputs, mids, np.eye(len(mids)), length, batch_size=4)
+    batches = [snippets[i] for i in range(len(snippets))]
+    for k, representation in enumerate(inputs):
+        expected = []
+        for mid in mids:
+            clips = representation[mid]
+            expected += [np.pad(clips, ((0, -len(clips) % length), (0, 0))).reshape(-1, length, clips.shape[1])]
+        found = np.concatenate([x[k] for x, _ in batches])
+        assert found.dtype == np.float32 and (found == np.concatenate(expected)).all()
+    assert np.concatenate([y for _, y in batches]).argmax(1).tolist() == sum(
+        ([i] * len(part) for i, part in enumerate(expected)), []
+    )
+    tracemalloc.start()
+    x, _ = snippets[0]
+    _, most = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert most < 1.1 * sum(array.nbytes for array in x)
 
 
 def test_each_epoch_holds_each_trailer_once_and_the_seed_gives_the_numbers(tmp_path, script, monkeypatch):
