@@ -696,6 +696,16 @@ def test_predict(script, trained, tmp_path):
     assert heights["one"] == heights["short"] > heights["long $x_1$"]  # with a strip of shots where there is a video
 
 
+def test_the_device_is_chosen_before_models_are_loaded(script, trained, tmp_path, monkeypatch):
+    new, order = make_new(tmp_path / "new", {"one": 1}), []
+    for name in ("device", "load_model"):
+        usual = getattr(divita, name)
+        monkeypatch.setattr(divita, name, lambda *x, name=name, usual=usual: order.append(name) or usual(*x))
+    result = script("03_evaluate.py", "--runs", trained / "runs", "--run", IMAGE, "--predict", new, "--out", tmp_path)
+    assert result.code == 0, result.err
+    assert order == ["device", "load_model", "load_model"]
+
+
 @pytest.mark.parametrize(
     "damage", ["", "shot,start_s\n0,0\n", "shot,start_s,end_s\n0,0,x\n", "shot,start_s,end_s\n0,0\n"]
 )
