@@ -371,9 +371,9 @@ def unlike(a, b):
 def open_representation(data, name):
     """Open a representation of either kind, a folder of <mid>.npy or a published archive (zarr format 2).
 
-    The first time, its trailers are checked and copied one after another into <data>/.packed/<name>.<signature>, from
-    which batches are cut without opening a file per trailer. It is never replaced, as other processes may have mapped
-    it; an outdated one is removed a day after it was last opened. A UserError names what is broken.
+    The first time, its trailers are checked and copied into one file, from which batches are cut without opening many.
+    It is never replaced, since others may have mapped it; <data>/.packed/<name>.* of other signatures are removed a day
+    after they were last opened. A UserError names what is broken.
     """
     path = find_representation(data, name)
     files = sorted((entry.name, entry.stat()) for entry in os.scandir(path) if not entry.name.startswith("."))
@@ -1308,8 +1308,7 @@ def frozen(network, example):
 
 def record(network, example):
     """Return the graph of what a network does to an example, and its constants, tensors by their nodes."""
-    recorder = Recorder()
-    example = FakeTensorMode(allow_non_fake_inputs=True).from_tensor(example)  # like meta: takes no memory
+    recorder, example = Recorder(), FakeTensorMode(allow_non_fake_inputs=True).from_tensor(example)  # of no memory
     example.node = recorder.graph.placeholder("inputs")
     with recorder:
         result = network(example)
@@ -1448,10 +1447,9 @@ def run(main, arguments):
     try:
         sys.exit(main(arguments) or 0)
     except (UserError, OSError, torch.OutOfMemoryError) as error:
-        full = getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT)
-        hint = "; make room and run the same command again" if full else ""
-        if isinstance(error, torch.OutOfMemoryError):
-            hint = "; free memory on the GPU or use a smaller --batch-size"
+        hint = "; free some or use a smaller --batch-size" if isinstance(error, torch.OutOfMemoryError) else ""
+        if getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT):
+            hint = "; make room and run the same command again"
         print(f"{Path(sys.argv[0]).name}: error: {one_line(error)}{hint}", file=sys.stderr)
         sys.exit(2)
 
