@@ -584,7 +584,8 @@ def predict(arguments):
         command += ["--videos", *(path.absolute() for path in paths), "--out", data.absolute()]
         if arguments.weights:
             command += ["--weights", *arguments.weights]
-        status = subprocess.run(command, stdout=subprocess.DEVNULL).returncode
+        alone = {k: v for k, v in os.environ.items() if not re.match("(LOCAL_)?(RANK|WORLD_SIZE)|TORCHELASTIC", k)}
+        status = subprocess.run(command, stdout=subprocess.DEVNULL, env=alone).returncode
         made = any((path / f"{mid}.npy").exists() for mid in films for path in divita.representations(data))
         if status not in (0, 1) or not made:  # 1: some films have failed
             return status  # 01_prepare.py has said why
@@ -633,8 +634,8 @@ def films_of(data, inputs):
 
 def predict_trailers(run, called, mids, inputs, films, out):
     """Predict trailers by the models of a run: the means over the models; put them into a table and draw them."""
+    say(f"{divita.device()}; trailers: {len(mids)}, models: {len(run.folders)}")
     models = [divita.load_model(path / "model.keras") for path in run.folders]
-    say(f"{divita.device()}; trailers: {len(mids)}, models: {len(models)}")
     if any(meta.get("synthetic") for meta in run.metas.values()):
         say(f"{run.name} was trained on synthetic trailers: the genres that it finds in films mean nothing")
     if known := [mid for mid in mids if mid in run.trained]:

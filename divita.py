@@ -18,6 +18,7 @@ import ctypes
 import errno
 import fcntl
 import functools
+import gc
 import hashlib
 import importlib.resources
 import io
@@ -45,11 +46,14 @@ os.environ["KERAS_BACKEND"] = "torch"  # read once, when Keras is imported
 import keras
 import numpy as np
 import torch
+from torch._subclasses import FakeTensorMode
 
 if keras.config.backend() != "torch":
     raise ImportError("Keras was imported before divita and runs on another backend; import divita first")
+torch.backends.cudnn.allow_tf32 = False  # it rounds the factors in convolutions to 11 bits
 
 SUFFIXES = ".3gp .avi .flv .m2ts .m4v .mkv .mov .mp4 .mpeg .mpg .mts .mxf .ogv .ts .vob .webm .wmv".split()  # of videos
+NVIDIA_FILES = ("/dev/nvidia0", "/proc/driver/nvidia/version")  # where there is a GPU and a driver
 FORMAT = 1  # of meta.json and config.json; raised when a file of an earlier version can no longer be read
 
 # ---- Films ----
@@ -386,22 +390,33 @@ def unlike(a, b):
 def open_representation(data, name):
     """Open a representation of either kind, a folder of <mid>.npy or a published archive (zarr format 2).
 
-    The first time, its trailers are checked and copied one after another into one file, <data>/.packed/<name>.f32,
-    from which batches are cut without opening a file per trailer. A UserError names what is broken.
+    The first time, its trailers are checked and copied into one file, from which batches are cut without opening many.
+    It is never replaced, since others may have mapped it; <data>/.packed/<name>.* of other signatures are removed a day
+    after they were last opened. A UserError names what is broken.
     """
     path = find_representation(data, name)
     files = sorted((entry.name, entry.stat()) for entry in os.scandir(path) if not entry.name.startswith("."))
     about = [MAX_VALUE, *((name, stat.st_size, stat.st_mtime_ns) for name, stat in files)]
     signature = digest_of(repr(about))  # changes with any file, and with what is checked
-    packed = Path(data) / ".packed" / f"{path.name}.f32"
-    index = packed.with_suffix(".json")
-    with locked(data):  # several ranks open the same representation: one of them packs it
-        if not (packed.exists() and index.exists() and read_json(index).get("signature") == signature):
-            writable(packed.parent)
-            index.unlink(missing_ok=True)
-            write_json(index, {"signature": signature, **pack(path, packed)})
-        known = read_json(index)
-        clips = np.memmap(packed, np.float32, "r").reshape(-1, known["features"])
+    packed = Path(data) / ".packed" / f"{path.name}.{signature}"
+    if not packed.exists():
+        writable(packed.parent)
+        with locked(data):  # several ranks open the same representation: one of them packs it
+            sweep(packed.parent)
+            try:
+                if not packed.exists():
+                    with written(packed) as folder:
+                        write_json(folder / "index.json", pack(path, folder / "clips.f32"))
+            except OSError:
+                if not packed.exists():  # else another process was faster, where locks do nothing
+                    raise
+    with contextlib.suppress(OSError):  # where nothing can be written
+        os.utime(packed)
+        for old in packed.parent.iterdir():
+            if old.stem == path.name and time.time() - old.stat().st_mtime > DAY:
+                remove(old)
+    known = read_json(packed / "index.json")
+    clips = np.memmap(packed / "clips.f32", np.float32, "r").reshape(-1, known["features"])
     meta = None if path.suffix == ".zarr" else meta_of(path)
     return Representation(path, clips, known["rows"], known["sources"], known["digests"], meta)
 
@@ -532,20 +547,25 @@ class TrainingSnippets(Snippets):
         generator = np.random.default_rng((self.seed, self.epoch))
         order, starts = generator.permutation(len(self.mids)), generator.random(len(self.mids))
         rows = order[i * self.batch_size : (i + 1) * self.batch_size]
-        x = [np.zeros((len(rows), self.length, r.features), np.float32) for r in self.inputs]  # (B, S, F)
-        for j, row in enumerate(rows):
-            for snippet, representation in zip(x, self.inputs):
-                clips = representation[self.mids[row]]  # (clips, F)
-                start = int(starts[row] * max(1, len(clips) - self.length + 1))
-                cut = clips[start : start + self.length]
-                snippet[j, : len(cut)] = cut  # zeros follow where the trailer is shorter than a snippet
-        return tuple(x), self.y[rows]
+
+        def part(clips, place):  # (C, F) -> (at most S, F)
+            start = int(place * max(1, len(clips) - self.length + 1))
+            return clips[start : start + self.length]
+
+        parts = [[part(x[self.mids[row]], starts[row]) for row in rows] for x in self.inputs]
+        return tuple(evaluation_snippets(x, self.length)[0] for x in parts), self.y[rows]  # (B, S, F), (B, G)
 
 
-def evaluation_snippets(clips, length):
-    """Cut a trailer into all its snippets in order, the last one padded with zeros: (C, F) -> (snippets, S, F)."""
-    padded = np.pad(np.asarray(clips, np.float32), ((0, -len(clips) % length), (0, 0)))
-    return padded.reshape(-1, length, padded.shape[1])
+def evaluation_snippets(trailers, length):
+    """Cut trailers, [(C, F), ...], into all their snippets in order, the last one of each padded with zeros.
+
+    Return the snippets (N, S, F) and each trailer's number of them (B,).
+    """
+    counts = [math.ceil(len(clips) / length) for clips in trailers]
+    snippets = np.zeros((sum(counts), length, trailers[0].shape[1]), np.float32)
+    for clips, part in zip(trailers, np.split(snippets, np.cumsum(counts)[:-1])):
+        part.reshape(-1, part.shape[2])[: len(clips)] = clips
+    return snippets, counts
 
 
 class EvaluationSnippets(Snippets):
@@ -553,9 +573,8 @@ class EvaluationSnippets(Snippets):
 
     def __getitem__(self, i):
         rows = slice(i * self.batch_size, (i + 1) * self.batch_size)
-        cut = [[evaluation_snippets(x[mid], self.length) for mid in self.mids[rows]] for x in self.inputs]
-        y = np.repeat(self.y[rows], [len(snippets) for snippets in cut[0]], axis=0)  # (all snippets, G)
-        return tuple(np.concatenate(snippets) for snippets in cut), y
+        x, counts = zip(*(evaluation_snippets([x[mid] for mid in self.mids[rows]], self.length) for x in self.inputs))
+        return x, np.repeat(self.y[rows], counts[0], axis=0)  # (N, S, F), (N, G)
 
 
 def predict(model, trailers, length, batch_size=32):
@@ -565,10 +584,9 @@ def predict(model, trailers, length, batch_size=32):
     """
     averages = []
     for i in range(0, len(trailers), batch_size):
-        cut = [[evaluation_snippets(clips, length) for clips in trailer] for trailer in trailers[i : i + batch_size]]
-        probabilities = snippet_probabilities(model, [np.concatenate(x) for x in zip(*cut)])  # (all snippets, G)
-        ends = np.cumsum([len(trailer[0]) for trailer in cut])  # of each trailer's snippets
-        averages += [snippets.mean(0) for snippets in np.split(probabilities, ends[:-1])]
+        x, counts = zip(*(evaluation_snippets(clips, length) for clips in zip(*trailers[i : i + batch_size])))
+        probabilities = snippet_probabilities(model, x)  # (all snippets, G)
+        averages += [snippets.mean(0) for snippets in np.split(probabilities, np.cumsum(counts[0])[:-1])]
     return np.array(averages)
 
 
@@ -896,12 +914,27 @@ class Extractor:
             threads = min(SIDE_BY_SIDE, torch.get_num_threads())
             cores = torch.get_num_threads() // threads
             self.map = ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=[cores]).map
-        pixels = np.random.default_rng(0).integers(0, 256, (self.per_pass, *shape), np.uint8)
-        pixels = torch.from_numpy(pixels).to(self.device)
-        (self.network,) = self.map(frozen_if_the_same, [normalised(self.backbone, model)], [pixels])  # as passes run
+        self.plain, self.network = normalised(self.backbone, model), None
+        self(np.zeros((1, frames // inputs_per_clip, *shape[-3:]), np.uint8))
+        torch.cuda.empty_cache()  # of what building took
+        if self.network is self.plain and ranks()[0] == 0:
+            say(f"{name}: cannot be optimised; it runs as plain Keras, several times slower")
 
     def __call__(self, clips):
+        while self.per_pass:
+            with contextlib.suppress(torch.OutOfMemoryError):
+                return self.vectors(clips)
+            self.network, self.per_pass = None, self.per_pass // 2
+            gc.collect()  # of Keras's traceback, which holds tensors and itself
+            torch.cuda.empty_cache()
+        raise UserError(f"{self.backbone.name}: out of memory with one clip; free some or use a smaller --batch-size")
+
+    def vectors(self, clips):
         inputs = clips.reshape(-1, *clips.shape[2:]) if self.backbone.input == "image" else clips
+        if self.network is None:
+            pixels = np.random.default_rng(0).integers(0, 256, (self.per_pass, *inputs.shape[1:]), np.uint8)
+            pixels = torch.from_numpy(pixels).to(self.device)
+            (self.network,) = self.map(frozen_if_the_same, [self.plain], [pixels])  # as passes run
         passes = [inputs[i : i + self.per_pass] for i in range(0, len(inputs), self.per_pass)]
         vectors = torch.cat(list(self.map(self.one_pass, passes)))
         vectors = vectors.reshape(len(clips), -1, self.features)  # (N, T or 1, F)
@@ -1282,11 +1315,15 @@ ACTIVATIONS = (torch.nn.functional.relu, torch.nn.functional.relu6)
 @torch.no_grad()
 def frozen_if_the_same(network, example):
     """Return the frozen network or, where a network does what a recording does not show, the network itself."""
-    expected = network(example)
-    with contextlib.suppress(Exception):  # an own layer may do anything
+    few = slice(None, None, max(1, len(example) - 1))  # first and last, as Keras keeps all layers' outputs in memory
+    expected = network(example[few])
+    try:
         found = frozen(network, example)
-        if (found(example) - expected).abs().max() <= 0.01 * expected.abs().max():
+        if (found(example)[few] - expected).abs().max() <= 0.01 * expected.abs().max():
             return found
+    except Exception as error:  # an own layer may do anything
+        if isinstance(error, torch.OutOfMemoryError):
+            raise
     return network
 
 
@@ -1301,7 +1338,7 @@ def frozen(network, example):
 
 def record(network, example):
     """Return the graph of what a network does to an example, and its constants, tensors by their nodes."""
-    recorder, example = Recorder(), example.detach()
+    recorder, example = Recorder(), FakeTensorMode(allow_non_fake_inputs=True).from_tensor(example)  # of no memory
     example.node = recorder.graph.placeholder("inputs")
     with recorder:
         result = network(example)
@@ -1440,9 +1477,10 @@ def run(main, arguments):
     try:
         status = main(arguments) or 0
         sys.exit(0 if status == 1 and "TORCHELASTIC_RUN_ID" in os.environ else status)  # to torchrun, 1 is a crash
-    except (UserError, OSError) as error:
-        full = getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT)
-        hint = "; make room and run the same command again" if full else ""
+    except (UserError, OSError, torch.OutOfMemoryError) as error:
+        hint = "; free some or use a smaller --batch-size" if isinstance(error, torch.OutOfMemoryError) else ""
+        if getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT):
+            hint = "; make room and run the same command again"
         print(f"{Path(sys.argv[0]).name}: error: {one_line(error)}{hint}", file=sys.stderr)
         sys.exit(2)
 
@@ -1529,7 +1567,7 @@ def writable(folder):
 
 @contextlib.contextmanager
 def written(path):
-    """Write a file whole or not at all: yields a temporary path in the same folder, renamed to `path` at the end.
+    """Write a file or a folder whole or not at all: yields a temporary path beside it, renamed to `path` at the end.
 
     The temporary name keeps the suffix, because libraries choose a format by it, and holds the process and the machine,
     so that sweep() can tell an abandoned file from one being written.
@@ -1544,29 +1582,33 @@ def written(path):
             raise UserError(f"{path}: the disk is full; make room and run the same command again") from error
         raise
     finally:
-        temporary.unlink(missing_ok=True)
+        remove(temporary)
 
 
-TEMPORARY, COUNT = ".divita-tmp-", itertools.count()
+TEMPORARY, COUNT, DAY = ".divita-tmp-", itertools.count(), 24 * 3600  # seconds
+
+
+def remove(path):
+    shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
 
 
 def sweep(folder):
-    """Remove the temporary files below `folder` that no living process writes (a killed one left them).
+    """Remove the temporary files and folders below `folder` that no living process writes (a killed one left them).
 
     Those of other machines, whose processes cannot be seen from here, are given a day.
     """
-    for path in folder.rglob(f"{TEMPORARY}*@*@*"):
+    for path in list(folder.rglob(f"{TEMPORARY}*@*@*")):
         process, host, _ = path.name.removeprefix(TEMPORARY).split("@", 2)
         with contextlib.suppress(OSError, ValueError):  # gone by now, a process of somebody else, or a name not ours
             if host == socket.gethostname():
                 try:
                     os.kill(int(process), 0)  # sends no signal
                     if not Path(f"/proc/{int(process)}/cmdline").read_bytes():  # it has ended, but is not reaped yet
-                        path.unlink()
+                        remove(path)
                 except (ProcessLookupError, OverflowError):
-                    path.unlink()
-            elif time.time() - path.stat().st_mtime > 24 * 3600:
-                path.unlink()
+                    remove(path)
+            elif time.time() - path.stat().st_mtime > DAY:
+                remove(path)
 
 
 def write_text(path, text):
@@ -1650,14 +1692,11 @@ def read_columns(path, names):
 
 @contextlib.contextmanager
 def locked(folder):
-    """Hold a folder for this process alone; others wait."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
+    """Hold a folder for this process alone; others wait. On NFS only a file that is opened for writing is locked."""
+    with contextlib.ExitStack() as stack:
         with contextlib.suppress(OSError):  # a file system without locks: the work is done twice, to the same end
-            fcntl.flock(descriptor, fcntl.LOCK_EX)
+            fcntl.flock(stack.enter_context(open(Path(folder) / ".lock", "a")), fcntl.LOCK_EX)
         yield
-    finally:
-        os.close(descriptor)
 
 
 def ranks():
@@ -1682,6 +1721,12 @@ def usable_cores():
 def device():
     """Choose this process's accelerator, if there is one, and return what to call it."""
     if torch.cuda.is_available():
-        torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", 0)) % torch.cuda.device_count())
+        local = os.environ.get("LOCAL_RANK") or os.environ.get("SLURM_LOCALID") or "0"
+        if not local.isdecimal():
+            raise UserError(f"LOCAL_RANK or SLURM_LOCALID is {local!r}, not a number from 0 on; correct or unset it")
+        torch.cuda.set_device(int(local) % torch.cuda.device_count())
         return torch.cuda.get_device_name()
-    return f"CPU, threads: {torch.get_num_threads()}"
+    name = f"CPU, threads: {torch.get_num_threads()}"
+    if any(map(os.path.exists, NVIDIA_FILES)) and os.environ.get("CUDA_VISIBLE_DEVICES") not in ("", "-1"):
+        name += f"; torch {torch.__version__} cannot use the NVIDIA GPU: install a build for its driver, see README.md"
+    return name

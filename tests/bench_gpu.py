@@ -12,7 +12,7 @@ own, so that one that fails or takes longer than its budget leaves the others al
     fast       frames or clips per second of each backbone, against plain Keras and plain PyTorch
     prepare    how much of the time the GPU waits in 01_prepare.py, and for what
     train      seconds per epoch on as many trailers as Trailers12k has, and what they are spent on
-    memory     the most that extraction and training take
+    memory     the most that building a backbone, a batch of it and training take
     compile    torch.compile of torchvision's models, where torchvision is there and a compiler
 
 The exit status is 1 where something failed or a difference is above its bound. Weights are random and films are made
@@ -74,7 +74,7 @@ SIZES = {
         trailers=64, trailer_clips=40, features=16,
     ),
 }  # fmt: skip
-SLOWER = 4  # times a GPU's budget is a CPU's
+SLOWER = 6  # times a GPU's budget is a CPU's
 PARTS = {}  # name: (function of Sizes and the backbones' names, seconds that it may take on a GPU, 480 in all)
 
 
@@ -113,7 +113,8 @@ def run_all(arguments):
     failed, began = [], time.perf_counter()
     for name in arguments.parts or PARTS:
         _, budget = PARTS[name]
-        budget = arguments.budget or budget * (1 if arguments.device == "cuda" else SLOWER)
+        busy = max(1, os.getloadavg()[0] / len(os.sched_getaffinity(0)))  # of which others may have a part
+        budget = arguments.budget or budget * busy * (1 if arguments.device == "cuda" else SLOWER)
         start = time.perf_counter()
         status = run_apart([sys.executable, __file__, name, *options], budget)
         if status != 0:
@@ -292,6 +293,8 @@ def machine(sizes, names):
         about = torch.cuda.get_device_properties(0)
         say(f"- {about.total_memory / 2**30:.0f} GiB, compute capability {about.major}.{about.minor}")
         say(f"- CUDA {torch.version.cuda}, cuDNN {torch.backends.cudnn.version()}")
+    matmul, cudnn = torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32
+    say(f"- allow_tf32: {matmul} in matrix products, {cudnn} in convolutions")
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
     say(f"- {cores()} cores, {memory:.0f} GiB of memory, load {os.getloadavg()[0]:.1f}, {platform.platform()}")
     say(f"- Python {platform.python_version()}, torch {torch.__version__}, Keras {keras.__version__}")
@@ -477,6 +480,11 @@ def run_prepare(script, given):
         return event
 
     class Timed(divita.Extractor):
+        def __init__(self, *arguments):
+            super().__init__(*arguments)
+            starts.clear()  # what it ran itself, to be built
+            spans.clear()
+
         def __call__(self, clips):
             starts.append(time.perf_counter())
             begin = now()
@@ -525,31 +533,33 @@ def train(sizes, names):
 
 @part(budget=50)
 def memory(sizes, names):
-    head("what", "in a pass or batch", "allocated, GiB", "reserved, GiB")
+    say("GiB, allocated / reserved.\n")
+    head("what", "in a pass or batch", "to build", "to run")
     for name in names:
         attempt(name, memory_of_backbone, name, sizes)
         gc.collect()  # a network holds itself
     model = made_head(sizes.features)
     x = [np.zeros((BATCH, CLIPS, sizes.features), np.float32)] * 2
-    row("training", BATCH, *peak(lambda: model.train_on_batch(x, np.zeros((BATCH, 10), np.float32))))
+    row("training", BATCH, "-", peak(lambda: model.train_on_batch(x, np.zeros((BATCH, 10), np.float32)))[1])
     if not on_gpu():
         say("\nOn a CPU: the most that this process has held so far.")
 
 
 def memory_of_backbone(name, sizes):
-    extract, clips = extractor(name, sizes), made_clips(divita.find_backbone(name), sizes.clips, sizes.frames)
-    row(name, extract.per_pass, *peak(lambda: extract(clips)))
+    extract, building = peak(lambda: extractor(name, sizes))
+    clips = made_clips(divita.find_backbone(name), sizes.clips, sizes.frames)
+    row(name, extract.per_pass, building, peak(lambda: extract(clips))[1])
 
 
 def peak(function):
-    """Return the most memory that a function takes on the device, as text: allocated, and reserved with it."""
+    """Call a function; return its result and, as text, the most memory that it takes on the device."""
     if not on_gpu():
-        function()
-        return f"{resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20:.2f}", "-"
+        return function(), f"{resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20:.2f}"
     torch.cuda.empty_cache()
     torch.cuda.reset_peak_memory_stats()
-    seconds(function)
-    return f"{torch.cuda.max_memory_allocated() / 2**30:.2f}", f"{torch.cuda.max_memory_reserved() / 2**30:.2f}"
+    result = function()
+    wait_for_gpu()
+    return result, f"{torch.cuda.max_memory_allocated() / 2**30:.2f} / {torch.cuda.max_memory_reserved() / 2**30:.2f}"
 
 
 @part(budget=60)

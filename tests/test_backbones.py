@@ -12,6 +12,7 @@ import subprocess
 import sys
 import urllib.request
 import warnings
+import weakref
 import zipfile
 
 import keras
@@ -19,6 +20,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import ROOT, made_tensor, make_data
+from films import film
 
 import divita
 
@@ -322,7 +324,7 @@ class Reversed(keras.layers.Layer):
         lambda x: Reversed()(x),  # an array in an index, which a graph cannot hold
     ],
 )
-def test_a_network_that_cannot_be_frozen_runs_as_it_is(layer, monkeypatch):
+def test_a_network_that_cannot_be_frozen_runs_as_it_is(layer, monkeypatch, capsys):
     monkeypatch.setattr(divita, "BACKBONES", dict(divita.BACKBONES))
 
     def odd(shape):
@@ -334,8 +336,148 @@ def test_a_network_that_cannot_be_frozen_runs_as_it_is(layer, monkeypatch):
     extract = divita.Extractor("odd", "random", frames=1, batch_size=2)
     clips = np.random.default_rng(0).integers(0, 256, (2, 1, 32, 32, 3), dtype=np.uint8)
     assert not isinstance(extract.network, torch.fx.GraphModule)
+    assert capsys.readouterr().out.count("odd: cannot be optimised; it runs as plain Keras") == 1
     expected = divita.load_backbone("odd", "random")(clips[:, 0].astype(np.float32))
     assert difference(extract(clips), keras.ops.convert_to_numpy(expected)) < 1e-5
+
+
+# ---- Memory ----
+
+LIMIT = {"batch": 1000}  # the most frames that memory is enough for, at a time
+SIZES = []  # of the batches that were computed
+FAILED = []  # weak references to what did not fit
+
+
+@torch.library.custom_op("divita_tests::take_memory", mutates_args=())
+def take_memory(x: torch.Tensor) -> torch.Tensor:
+    assert not any(tensor() is not None for tensor in FAILED), "memory that was not freed"
+    SIZES.append(len(x))
+    result = x.clone()
+    if len(x) > LIMIT["batch"]:
+        FAILED.append(weakref.ref(result))
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
+    return result
+
+
+@take_memory.register_fake
+def _(x):
+    return torch.empty_like(x)
+
+
+class TakesMemory(keras.layers.Layer):
+    def call(self, x):
+        return take_memory(x) if isinstance(x, torch.Tensor) and x.device.type != "meta" else x * 1
+
+
+@pytest.fixture
+def greedy(monkeypatch):
+    """The name of an image backbone that takes memory, a pass of which has 8 frames."""
+
+    def build(shape):
+        inputs = keras.Input(shape)
+        x = TakesMemory()(divita.convolution(inputs, 4, 3, 2, "conv1.0", "conv1.1"))
+        return keras.Model(inputs, divita.mean_over_space(divita.convolution(x, 6, 3, 2, "conv2.0", "conv2.1")))
+
+    monkeypatch.setitem(divita.BACKBONES, "greedy", divita.Backbone("greedy", "image", build, 6, 32, 32))
+    monkeypatch.setitem(divita.AT_ONCE, "cpu", divita.AT_ONCE["cuda"])
+    monkeypatch.setitem(LIMIT, "batch", 1000)
+    SIZES.clear()
+    FAILED.clear()
+    return "greedy"
+
+
+def test_the_plain_network_sees_two_frames(greedy):
+    """Keras keeps every layer's output until the end, which for all of a pass takes 10 to 20 times its memory."""
+    extract = divita.Extractor(greedy, "random", frames=2, batch_size=4)
+    assert isinstance(extract.network, torch.fx.GraphModule)
+    assert SIZES[0] == 2 and set(SIZES[1:]) == {8} and len(SIZES) == 3  # plain, frozen, and a pass
+
+
+@pytest.mark.parametrize("when", ["building", "a batch"])
+@pytest.mark.parametrize(("limit", "per_pass"), [(8, 8), (7, 4), (3, 2), (1, 1)])
+def test_passes_are_halved_until_they_fit(greedy, monkeypatch, when, limit, per_pass):
+    clips = np.random.default_rng(0).integers(0, 256, (4, 2, 32, 32, 3), dtype=np.uint8)
+    expected = divita.Extractor(greedy, "random", frames=2, batch_size=4)(clips)
+    if when == "building":
+        monkeypatch.setitem(LIMIT, "batch", limit)
+    extract = divita.Extractor(greedy, "random", frames=2, batch_size=4)
+    monkeypatch.setitem(LIMIT, "batch", limit)
+    assert difference(extract(clips), expected) < 1e-6  # 0 but for passes of a single frame
+    assert extract.per_pass == per_pass and isinstance(extract.network, torch.fx.GraphModule)
+    assert difference(extract(clips), expected) < 1e-6
+
+
+def test_one_frame_that_does_not_fit_is_a_line(greedy, monkeypatch, script, tmp_path):
+    film(tmp_path / "tt1.mp4")
+    monkeypatch.setitem(LIMIT, "batch", 0)
+    arguments = ("--videos", tmp_path, "--out", tmp_path / "out", "--image", greedy, "--video", "none", "--sheets", "0")
+    result = script("01_prepare.py", *arguments, "--weights", "random", "--workers", "1")
+    assert result.code == 2 and "Traceback" not in result.err
+    line = result.err.splitlines()[-1]
+    assert line.startswith("01_prepare.py: error: greedy: out of memory with one clip") and "--batch-size" in line
+
+
+def test_memory_that_ends_elsewhere_is_a_line(monkeypatch, capsys):
+    """As where the weights alone do not fit or a head is trained."""
+
+    monkeypatch.setitem(LIMIT, "batch", 0)
+    monkeypatch.setattr(sys, "argv", ["02_train.py"])
+    with pytest.raises(SystemExit) as end:
+        divita.run(take_memory, torch.zeros(1))
+    err = capsys.readouterr().err
+    assert end.value.code == 2 and err.count("\n") == 1
+    assert err.startswith("02_train.py: error: CUDA out of memory.") and "--batch-size" in err
+
+
+# ---- Devices ----
+
+
+def test_float32_is_not_rounded_in_convolutions():
+    assert not torch.backends.cudnn.allow_tf32 and not torch.backends.cuda.matmul.allow_tf32
+
+
+@pytest.mark.parametrize(
+    ("environment", "gpu"),
+    [
+        ({}, 0),
+        ({"LOCAL_RANK": "2"}, 2),
+        ({"LOCAL_RANK": "5"}, 1),  # ranks share four GPUs
+        ({"LOCAL_RANK": "", "SLURM_LOCALID": "3"}, 3),
+        ({"SLURM_LOCALID": "7"}, 3),
+        ({"LOCAL_RANK": "1", "SLURM_LOCALID": "3"}, 1),
+        ({"LOCAL_RANK": "", "SLURM_LOCALID": ""}, 0),
+        ({"LOCAL_RANK": "x"}, None),
+        ({"LOCAL_RANK": "-1"}, None),
+        ({"SLURM_LOCALID": "1.5"}, None),
+    ],
+)
+def test_which_gpu(environment, gpu, monkeypatch):
+    chosen = []
+    for name in ("LOCAL_RANK", "SLURM_LOCALID"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 4)
+    monkeypatch.setattr(torch.cuda, "set_device", chosen.append)
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda: "NVIDIA H200")
+    if gpu is None:
+        with pytest.raises(divita.UserError, match="LOCAL_RANK or SLURM_LOCALID is .*; correct or unset it"):
+            divita.device()
+    else:
+        assert divita.device() == "NVIDIA H200" and chosen == [gpu]
+
+
+def test_a_gpu_that_torch_cannot_use_is_named(monkeypatch, tmp_path):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    monkeypatch.setattr(divita, "NVIDIA_FILES", [tmp_path / "nvidia0", tmp_path / "version"])
+    assert "NVIDIA" not in divita.device()
+    (tmp_path / "version").touch()
+    told = divita.device()
+    assert told.startswith("CPU, threads: ") and f"torch {torch.__version__} cannot use the NVIDIA GPU" in told
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")  # not wanted
+    assert "NVIDIA" not in divita.device()
 
 
 # ---- Weights ----

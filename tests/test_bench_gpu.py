@@ -19,10 +19,12 @@ def test_every_part_runs(tmp_path):
     assert [part.split()[0] for part in parts[1:]] == "machine right fast prepare train memory compile".split()
     _, machine, right, fast, prepare, train, memory, _ = parts
     assert "- Python 3." in machine and "shufflenet3d" in machine
+    assert "- allow_tf32: False in matrix products, False in convolutions" in machine
     assert "| shufflenet3d | bfloat16, against the CPU |" in right and "| gru, early | after an epoch |" in right
     assert right.count("| yes |") == 2 * 3 + 4 * 2 * 3
     assert "| shufflenet2d | float32 | 4 |" in fast and "| shufflenet3d | bfloat16 | 2 |" in fast
     assert "\n- limited by " in prepare and "\n| cutting batches alone |" in train and "\n| training |" in memory
+    assert "| what | in a pass or batch | to build | to run |" in memory
     assert out.read_text() in done.stdout
 
 
@@ -31,7 +33,7 @@ def test_a_part_that_fails_says_so_and_the_next_one_goes_on(tmp_path):
     done = bench("memory", "machine", "--device", "cpu", "--backbones", "nosuch", "--out", out)
     assert done.returncode == 1
     assert "| nosuch | **failed**: UserError: no backbone is called 'nosuch'" in done.stdout
-    assert "| training | 32 |" in done.stdout and "machine took" in done.stdout
+    assert "| training | 32 | - |" in done.stdout and "machine took" in done.stdout
     assert "FAILED: memory; " in done.stdout
     assert out.read_text() == done.stdout
 

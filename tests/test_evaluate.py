@@ -2,6 +2,7 @@
 
 import csv
 import json
+import os
 import re
 import runpy
 import shlex
@@ -815,6 +816,16 @@ def test_predict(script, trained, tmp_path):
     assert heights["one"] == heights["short"] > heights["long $x_1$"]  # with a strip of shots where there is a video
 
 
+def test_the_device_is_chosen_before_models_are_loaded(script, trained, tmp_path, monkeypatch):
+    new, order = make_new(tmp_path / "new", {"one": 1}), []
+    for name in ("device", "load_model"):
+        usual = getattr(divita, name)
+        monkeypatch.setattr(divita, name, lambda *x, name=name, usual=usual: order.append(name) or usual(*x))
+    result = script("03_evaluate.py", "--runs", trained / "runs", "--run", IMAGE, "--predict", new, "--out", tmp_path)
+    assert result.code == 0, result.err
+    assert order == ["device", "load_model", "load_model"]
+
+
 @pytest.mark.parametrize(
     "damage", ["", "shot,start_s\n0,0\n", "shot,start_s,end_s\n0,0,x\n", "shot,start_s,end_s\n0,0\n"]
 )
@@ -1136,10 +1147,10 @@ def filmed(tmp_path_factory):
     return folder
 
 
-def evaluate_films(folder, *arguments):
+def evaluate_films(folder, *arguments, **environment):
     """Run 03_evaluate.py as one would at the keyboard in `folder`."""
     command = [sys.executable, ROOT / "03_evaluate.py", "--runs", "runs", *arguments]
-    return subprocess.run(command, capture_output=True, text=True, cwd=folder)
+    return subprocess.run(command, capture_output=True, text=True, cwd=folder, env=os.environ | environment)
 
 
 def test_genres_of_a_film_in_one_command(filmed):
@@ -1162,7 +1173,14 @@ def test_genres_of_a_film_in_one_command(filmed):
     before = vectors.stat().st_mtime_ns
     (filmed / "new" / "broken.mp4").write_bytes(b"no film")
     films = ("new/good.mp4", "new/broken.mp4")
-    done = evaluate_films(filmed, "--predict", *films, "--data", "data/new", "--run", run)
+    of_torchrun = {
+        "RANK": "1",
+        "WORLD_SIZE": "2",
+        "LOCAL_RANK": "1",
+        "LOCAL_WORLD_SIZE": "2",
+        "TORCHELASTIC_RUN_ID": "x",
+    }
+    done = evaluate_films(filmed, "--predict", *films, "--data", "data/new", "--run", run, **of_torchrun)
     assert done.returncode == 1 and vectors.stat().st_mtime_ns == before
     assert len([line for line in (done.stdout + done.stderr).splitlines() if "broken" in line]) == 1
     assert "\ngood: " in done.stdout and "other" not in done.stdout  # of the folder, the films given

@@ -4,9 +4,11 @@ import codecs
 import contextlib
 import fcntl
 import json
+import multiprocessing
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
@@ -392,25 +394,80 @@ def test_a_name_that_no_text_holds_is_told(tmp_path):
         divita.open_representation(data, NAME)
 
 
-def test_what_was_packed_is_read_under_the_lock(tmp_path):
-    data, free, watching = make_data(tmp_path / "data", trailers=6), [], [True]
-    divita.open_representation(data, NAME)
+def inode(representation):
+    return os.stat(representation.clips.filename).st_ino
+
+
+def test_what_was_packed_is_never_replaced_where_locks_do_nothing(tmp_path, monkeypatch):
+    """Another process packs the same while this one does, as on a file system whose locks hold on one machine only."""
+    data, others = make_data(tmp_path / "data", trailers=6), []
+    monkeypatch.setattr(fcntl, "flock", lambda *_: None)
 
     def watch(event, arguments):  # every file that Python opens
-        if event == "open" and watching and Path(os.fsdecode(arguments[0])).parent == data / ".packed":
-            watching.clear()  # opens the folder itself
-            descriptor = os.open(data, os.O_RDONLY)
-            with contextlib.suppress(BlockingIOError):
-                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                free.append(arguments[0])
-            os.close(descriptor)
-            watching.append(True)
+        if event == "open" and not others and str(data / ".packed") in str(arguments[0]):
+            others.append(None)
+            others[0] = divita.open_representation(data, NAME)
 
     sys.addaudithook(watch)
-    for path in ("shufflenet2d", "shufflenet3d"):
-        assert len(divita.open_representation(data, path).rows) == 6
-    watching.clear()
-    assert not free
+    ours = divita.open_representation(data, NAME)
+    assert inode(ours) == inode(others[0])
+    for mid in ours.rows:
+        expected = np.load(data / NAME / f"{mid}.npy")
+        assert (ours[mid] == expected).all() and (others[0][mid] == expected).all()
+    assert [path.name[:10] for path in (data / ".packed").iterdir()] == [NAME[:10]]
+
+
+def test_a_mapped_file_outlives_a_change_and_is_removed_a_day_later(tmp_path):
+    data = make_data(tmp_path / "data", trailers=6)
+    for old in (f"{NAME}.f32", f"{NAME}.json"):  # of an earlier version
+        divita.write_text(data / ".packed" / old, "")
+        os.utime(data / ".packed" / old, (0, 0))
+    first = divita.open_representation(data, NAME)
+    before, file = np.array(first["tt0003"]), Path(first.clips.filename)
+    np.save(data / NAME / "tt0003.npy", before + 1)
+    divita.open_representation(data, "shufflenet3d")
+    second = divita.open_representation(data, NAME)
+    assert (second["tt0003"] == before + 1).all() and (np.array(first["tt0003"]) == before).all()
+    assert len(list((data / ".packed").iterdir())) == 3
+    os.utime(file.parent, (0, 0))
+    os.utime(Path(second.clips.filename).parent, (0, 0))
+    assert inode(divita.open_representation(data, NAME)) == inode(second)
+    assert not file.exists() and len(list((data / ".packed").iterdir())) == 2
+
+
+def test_what_a_killed_process_packed_is_swept(tmp_path):
+    data = make_data(tmp_path / "data", trailers=6)
+    dead = subprocess.Popen(["true"])
+    dead.wait()
+    left = data / ".packed" / f"{divita.TEMPORARY}{dead.pid}@{socket.gethostname()}@0.0123456789abcdef"
+    left.mkdir(parents=True)
+    (left / "clips.f32").write_bytes(bytes(100))
+    divita.open_representation(data, NAME)
+    assert not left.exists()
+
+
+def try_lock(folder, answers):
+    with open(folder / ".lock", "a") as file:
+        try:
+            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            answers.put("free")
+        except BlockingIOError:
+            answers.put("locked")
+
+
+def test_a_lock_holds_on_nfs(tmp_path, monkeypatch):
+    """NFS makes flock() a POSIX lock of the server, which a file opened for reading cannot have."""
+    monkeypatch.setattr(fcntl, "flock", fcntl.lockf)
+    context = multiprocessing.get_context("fork")
+    answers = context.Queue()
+    for _ in range(2):
+        with divita.locked(tmp_path):
+            process = context.Process(target=try_lock, args=(tmp_path, answers))
+            process.start()
+            assert answers.get(timeout=30) == "locked"
+            process.join()
+    try_lock(tmp_path, answers)
+    assert answers.get(timeout=30) == "free"
 
 
 def test_a_source_is_read_back(tmp_path):

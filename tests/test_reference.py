@@ -113,7 +113,7 @@ def test_evaluation_protocol(path):
         for trailer in reference["trailers"]
     ]
     for trailer, expected in zip(trailers, reference["trailers"]):
-        assert all(len(divita.evaluation_snippets(clips, length)) == expected["snippets"] for clips in trailer)
+        assert all(divita.evaluation_snippets([clips], length)[1] == [expected["snippets"]] for clips in trailer)
     expected = np.array([trailer["probabilities"] for trailer in reference["trailers"]])
     assert np.abs(divita.predict(model, trailers, length) - expected).max() < 1e-5
 

@@ -12,6 +12,7 @@ import subprocess
 import sys
 import tarfile
 import time
+import tracemalloc
 
 import keras
 import numpy as np
@@ -254,6 +255,30 @@ def test_snippets_start_anywhere_and_are_padded(tmp_path):
     assert starts == {mid: set(range(max(1, len(image[mid]) - 5 + 1))) for mid in mids}
 
 
+def test_a_validation_batch_is_copied_once(tmp_path):
+    """All snippets of its trailers in order, zeros behind a trailer's last clip."""
+    folder = make_data(tmp_path / "data", trailers=9, clips=(50, 70), image=800, video=600)
+    inputs = [divita.open_representation(folder, name) for name in ("shufflenet2d", "shufflenet3d")]
+    mids, length = list(inputs[0].rows), 20
+    snippets = divita.EvaluationSnippets(inputs, mids, np.eye(len(mids)), length, batch_size=4)
+    batches = [snippets[i] for i in range(len(snippets))]
+    for k, representation in enumerate(inputs):
+        expected = []
+        for mid in mids:
+            clips = representation[mid]
+            expected += [np.pad(clips, ((0, -len(clips) % length), (0, 0))).reshape(-1, length, clips.shape[1])]
+        found = np.concatenate([x[k] for x, _ in batches])
+        assert found.dtype == np.float32 and (found == np.concatenate(expected)).all()
+    assert np.concatenate([y for _, y in batches]).argmax(1).tolist() == sum(
+        ([i] * len(part) for i, part in enumerate(expected)), []
+    )
+    tracemalloc.start()
+    x, _ = snippets[0]
+    _, most = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert most < 1.1 * sum(array.nbytes for array in x)
+
+
 def test_each_epoch_holds_each_trailer_once_and_the_seed_gives_the_numbers(tmp_path, script, monkeypatch):
     """Of what Keras's fit really sees: a new order and new starts in each epoch, the same again with the same seed."""
     data = make_data(tmp_path / "data", trailers=33, clips=(18, 30))
@@ -351,7 +376,7 @@ def test_plain_keras_loads_a_trained_head(script, data, tmp_path):
     assert script("02_train.py", *arguments, "--image", "shufflenet2d", "--video", "shufflenet3d").code == 0
     file = next((tmp_path / "runs").rglob("model.keras"))
     clips = [divita.open_representation(data, name)["tt0003"] for name in ("shufflenet2d", "shufflenet3d")]
-    image, video = (divita.evaluation_snippets(x, 5) for x in clips)
+    image, video = (divita.evaluation_snippets([x], 5)[0] for x in clips)
     np.savez(tmp_path / "snippets.npz", image=image, video=video)
     command = [sys.executable, "-c", ALONE, file, tmp_path / "snippets.npz", tmp_path / "found.npy"]
     environment = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
@@ -761,6 +786,7 @@ def test_usable_cores_are_shared_out_under_torchrun(script, train, tmp_path, mon
         counts.append(nprocs or num_workers)
         raise OSError("refused")
 
+    monkeypatch.setattr(os, "cpu_count", lambda: 8)
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(5)), raising=False)
     if size is not None:
         monkeypatch.setenv("LOCAL_WORLD_SIZE", size)
