@@ -1,4 +1,4 @@
-"""Trained heads -> metrics, cost, tables and figures; and the genres of new trailers.
+"""Evaluate trained heads: metrics, cost, tables, figures; predict new trailers.
 
     python 03_evaluate.py                                      the demo's runs, into results/demo
     python 03_evaluate.py --runs runs/mine                     your own, into results/mine
@@ -7,13 +7,11 @@
     python 03_evaluate.py --predict trailer.mp4                genres of a film, of several, or of a folder of films
     python 03_evaluate.py --predict data/new --run RUN         of trailers that 01_prepare.py has prepared already
 
-Every finished run below --runs is read. All metrics are areas under precision-recall curves of the test trailers, by
-the trapezoid rule, in percent: mean and sample standard deviation over the splits. Where one run is chosen among
-several, it is the one with the best uAP on the validation trailers.
+Reads every finished run in --runs. Metrics are areas under precision-recall curves (trapezoid rule) on the test
+trailers, in percent: mean and sample standard deviation over the splits. The best run has the highest validation uAP.
 """
 
 import argparse
-import itertools
 import os
 import re
 import shlex
@@ -25,8 +23,7 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
-RESAMPLES = 1000  # of the bootstrap behind a confidence interval
-SEED = 0  # of them
+RESAMPLES, SEED = 1000, 0  # bootstrap
 THRESHOLD = 0.5  # a genre is predicted from this probability on
 FEW_TRAILERS, FEW_PROBABILITIES = 10, 20  # in a test split, different ones in a genre: a note warns
 SHOWN = 20  # genres in a figure, at most
@@ -55,20 +52,16 @@ if __name__ == "__main__":
     signal.signal(signal.SIGINT, signal.SIG_DFL)
     ARGUMENTS = parse_arguments()
 
-import divita  # first, as it sets Keras's backend
+import divita  # isort: skip (first, as it sets the Keras backend)
 
-# isort: split
 import cv2
-import matplotlib
+import matplotlib.pyplot as plt
 import numpy as np
+from matplotlib.offsetbox import AnnotationBbox, OffsetImage
 from sklearn.metrics import precision_recall_curve
 from tqdm import tqdm
 
 from divita import METRICS, UserError, say
-
-matplotlib.use("Agg")
-import matplotlib.pyplot as plt
-from matplotlib.offsetbox import AnnotationBbox, OffsetImage
 
 
 def main(arguments):
@@ -89,10 +82,8 @@ def evaluate(arguments):
     by_chance = chance(next(iter(same_tests({run.name: run for run in runs})[0].values())))
     notes = data_notes(runs)
     tables = run_tables(runs, by_chance, notes)
-    experiments = read_experiments(arguments.runs, runs)
-    for name, rows in experiments.items():
-        if name != "inputs":  # its rows are those of the first table
-            tables.append(scores_table(f"Experiment: {name}", rows))
+    experiments = read_experiments(arguments.runs, runs)  # the rows of "inputs" are in the first table
+    tables += [scores_table(f"Experiment: {name}", rows) for name, rows in experiments.items() if name != "inputs"]
     if sorted(map(str.casefold, genres)) == GENRES:
         tables += claims_tables(experiments, notes)
     if pair := compared(runs, arguments.compare, experiments):
@@ -104,8 +95,7 @@ def evaluate(arguments):
     write_table_csv(out / "table.csv", runs)
     for name, figure in figures(runs, by_chance):
         save(figure, out / f"{name}.png")
-    say(f"\n{markdown}")
-    say(f"tables (table.md, table.csv, table.tex) and figures (*.png): {out}")
+    say(f"\n{markdown}\ntables (table.md, table.csv, table.tex) and figures (*.png): {out}")
     run = best(runs)
     what = "FOLDER" if any(map(divita.made_elsewhere, run.metas.values())) else "FILM"
     command = ["python", "03_evaluate.py", "--runs", f"{arguments.runs}", "--predict", what, "--run", run.name]
@@ -125,6 +115,7 @@ class Run:
     metas: dict  # "image" or "video" -> what the meta.json of that input says
     trained: set  # mids that a split was trained on
     tests: dict  # split -> mids (N), genres (N, G), probabilities (N, G); without splits whose trailers have no genre
+    digest: str  # of the test trailers and their genres; scores of runs with the same one are comparable
     histories: list  # for each split {"epoch", "loss" and "val_loss": an array over epochs}
     validation: float  # uAP of the validation trailers in percent, the mean over the splits
     mean: np.ndarray  # (4 + G,): METRICS and each genre's area on the test trailers in percent, NaN if in no split
@@ -150,11 +141,9 @@ def read_runs(folder, only=None):
     for name in tqdm([only] if only else names, "reading runs", unit="run", leave=False):
         try:
             runs.append(read_run(name, [path for path in finished if path.parent.name == name]))
-        except UserError as error:
-            reasons.append(f"{name}, left out: {error}")
         except Exception as error:  # whatever damaged files may bring up
-            reason = divita.one_line(error)
-            reasons.append(f"{name}, left out: one of its files is broken ({reason}); train it again, --overwrite")
+            broken = f"one of its files is broken ({divita.one_line(error)}); train it again, --overwrite"
+            reasons.append(f"{name}, left out: {error if isinstance(error, UserError) else broken}")
     if not runs:
         raise UserError(f"no run can be read: {'; '.join(reasons)}")
     for reason in reasons:
@@ -184,10 +173,11 @@ def read_run(name, folders):
     if not tests:
         raise UserError("no test trailer has a genre, so there is nothing to measure; train on splits where some have")
     metas = divita.inputs(config)
+    digest = divita.digest_of(repr([(split, mids, true.tolist()) for split, (mids, true, _) in tests.items()]))
     validation = 100 * np.mean(areas or [0.0])
     config["leaked"] = sum(of_split.get("leaked", 0) for of_split in (config, *others))
-    scores = over_splits([divita.metrics(true, p) for _, true, p in tests.values()])
-    return Run(name, folders, config, metas, trained, tests, histories, validation, *scores, *cost(config, metas))
+    measured = *over_splits([divita.metrics(true, p) for _, true, p in tests.values()]), *cost(config, metas)
+    return Run(name, folders, config, metas, trained, tests, digest, histories, validation, *measured)
 
 
 def read_experiments(folder, runs):
@@ -195,8 +185,7 @@ def read_experiments(folder, runs):
     trained, experiments = {run.name: run for run in runs}, {}
     for path in sorted(folder.glob("*.json")):
         try:
-            rows = [(row["label"], row["run"]) for row in divita.read_json(path)["rows"]]
-            experiments[path.stem] = {label: trained.get(run) for label, run in rows}
+            experiments[path.stem] = {row["label"]: trained.get(row["run"]) for row in divita.read_json(path)["rows"]}
         except (KeyError, TypeError):
             raise UserError(f"{path}: lists no rows of an experiment; remove it or train that again") from None
     return experiments
@@ -214,31 +203,23 @@ TRAINING = ("aggregation", "clips", "epochs", "lr", "batch_size", "seed", "label
 def alike(a, b):
     """Tell whether two runs were trained alike, tested on the same trailers and, but for what the names of their inputs
     say, prepared alike. Inputs of the same backbone are compared or, where there are none, each with each."""
-    if any(a.config.get(name) != b.config.get(name) for name in TRAINING) or tested(a) != tested(b):
+    if any(a.config.get(name) != b.config.get(name) for name in TRAINING) or a.digest != b.digest:
         return False
-    pairs = list(itertools.product(a.metas.values(), b.metas.values()))
+    pairs = [(x, y) for x in a.metas.values() for y in b.metas.values()]
     same = [(x, y) for x, y in pairs if x["backbone"] == y["backbone"]]
     return not any(differing(x, y) for x, y in same or pairs)
-
-
-def tested(run):
-    """Return a digest of a run's splits, their test trailers and the genres of these."""
-    return divita.digest_of(repr([(split, mids, true.tolist()) for split, (mids, true, _) in run.tests.items()]))
 
 
 def same_tests(rows):
     """Return {label: Run} in groups that were tested on the same trailers, the largest group first."""
     groups = {}
     for label, run in rows.items():
-        groups.setdefault(tested(run), {})[label] = run
+        groups.setdefault(run.digest, {})[label] = run
     return sorted(groups.values(), key=len, reverse=True)
 
 
 def differing(x, y):
-    """Return in what two representations were made otherwise, beside what their names say, as far as both metas know.
-
-    Where both know the digest of the same backbone's weights, it does not matter how these came.
-    """
+    """Return the fields, beyond those in the names, in which two metas are known to differ; digests replace weights."""
     digests = x["backbone"] == y["backbone"] and x.get("digest") and y.get("digest")
     fields = ("digest" if digests else "weights", "detector", "frames", "precision")
     return [field for field in fields if None not in (x.get(field), y.get(field)) and x[field] != y[field]]
@@ -260,30 +241,23 @@ def chance(run):
 
 
 def bootstrap(a, b):
-    """Return the 95 % interval of what METRICS of two runs differ by, (2, 4) in percent, by paired bootstrap.
-
-    A resample draws as many test trailers as there are, with replacement; one that is drawn counts in each split that
-    tests it. Metrics are averaged over the splits. A UserError says that the runs were tested on other trailers.
-    """
-    if tested(a) != tested(b):
+    """Return the 95 % paired-bootstrap interval (2, 4) of two runs' METRICS differences, in percent. A resample draws
+    test trailers with replacement, for all splits at once. Raises UserError if the runs have other test trailers."""
+    if a.digest != b.digest:
         again = "train both on the same --data and --splits, with inputs that have the same trailers"
         raise UserError(f"{a.name} and {b.name} were not tested on the same trailers and genres; {again}")
     trailers = np.unique([mid for mids, _, _ in a.tests.values() for mid in mids])
-    areas = {}  # (run's name, split) -> the area of each trailer, which no resample changes
-    for run in (a, b):
-        for split, (_, true, p) in run.tests.items():
-            areas[run.name, split] = divita.metrics(true, p)["per_trailer"]
+    areas = {run.name: [divita.metrics(true, p)["per_trailer"] for _, true, p in run.tests.values()] for run in (a, b)}
 
     def scores(run, times):  # how many times each trailer is drawn -> METRICS (4,)
         found = []
-        for split, (mids, true, p) in run.tests.items():
+        for (mids, true, p), per_trailer in zip(run.tests.values(), areas[run.name]):
             rows = np.repeat(np.arange(len(mids)), times[np.searchsorted(trailers, mids)])
-            measured = divita.metrics(true[rows], p[rows], areas[run.name, split][rows])
+            measured = divita.metrics(true[rows], p[rows], per_trailer[rows])
             found.append([100 * measured[name] for name in METRICS])
         return np.mean(found, 0)
 
-    equal = np.full(len(trailers), 1 / len(trailers))
-    draws = np.random.default_rng(SEED).multinomial(len(trailers), equal, RESAMPLES)
+    draws = np.random.default_rng(SEED).multinomial(len(trailers), np.full(len(trailers), 1 / len(trailers)), RESAMPLES)
     differences = [scores(a, times) - scores(b, times) for times in tqdm(draws, "bootstrap", leave=False)]
     return np.nanpercentile(differences, (2.5, 97.5), axis=0)  # a resample without any positive has no metrics
 
@@ -300,19 +274,20 @@ over the splits that have any. Chance: of random probabilities. Bold: best above
     numbered = {f"{i}. {run.name}": run for i, run in enumerate(runs, 1)}
     overall = scores_table("All runs", numbered, [scores, gaps, costs, *notes])
     overall.rows.append(["chance", "–", *(f"{area:.2f}" for area in by_chance[: len(METRICS)]), "–", "–"])
-    rows, bold = [["", *(f"{i}." for i in range(1, len(runs) + 1)), "chance"]], bold_scores(runs)
+    rows, cells = [["", *(f"{i}." for i in range(1, len(runs) + 1)), "chance"]], score_cells(runs)
     for j, genre in enumerate(runs[0].config["genres"], len(METRICS)):
-        rows.append([genre, *score_cells(runs, j, bold), number(by_chance[j], ".2f")])
+        rows.append([genre, *(cells[run.name][j] for run in runs), number(by_chance[j], ".2f")])
     return [overall, Table("Genres", ["Runs by their number above."], rows)]
 
 
 def scores_table(title, rows, notes=()):
     """Return the scores and costs of {label: Run or, not trained, None}, beside the paper's if it is of its data."""
-    labels, runs, bold = list(rows), list(rows.values()), bold_scores(rows.values())
-    beside = any(label in PAPER and run and is_published(run) for label, run in rows.items())
+    labels, runs, cells = list(rows), list(rows.values()), score_cells(rows.values())
+    published = [run and not any(run.config[f"{kind}_meta"] for kind in run.metas) for run in runs]
+    beside = any(label in PAPER and known for label, known in zip(labels, published))
     columns = [["", *labels], ["splits", *(", ".join(run.tests) if run else "–" for run in runs)]]
     for j, metric in enumerate(METRICS):
-        columns.append([metric, *score_cells(runs, j, bold)])
+        columns.append([metric, *(cells[run.name][j] if run else "–" for run in runs)])
         if beside:
             columns.append(["paper", *(plus_minus(*PAPER[label][j]) if label in PAPER else "–" for label in labels)])
     columns.append(["parameters", *(number(run.parameters, ",") if run else "–" for run in runs)])
@@ -349,19 +324,14 @@ def data_notes(runs):
     return notes
 
 
-def is_published(run):
-    return not any(run.config[f"{kind}_meta"] for kind in run.metas)
-
-
 def write_table_csv(path, runs):
     """Write a row per run, means and sample standard deviations in percent; what is not known stays empty."""
     header = ["run", "image", "video", "aggregation", "fusion", "splits"]
     header += [name for metric in METRICS for name in (metric, f"{metric}_std")]
     rows = [[*header, *runs[0].config["genres"], "parameters", "gmacs"]]
     for run in runs:
-        values = [*np.stack([run.mean, run.deviation], 1)[:4].ravel(), *run.mean[4:]]
         cells = [run.name, *(run.config[key] or "" for key in header[1:5]), " ".join(run.tests)]
-        cells += ["" if np.isnan(value) else f"{value:.4f}" for value in values]
+        cells += [number(x, ".4f", missing="") for x in np.insert(run.mean, range(1, 5), run.deviation[:4])]
         rows.append([*cells, number(run.parameters, "", missing=""), number(run.gmacs, ".6g", missing="")])
     divita.write_csv(path, rows[0], rows[1:])
 
@@ -390,25 +360,22 @@ def claims_tables(experiments, notes):
             if others == ["Swin-3D"]:
                 ratios = run.parameters / other.parameters, run.gmacs / other.gmacs
                 parameters, macs = (number(100 * ratio, ".2f", " %") for ratio in ratios)
-                what = f"{parameters} of Swin-3D's parameters and {macs} of its multiply-adds"
-                notes.append(f"ShuffleNet fusion has {what}; in the paper 11.82 % and 0.81 %.")
+                shares = f"{parameters} of Swin-3D's parameters and {macs} of its multiply-adds"
+                notes.append(f"ShuffleNet fusion has {shares}; in the paper 11.82 % and 0.81 %.")
     return [Table("The paper's claims", notes, rows, words=2)] if rows[1:] else []
 
 
 def compared(runs, names, experiments):
     """Return two runs to compare: those named, or the best on both inputs and the better of these alone; else None."""
     if names:
-        rows = itertools.chain(*(rows.items() for rows in experiments.values()))
-        found = {label: run for label, run in rows if run} | {run.name: run for run in runs}
+        found = {label: run for rows in experiments.values() for label, run in rows.items() if run}
+        found |= {run.name: run for run in runs}
         if unknown := [name for name in names if name not in found]:
             raise UserError(f"no run is called {unknown[0]}; there is {', '.join(found)}")
         return found[names[0]], found[names[1]]
     for both in sorted(runs, key=lambda run: -run.validation):
-        alone = {}  # "image" or "video" -> the run on that input of `both`
-        for run in runs:
-            kinds = list(run.metas)
-            if len(kinds) == 1 and run.config[kinds[0]] == both.config[kinds[0]] and alike(run, both):
-                alone[kinds[0]] = run
+        rivals = [run for run in runs if run.metas.keys() < both.metas.keys() and alike(run, both)]
+        alone = {kind: run for run in rivals for kind in run.metas if run.config[kind] == both.config[kind]}
         if len(alone) == 2:
             return both, best(alone.values())
     return None
@@ -426,20 +393,13 @@ def comparison_table(a, b):
 # ---- Figures: for half a page, in colour or without ----
 
 COLOURS = ("#332288", "#117733", "#882255", "#0077BB", "#CC6677", "#44AA99", "#AA4499", "#999933", "#555555", "#CC7711")
-RUN_LINES = (  # of at most three runs: the widest lies below
-    {"color": "#88CCEE", "linestyle": "-", "linewidth": 3.2},
-    {"color": "#882255", "linestyle": "--", "linewidth": 1.5},
-    {"color": "black", "linestyle": ":", "linewidth": 1.5},
-)
-SHADES = ("0.5", "0.8", "1")
-plt.rc("font", size=8)
-plt.rc("axes", titlesize=8, prop_cycle=plt.cycler(color=COLOURS))
-plt.rc("axes.spines", top=False, right=False)
-plt.rc("figure", labelsize=8, titlesize=8)
-plt.rc("figure.constrained_layout", use=True)
-plt.rc("legend", frameon=False)
-plt.rc("savefig", dpi=200)
-plt.rc("text", parse_math=False)
+RUN_LINES = plt.cycler(color=["#88CCEE", "#882255", "black"], ls=["-", "--", ":"], lw=[3.2, 1.5, 1.5])  # widest below
+plt.switch_backend("Agg")
+plt.rcParams.update({
+    "font.size": 8, "axes.titlesize": 8, "figure.labelsize": 8, "figure.titlesize": 8, "text.parse_math": False,
+    "axes.prop_cycle": plt.cycler(color=COLOURS), "axes.spines.top": False, "axes.spines.right": False,
+    "figure.constrained_layout.use": True, "legend.frameon": False, "savefig.dpi": 200,
+})  # fmt: skip
 
 
 def figures(runs, by_chance):
@@ -468,10 +428,8 @@ def short(run):
 def panels(count, most, height, xlabel, ylabel):
     """Return a figure and its axes, `count` of them, at most `most` in a row of `height` inches."""
     rows = -(-count // most)
-    columns = -(-count // rows)
-    figure, axes = plt.subplots(rows, columns, figsize=(7, 1.3 + height * rows), sharey=True, squeeze=False)
-    for axis in axes.flat[count:]:
-        axis.axis("off")
+    figure, axes = plt.subplots(rows, -(-count // rows), figsize=(7, 1.3 + height * rows), sharey=True, squeeze=False)
+    plt.setp(axes.flat[count:], visible=False)
     figure.supxlabel(xlabel)
     figure.supylabel(ylabel)
     return figure, axes.flat[:count]
@@ -480,9 +438,8 @@ def panels(count, most, height, xlabel, ylabel):
 def shown_genres(run):
     """Return {index: genre} of a figure, the most frequent ones of a run's tests, and a remark if there are more."""
     genres, counts = run.config["genres"], sum(true.sum(0, dtype=int) for _, true, _ in run.tests.values())
-    shown = sorted(np.argsort(-counts, kind="stable")[:SHOWN])
     remark = f"; the {SHOWN} most frequent of {len(genres)} genres" if len(genres) > SHOWN else ""
-    return {g: genres[g] for g in shown}, remark
+    return {g: genres[g] for g in sorted(np.argsort(-counts, kind="stable")[:SHOWN])}, remark
 
 
 def draw_precision_recall(runs, by_chance):
@@ -497,8 +454,7 @@ def draw_precision_recall(runs, by_chance):
                 if true[:, g].any():
                     y, x, _ = precision_recall_curve(true[:, g], p[:, g])
                     precision.append(np.interp(recall, x[::-1], y[::-1]))
-            mean = np.ma.masked_invalid(precision).mean(0)
-            axis.plot(recall, mean, label=short(run), **line)
+            axis.plot(recall, np.ma.masked_invalid(precision).mean(0), label=short(run), **line)
         axis.axhline(by_chance[4 + g] / 100, color="0.6", linewidth=0.8, zorder=0, label="area of chance")
         axis.set(title=textwrap.fill(genre, 17), xlim=(0, 1), ylim=(0, 1.02), xticks=(0, 1), yticks=(0, 0.5, 1))
     figure.legend(handles=axes[0].get_lines(), loc="outside upper center")
@@ -510,7 +466,7 @@ def draw_genres(runs, by_chance):
     genres, remark = shown_genres(runs[0])
     places, height, columns = np.arange(len(genres)), 0.8 / len(runs), [4 + g for g in genres]
     figure, axis = plt.subplots(figsize=(7, 1.5 + (0.08 + 0.09 * len(runs)) * len(genres)))
-    for i, (run, shade) in enumerate(zip(runs, SHADES)):
+    for i, (run, shade) in enumerate(zip(runs, ("0.5", "0.8", "1"))):
         mean, deviation = np.nan_to_num([run.mean[columns], run.deviation[columns]])
         within = np.clip(deviation, 0, [mean, np.maximum(100 - mean, 0)])  # no area is below 0 or above 100
         look = {"color": shade, "edgecolor": "black", "linewidth": 0.8, "capsize": 1.5, "label": short(run)}
@@ -535,11 +491,10 @@ def draw_cost(runs):
     for run, x, y, radius, height in zip(runs, gmacs, scores, np.sqrt(areas / np.pi), heights):  # radius in points
         line = {"arrowstyle": "-", "color": "0.5", "linewidth": 0.5, "shrinkB": radius, "relpos": (0, 0.5)}
         options = {"textcoords": ("offset points", "data"), "va": "center", "size": 7, "arrowprops": line}
-        label = f"{short(run)}: {run.parameters / 1e6:.3g} M"
-        axis.annotate(label, (x, y), xytext=(radius + 6, height), **options)
+        axis.annotate(f"{short(run)}: {run.parameters / 1e6:.3g} M", (x, y), xytext=(radius + 6, height), **options)
     axis.set(xlabel="billions of multiply-adds per clip", ylabel="uAP (%)", xscale="log")
     axis.set_title("area: parameters of backbones and head (M: millions)")
-    axis.xaxis.set_major_locator(matplotlib.ticker.LogLocator(subs=(1, 1.5, 2, 3, 5, 7)))
+    axis.xaxis.get_major_locator().set_params(subs=(1, 1.5, 2, 3, 5, 7))
     axis.xaxis.set_major_formatter("{x:g}")
     axis.minorticks_off()
     axis.set_yticks([value for value in axis.get_yticks() if 0 <= value <= 100])
@@ -669,11 +624,8 @@ def predict_trailers(run, called, mids, inputs, films, out):
 
 
 def overlapping(clips, length):
-    """Cut a trailer into overlapping snippets, one from each clip on: (C, F) -> (windows, S, F).
-
-    A snippet is at most a quarter of the trailer, so that a short one has a course too, and holds the same share of
-    zeros as evaluation pads the trailer with.
-    """
+    """Cut a trailer into overlapping snippets, one from each clip on: (C, F) -> (windows, S, F). They are at most a
+    quarter of it long, for a course of short ones too, and hold the share of zeros that evaluation pads it with."""
     width = min(length, max(1, len(clips) // 4))
     zeros = round(width * max(0, length - len(clips)) / len(clips))
     cut = np.lib.stride_tricks.sliding_window_view(clips, width, axis=0).swapaxes(1, 2)  # (windows, width, F)
@@ -687,15 +639,12 @@ def write_predictions(path, called, genres, found):
     rows = [row for row in there if row.get("run") != called or row.get("mid") not in found]
     for mid, p in found.items():
         rows.append({"mid": mid, "run": called} | {genre: f"{x:.4f}" for genre, x in zip(genres, p)})
-    header = dict.fromkeys(["mid", "run", *itertools.chain(*rows)])
+    header = dict.fromkeys(["mid", "run", *(name for row in rows for name in row)])
     divita.write_csv(path, header, [[row.get(name, "") for name in header] for row in rows])
 
 
 def clip_times(tables, mid, count):
-    """Return the shot, start_s and end_s of a trailer's clips, each (C,), from the first folder of clip tables.
-
-    Without one each clip lasts a second, as in the published representations.
-    """
+    """Return shot, start_s and end_s (C,) of a trailer's clips from the first folder of clip tables, or of 1 s each."""
     if not tables:
         return {"shot": np.zeros(count), "start_s": np.arange(count), "end_s": np.arange(count) + 1.0}
     times = divita.read_columns(tables[0] / f"{mid}.csv", ("shot", "start_s", "end_s"))
@@ -748,19 +697,14 @@ def pictures_of(film, seconds, count=10):
 
 
 def cost(config, metas):
-    """Return (parameters, GMACs per clip) of a run's head and backbones, from its config.json and its inputs' metas.
-
-    A head's multiply-adds for one snippet are shared out over the snippet's clips. NaN is what the meta.json of vectors
-    made elsewhere does not say.
-    """
+    """Return (parameters, GMACs per clip) of a run's head and backbones, NaN if unknown."""
     features, length = {kind: config[f"{kind}_features"] for kind in metas}, config["snippet_clips"]
     head = divita.divita(features, len(config["genres"]), config["aggregation"], config["fusion"] or "late")
     parameters, macs = divita.cost(head, *((1, length, count) for count in features.values()))
-    costs = [(parameters, macs / length)]
+    costs = [(parameters, macs / length)]  # a head's multiply-adds are for a snippet
     for meta in metas.values():
         if "parameters" in meta or divita.made_elsewhere(meta):
-            known = (meta.get(name) for name in ("parameters", "macs_per_clip"))
-            costs.append([np.nan if value is None else value for value in known])
+            costs.append([np.nan if meta.get(name) is None else meta[name] for name in ("parameters", "macs_per_clip")])
         else:  # published
             costs.append(backbone_cost(meta["backbone"], meta["frames"]))
     return sum(parameters for parameters, _ in costs), sum(macs for _, macs in costs) / 1e9
@@ -770,10 +714,10 @@ def cost(config, metas):
 def backbone_cost(name, frames):
     """Return (parameters, multiply-adds per clip of so many frames) of a backbone."""
     backbone = divita.find_backbone(name)
-    of_images = backbone.input == "image"
-    shape = (backbone.size, backbone.size, 3) if of_images else (frames, backbone.size, backbone.size, 3)
+    passes, depth = (frames, ()) if backbone.input == "image" else (1, (frames,))
+    shape = (*depth, backbone.size, backbone.size, 3)
     parameters, macs = divita.cost(backbone.build(shape), (1, *shape))
-    return parameters, macs * frames if of_images else macs
+    return parameters, passes * macs
 
 
 def costs_table():
@@ -835,20 +779,16 @@ def plus_minus(mean, deviation):
     return number(mean, ".2f") + ("" if np.isnan(deviation) else f" ± {deviation:.2f}")
 
 
-def bold_scores(runs):
-    """Return {(run's name, score)} of the best, if above chance, of the runs that were tested on the same trailers."""
-    rivals = [*(same_tests({run.name: run for run in runs if run}) or [{}])[0].values()]
-    if len(rivals) < 2:
-        return set()
-    means = np.round([run.mean for run in rivals], 2)  # (runs, 4 + G)
-    bold = (means == np.fmax.reduce(means)) & (means > chance(rivals[0]))
-    return {(rivals[i].name, j) for i, j in np.argwhere(bold)}
-
-
-def score_cells(runs, j, bold):
-    """Return the cells of a score of runs, see bold_scores(); a run that is None has not been trained."""
-    cells = [plus_minus(run.mean[j], run.deviation[j]) if run else "–" for run in runs]
-    return [f"**{cell}**" if run and (run.name, j) in bold else cell for run, cell in zip(runs, cells)]
+def score_cells(runs):
+    """Return {run's name: its scores (4 + G) as text}; bold is the best, if above chance, on the same test trailers."""
+    named = {run.name: run for run in runs if run}
+    cells = {name: [*map(plus_minus, run.mean, run.deviation)] for name, run in named.items()}
+    rivals = [*next(iter(same_tests(named)), {}).values()]
+    if len(rivals) > 1:
+        means = np.round([run.mean for run in rivals], 2)  # (runs, 4 + G)
+        for i, j in np.argwhere((means == np.fmax.reduce(means)) & (means > chance(rivals[0]))):
+            cells[rivals[i].name][j] = f"**{cells[rivals[i].name][j]}**"
+    return cells
 
 
 def number(value, form, unit="", missing="–"):
