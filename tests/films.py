@@ -46,6 +46,13 @@ def load_prepare():
     return module
 
 
+def images(prepare, path, film=None):
+    """Yield (frame, upright BGR image) of a video, as 01_prepare.py decodes it."""
+    container, stream = prepare.open_video(Path(path))
+    frames = prepare.decode_frames(container, stream, prepare.PacketCount(stream))
+    return prepare.to_bgr_images(frames, film or prepare.Film("", ""))
+
+
 # Films
 
 
@@ -151,9 +158,12 @@ def children(*processes):
 
 
 def contents(folder):
-    """Return {path: bytes} of all files below a folder but its pictures."""
-    files = [path for path in Path(folder).rglob("*") if path.is_file() and path.suffix != ".png"]
-    return {str(path.relative_to(folder)): path.read_bytes() for path in files}
+    """Return {path: content} of all files below a folder but its contact sheets; of vectors all but the video's stamp,
+    which no two copies share."""
+    files = {str(path.relative_to(folder)): path for path in Path(folder).rglob("*") if path.is_file()}
+    content = {name: path.read_bytes() for name, path in files.items() if path.suffix not in (".png", ".npy")}
+    vectors = {name: divita.read_vectors(path) for name, path in files.items() if path.suffix == ".npy"}
+    return content | {name: (clips.tobytes(), source[:2]) for name, (clips, source) in vectors.items()}
 
 
 if __name__ == "__main__":  # torchrun starts a file

@@ -3,11 +3,10 @@
 import gc
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
-from films import ROOT, film, load_prepare
-
-import divita
+from films import ROOT, film, images, load_prepare
 
 prepare = load_prepare()
 DATA = ROOT / "tests" / "data"
@@ -29,8 +28,8 @@ def read(path, **changes):
     """Return a film's clip table, the RGB pictures (frames, H, W, 3) that its clips show, and what is known of it."""
     settings = {"segmentation": "shots", "detector": "adaptive", "fps": 24.0, "frames_per_clip": 24}
     settings |= {"inputs": ((np.copy, 24),)} | changes
-    *clips, (_, found) = prepare.read_clips(Path(path), prepare.Plan(**settings))
-    return found.rows, np.concatenate([arrays[0] for _, arrays in clips]), found
+    *messages, (_, found) = prepare.read_clips(Path(path), prepare.Plan(**settings))
+    return found.rows, np.concatenate([content[0] for kind, content in messages if kind == "clip"]), found
 
 
 @pytest.mark.parametrize("name, rate, length", [
@@ -38,8 +37,7 @@ def read(path, **changes):
     ("wm_picture.wmv", 24, 90), ("tag_ycgco.mp4", 24, 90), ("tag_ictcp.mp4", 24, 90),
 ])  # fmt: skip
 def test_pictures_are_those_that_were_painted(name, rate, length):
-    container, stream = divita.open_film(DATA / name)
-    pictures = [picture[..., ::-1] for _, picture in divita.pictures(divita.decode(container, stream), [])]
+    pictures = [picture[..., ::-1] for _, picture in images(prepare, DATA / name)]
     assert [number(picture) for picture in pictures] == list(range(length))
     for i, picture in enumerate(pictures):
         assert np.abs(colour(picture) - COLOURS[i // 30]).max() < 16, i
@@ -66,15 +64,20 @@ def test_a_picture_held_beside_sound(detector):
     assert [number(shown[i]) for i in (12, 7 * 24, 12 * 24, 13 * 24 + 2)] == [12, 23, 23, 26]  # not what is to come
 
 
-@pytest.mark.parametrize("name, duration, due", [
-    ("vfr.mp4", 15, [3, 11, 18, 26, 33, 41, 48, 80, 116, 152]),  # 50 frames at 5 frames/s, then 120 at 24
-    ("long_gop.ts", 140 / 24, range(7, 140, 14)),
-    ("fragmented.mp4", 140 / 24, range(7, 140, 14)),
+def strip_of(film):
+    """Return the ten pictures (90, W, 3) of a film's strip, RGB."""
+    return np.split(cv2.imdecode(np.frombuffer(film.pictures, np.uint8), cv2.IMREAD_COLOR)[..., ::-1], 10, axis=1)
+
+
+@pytest.mark.parametrize("candidates", [640, 80])
+@pytest.mark.parametrize("name, due", [
+    ("vfr.mp4", [4, 11, 19, 26, 34, 41, 49, 80, 116, 152]),  # 50 frames at 5 frames/s, then 120 at 24: the nearest
+    ("long_gop.ts", range(7, 140, 14)),
+    ("fragmented.mp4", range(7, 140, 14)),
 ])  # fmt: skip
-def test_what_a_film_shows_at_a_time(name, duration, due):
-    times = duration * (np.arange(10) + 0.5) / 10
-    shown = [number(picture) for _, picture in divita.pictures(divita.frames_at(DATA / name, times), [])]
-    assert shown == list(due)
+def test_pictures_are_of_the_frames_at_their_times(monkeypatch, name, due, candidates):
+    monkeypatch.setattr(prepare, "MAX_CANDIDATES", candidates)
+    assert [number(picture) for picture in strip_of(read(DATA / name)[2])] == list(due)
 
 
 def test_frames_do_not_wait_for_the_garbage_collector():
@@ -88,15 +91,10 @@ def test_frames_do_not_wait_for_the_garbage_collector():
     gc.disable()
     try:
         before = frames()  # of other tests
-        count = sum(1 for _ in divita.pictures(divita.decode(*divita.open_film(DATA / "vfr.mp4")), []))
+        count = sum(1 for _ in images(prepare, DATA / "vfr.mp4"))
         assert count == 170 and frames() - before < 5
     finally:
         gc.enable()
-
-
-def test_what_a_film_shows_beyond_its_end(tmp_path):
-    path = film(tmp_path / "a.avi", [10], codec="MJPG")
-    assert len(list(divita.frames_at(path, [0, 5, 0]))) == 3
 
 
 def test_a_film_in_pieces_that_is_cut_off(tmp_path):
@@ -109,11 +107,11 @@ def test_a_film_in_pieces_that_is_cut_off(tmp_path):
 def test_what_cannot_be_decoded_is_said(tmp_path):
     content = (DATA / "interlaced_h264.mp4").read_bytes()
     (tmp_path / "a.mp4").write_bytes(content.replace(b"avc1", b"zzz1"))
-    with pytest.raises(divita.VideoError, match="stream 0 is coded in a way"):
+    with pytest.raises(prepare.VideoError, match="stream 0 is coded in a way"):
         read(tmp_path / "a.mp4")
     start, end = content.index(b"mdat") + 4, content.index(b"moov") - 4
     (tmp_path / "b.mp4").write_bytes(content[:start] + bytes(end - start) + content[end:])
-    with pytest.raises(divita.VideoError, match=r"not one frame of stream 0 \(h264\)"):
+    with pytest.raises(prepare.VideoError, match=r"not one frame of stream 0 \(h264\)"):
         read(tmp_path / "b.mp4")
 
 
