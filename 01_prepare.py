@@ -786,7 +786,9 @@ def make_job(arguments, out, videos, wanted):
         take_labels(arguments, out, videos)
     job = Job(arguments, out, videos, wanted, tables_folder(arguments, out))
     there = set() if arguments.overwrite else prepared(job)
-    for mid in list(videos)[rank::ranks]:
+    mine = list(videos)[rank::ranks]
+    record(job, dict.fromkeys(mine))  # none has failed any more, until it does again
+    for mid in mine:
         if mid in there and is_current(job, mid):
             continue
         try:
@@ -794,7 +796,6 @@ def make_job(arguments, out, videos, wanted):
             job.todo[mid] = videos[mid]
         except UserError as error:
             fail(job, mid, str(error))
-    record(job, dict.fromkeys(job.todo))  # has not failed any more, until it does again
     return job
 
 
@@ -990,7 +991,7 @@ def decoded(films, plan, workers, patience, most):
     one should have no threads before, since a process that is forked from one with threads may hang.
     """
     signal.signal(signal.SIGALRM, give_up)
-    groups, again = [films], set()  # what is decoded side by side; the mids of films that are decoded again
+    groups, again = [films.copy()], set()  # what is decoded side by side; the mids of films that are decoded again
     try:
         while groups:
             left = groups.pop(0)

@@ -540,8 +540,8 @@ def predict(arguments):
             command += ["--weights", *arguments.weights]
         status = subprocess.run(command, stdout=subprocess.DEVNULL).returncode
         if status < 0:
-            name = signal.Signals(-status).name
-            raise UserError(f"{data}: 01_prepare.py was killed by {name}, perhaps for lack of memory; run this again")
+            why = f"01_prepare.py was killed by signal {-status}, perhaps for lack of memory"
+            raise UserError(f"{data}: {why}; run the same command again")
         made = any((path / f"{mid}.npy").exists() for mid in films for path in divita.representations(data))
         if status not in (0, 1) or not made:  # 1: some films have failed
             return status  # 01_prepare.py has said why
