@@ -531,7 +531,7 @@ class PacketCount:
     """Counts the frames that a stream should have, by its packets and by bytes between these that are no packet."""
 
     def __init__(self, stream):
-        self.stream, self.rate = stream, float(stream.average_rate or 0)
+        self.stream, self.rate = stream, float(stream.average_rate or usual_rate(stream))
         self.frames, self.position = 0, math.inf  # where packets have led to in the file, with their headers
         self.first = self.last = self.end = 0.0  # seconds; end: the last packet of any stream
 
