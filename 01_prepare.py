@@ -22,6 +22,8 @@ SHORTEST_SHOT = 0.6  # seconds; PySceneDetect's 15 frames at 24 or 25 frames per
 LONGEST_STEP = 10.0  # seconds from one frame to the next that are taken on trust
 LONGEST_PAUSE = 3600.0  # seconds that are believed if the timestamps go on from there; more is a damaged timestamp
 EARLIEST = 0.5  # seconds before its time from which on a frame may be shown
+STRIP_PICTURES, STRIP_HEIGHT = 10, 90  # of pictures/<mid>.jpg; height in pixels
+MAX_CANDIDATES = 640  # small pictures in memory among which a strip's are chosen at the end
 ROUNDING = 1e-6  # of a target frame: less is no difference in time
 MOST_ON_SHEET = 90  # shots on a contact sheet
 
@@ -96,6 +98,7 @@ from fractions import Fraction
 import divita  # first, as it sets Keras's backend
 
 # isort: split
+import av
 import cv2
 import keras
 import numpy as np
@@ -105,7 +108,7 @@ from scenedetect.common import Timecode
 from tqdm import tqdm
 from tqdm.contrib.concurrent import thread_map
 
-from divita import STANDARD, UserError, VideoError, listed, printable, say
+from divita import STANDARD, UserError, listed, printable, say
 
 cv2.setNumThreads(1)  # films are decoded side by side
 warnings.filterwarnings("ignore", message="This DataLoader will create")  # more processes than cores, if one says so
@@ -128,7 +131,8 @@ def main(arguments):
     else:
         videos = divita.find_videos(arguments.videos)
         if (out / "true_cuts.csv").exists() and any(path.parent.parent != out.absolute() for path in videos.values()):
-            raise UserError(f"{out}: is the demo's, where other films would be mixed with it; give another --out")
+            other = "another --out (03_evaluate.py: --data)"
+            raise UserError(f"{out}: contains the demo; choose {other} for your videos")
     job = make_job(arguments, out, videos, wanted)
     if job.todo:
         prepare(job)
@@ -148,7 +152,7 @@ class Job:
     wanted: list  # of Wanted
     tables: Path  # the folder of the clip tables
     todo: dict = field(default_factory=dict)  # {mid: path} of what this rank has to prepare
-    failed: set = field(default_factory=set)  # mids
+    failed: dict = field(default_factory=dict)  # {mid: reason}
     made: int = 0  # trailers
 
 
@@ -175,11 +179,11 @@ def prepare(job):
                     if content.remarks:
                         tqdm.write(f"{mid}: {'; '.join(content.remarks)}", file=sys.stderr)
                     draw_sheet(job, mid, content)
-                elif kind in ("start", "failed"):  # it may have been begun before
+                elif kind in ("start", "failed", "error"):  # it may have been begun before
                     vectors.pop(mid, None)
                     batch = [clip for clip in batch if clip[0] != mid]
-                    if kind == "failed":
-                        fail(job, mid, content)
+                    if kind != "start":
+                        fail(job, mid, content, lost=kind == "failed")
                         bar.update()
                 save_complete(job, films, vectors, bar)
             if batch:
@@ -205,13 +209,15 @@ def save_complete(job, films, vectors, bar):
 
 
 def save(job, mid, film, vectors):
-    """Write a trailer's clip table and, with a note of what they were made from, its vectors, (clips, F) each."""
+    """Write a trailer's pictures, its clip table and, with what they were made from, its vectors, (clips, F) each."""
     if not all(np.isfinite(clips).all() for clips in vectors):
-        return fail(job, mid, "a backbone's vectors are not all finite numbers")
+        return fail(job, mid, "a backbone's vectors are not all finite numbers", lost=True)
     table = "clip,shot,start_frame,end_frame,start_s,end_s\n"
     table += "".join(",".join(map(str, row)) + "\n" for row in film.rows)
+    with divita.written(job.out / "pictures" / f"{mid}.jpg") as temporary:
+        temporary.write_bytes(film.pictures)
     divita.write_text(job.tables / f"{mid}.csv", table)
-    source = np.array([film.digest, divita.digest_of(table)])
+    source = np.array([film.digest, divita.digest_of(table), film.stamp])
     for one, clips in zip(job.wanted, vectors):
         with divita.written(one.folder / f"{mid}.npy") as temporary, open(temporary, "wb") as file:
             np.save(file, clips)
@@ -219,12 +225,11 @@ def save(job, mid, film, vectors):
     job.made += 1
 
 
-def fail(job, mid, reason):
-    """Name a trailer that cannot be prepared, on the screen and in failed.csv."""
-    job.failed.add(mid)
-    for one in job.wanted:  # what an earlier film left
-        if os.path.exists(one.folder / f"{mid}.npy"):  # also where the name is too long for any file
-            (one.folder / f"{mid}.npy").unlink()
+def fail(job, mid, reason, lost=False):
+    """Report a trailer that cannot be prepared; if it is lost, as its video cannot be decoded, delete earlier files."""
+    job.failed[mid] = reason
+    for folder, suffix in [(job.out / "pictures", "jpg"), *((one.folder, "npy") for one in job.wanted)] if lost else ():
+        (folder / f"{mid}.{suffix}").unlink(missing_ok=True)
     record(job, {mid: reason})
     tqdm.write(f"{printable(mid)}: failed: {reason}", file=sys.stderr)
 
@@ -245,19 +250,18 @@ class Frame:
         return self.views[look]
 
 
-def read_frames(pictures, rate):
-    """Yield the Frames of a film, given as (timestamp in seconds or NaN, picture), with times that increase from 0 on.
+def read_frames(pictures, rate, longest_pause=LONGEST_PAUSE):
+    """Yield the Frames of a film, given as (timestamp in seconds or NaN, picture), with times that increase from 0.
 
-    Timestamps that increase are true, however long a picture is held. One that is missing, stands still, jumps back or
-    leaps ahead of the one that follows is replaced: the frame comes one duration after the last at the usual rate, or
-    halfway to the following one if that is sooner. After a jump that lasts (two recordings joined), the times go on
-    from where they were.
+    Increasing timestamps are trusted, with steps up to `longest_pause` seconds. A missing, repeated or decreasing one,
+    or one after its successor, is replaced: the frame comes one duration after the last at the usual rate, or halfway
+    to the following one if that is sooner. After a jump that lasts (two recordings joined), the times go on from there.
     """
     with_following = itertools.pairwise(itertools.chain(pictures, [None]))
     for number, ((timestamp, picture), following) in enumerate(with_following):
         if number == 0:  # its time will be 0; the shifts are what is added to timestamps
             time, shift, shift_after_jump = -1 / rate, -timestamp, -timestamp
-        longest = LONGEST_PAUSE if following is None or timestamp <= following[0] else LONGEST_STEP
+        longest = longest_pause if following is None or timestamp <= following[0] else LONGEST_STEP
         for likely in (shift, shift_after_jump):
             if 0 < timestamp + likely - time <= longest:
                 time, shift = timestamp + likely, likely
@@ -281,29 +285,35 @@ def usual_rate(stream):
 def find_shots(frames, name):
     """Yield (frame, whether it starts a shot), with the cuts that PySceneDetect's SceneManager finds.
 
-    A detector knows of a cut some frames late, so that as many frames wait. The content detector says 144, as for 240
-    frames a second; at any rate, it is late by the shortest shot.
+    Detectors report cuts late, so frames wait: event_buffer_length of them but, as the content detector's 144 assume
+    240 frames/s, at most SHORTEST_SHOT. A cut that is reported even later falls on the next frame.
     """
     kind = {"adaptive": scenedetect.AdaptiveDetector, "content": scenedetect.ContentDetector}[name]
     detector = kind(min_scene_len=SHORTEST_SHOT)
     latest = SHORTEST_SHOT if name == "content" else math.inf  # seconds
-    microsecond, rate = Fraction(1, 10**6), scenedetect.FrameTimecode(0, 24.0)  # a rate is asked for and not used
-    waiting, cuts, size = collections.deque(), set(), None
+    microsecond, rate = Fraction(1, 10**6), scenedetect.FrameTimecode(0, 1000.0)  # which few detectors use
+    waiting, cuts, size = collections.deque(), [], None
     for frame in frames:
         if size is None:
             height, width, _ = frame.picture.shape
             factor = scenedetect.scene_manager.compute_downscale_factor(max(width, height))
             size = max(1, round(width / factor)), max(1, round(height / factor))
-        frame.tick = round(frame.time * 10**6)
-        timecode = scenedetect.FrameTimecode(timecode=Timecode(frame.tick, microsecond), fps=rate)
+        timecode = scenedetect.FrameTimecode(timecode=Timecode(round(frame.time * 10**6), microsecond), fps=rate)
         small = cv2.resize(frame.picture, size, interpolation=cv2.INTER_LINEAR)
-        cuts.update(cut.pts for cut in detector.process_frame(timecode, small))
+        cuts += [cut.seconds for cut in detector.process_frame(timecode, small)]
         waiting.append(frame)
-        while len(waiting) > detector.event_buffer_length or waiting[0].time <= frame.time - latest:
+        while waiting and (len(waiting) > detector.event_buffer_length or waiting[0].time <= frame.time - latest):
             first = waiting.popleft()
-            yield first, first.tick in cuts
+            yield first, starts_shot(first, cuts)
     for frame in waiting:
-        yield frame, frame.tick in cuts
+        yield frame, starts_shot(frame, cuts)
+
+
+def starts_shot(frame, cuts):
+    """Return whether a frame is the first one since a cut; remove from `cuts` (times in seconds) those up to it."""
+    reached = [cut for cut in cuts if cut < frame.time + 1e-5]
+    cuts[:] = [cut for cut in cuts if cut not in reached]
+    return bool(reached)
 
 
 # ---- Clips ----
@@ -341,17 +351,28 @@ class Film:
     """What is known of a film, all of it when it has been decoded."""
 
     digest: str
+    stamp: str  # see video_stamp()
+    pixel_aspect: float = 1.0  # width of a pixel by its height
     rows: list = field(default_factory=list)  # of the clip table
     thumbnails: list = field(default_factory=list)  # for each shot its start in seconds and a small picture
     duration: float = 0.0  # seconds
     remarks: list = field(default_factory=list)  # on what is odd about it
+    pictures: bytes = b""  # a JPEG file
+
+
+def shown_from(before, frame):
+    """Return the time in seconds up to which the frame before a frame is shown, and from which on the frame itself.
+
+    At any time the frame is shown that is nearest, of two equally near the earlier, but none more than EARLIEST seconds
+    before its time: a picture may be held for long.
+    """
+    return max((before.time + frame.time) / 2, frame.time - EARLIEST)
 
 
 class Shot:
     """Cuts one shot into clips, which it enters into the film's clip table.
 
-    Target frame k is due k / fps seconds after the shot's start. For it the frame is shown that is nearest in time, of
-    two equally near the earlier, but none more than EARLIEST seconds before its time: a picture may be held for long.
+    Target frame k is due k / fps seconds after the shot's start.
     """
 
     def __init__(self, film, plan, start):
@@ -363,20 +384,21 @@ class Shot:
     def add(self, frame):
         """Take a source frame; yield the clips that the one before it completes."""
         if self.shown:
-            until = max((self.shown.time + frame.time) / 2, frame.time - EARLIEST) - self.start
+            until = shown_from(self.shown, frame) - self.start
             yield from self.show_until(math.floor(until * self.plan.fps + ROUNDING) + 1)
         self.shown = frame
 
     def end(self, time):
         """Yield the last clips, if the shot ends at `time`: one of which at least half is there, or it is the only one,
         counts as a whole one."""
-        last, end = round((self.shown.time - self.start) * self.plan.fps), round((time - self.start) * self.plan.fps)
-        clips = max(1, (max(last + 1, end) + self.plan.frames_per_clip // 2) // self.plan.frames_per_clip)
-        yield from self.show_until(clips * self.plan.frames_per_clip, time)
+        length, per_clip = round((time - self.start) * self.plan.fps), self.plan.frames_per_clip
+        yield from self.show_until(max(1, (length + per_clip // 2) // per_clip) * per_clip)
+        *row, clip_end = self.film.rows[-1]
+        self.film.rows[-1] = (*row, min(clip_end, round(time, 6)))
         shots = self.film.thumbnails
         shots.append((self.start, self.thumbnail if len(shots) < MOST_ON_SHEET else None))
 
-    def show_until(self, length, end=float("inf")):
+    def show_until(self, length):
         """Show the current frame up to target frame number `length`; yield ("clip", inputs) for each that is full."""
         per_clip, film = self.plan.frames_per_clip, self.film
         while self.length < length:
@@ -391,19 +413,25 @@ class Shot:
             self.length += 1
             if position == per_clip - 1:
                 start = self.start + (self.length - per_clip) / self.plan.fps
-                times = round(start, 6), round(min(start + per_clip / self.plan.fps, end), 6)
+                times = round(start, 6), round(start + per_clip / self.plan.fps, 6)
                 film.rows.append((len(film.rows), len(film.thumbnails), self.first, self.shown.number + 1, *times))
                 yield "clip", [np.stack(pictures) for pictures in self.pictures]
 
 
 def read_clips(path, plan):
-    """Decode a film once; yield ("clip", [uint8 (T, S, S, 3) per input of the plan]) for each clip, ("end", Film)."""
-    container, stream = divita.open_film(path)
-    before = path.stat()
-    film, shot, time = Film(film_digest(path)), None, 0.0
-    shown = divita.pictures(divita.decode(container, stream), film.remarks)
+    """Decode a video once. Yield what hash_video() does, ("start", None), ("clip", [uint8 (T, S, S, 3) per input of the
+    plan]) for each clip, ("end", Film). Raises OSError if it cannot be read, VideoError if it cannot be decoded."""
+    for message in hash_video(path):
+        yield message
+    yield "start", None
+    container, stream = open_video(path)
+    film, shot, time = Film(*message[1], float(stream.sample_aspect_ratio or 1)), None, 0.0
+    promised, packets = promised_duration(container, stream), PacketCount(stream)
+    strip = Strip(film, promised)
+    shown = to_bgr_images(decode_frames(container, stream, packets), film)
     pictures = ((math.nan if frame.time is None else frame.time, picture) for frame, picture in shown)
-    frames = read_frames(pictures, usual_rate(stream))
+    is_ts = container.format.name == "mpegts"  # where a larger step is a discontinuity, as in ffmpeg
+    frames = read_frames(pictures, usual_rate(stream), LONGEST_STEP if is_ts else LONGEST_PAUSE)
     if plan.segmentation == "shots":
         frames = find_shots(frames, plan.detector)
     else:
@@ -414,33 +442,222 @@ def read_clips(path, plan):
             if shot:
                 yield from shot.end(frame.time)
             shot = Shot(film, plan, frame.time)
+        strip.add(frame)
         yield from shot.add(frame)
     if shot is None:
         raise VideoError(f"not one frame of stream {stream.index} ({stream.codec_context.name}) can be decoded")
-    film.duration = length_of(container, stream, frame, step, film.remarks)
+    film.duration, exact = length_of(stream, frame, step, promised)
+    film.remarks += packets.missing(frame.number + 1, film.duration, 0 if is_ts else promised)
+    film.pictures = strip.jpeg(exact)
     yield from shot.end(film.duration)
     container.close()
-    if (path.stat().st_size, path.stat().st_mtime_ns) != (before.st_size, before.st_mtime_ns):
+    if video_stamp(path) != film.stamp:
         raise VideoError("it was written to while it was decoded; run the same command again when it is complete")
     yield "end", film
 
 
-def length_of(container, stream, last, step, remarks):
-    """Return how many seconds a film lasts, by its last frame; add a remark if that is less than its header promises.
+def promised_duration(container, stream):
+    """Return the seconds that the header promises of a stream or, if it does not say, of all streams; 0 if unknown."""
+    seconds = ((container.duration or 0) - (container.start_time or 0)) / av.time_base
+    if stream.duration:
+        seconds = float(stream.duration * stream.time_base)
+    if stream.frames and stream.average_rate and "mp4" not in container.format.name:  # whose edit lists hide frames
+        seconds = max(seconds, float(stream.frames / stream.average_rate))  # a duration may be a guess by the length
+    return seconds if 0 < seconds < 24 * 3600 else 0
 
-    The last frame is taken to last as long as frames do on average or, where pauses lengthen that, as the one before it
-    (`step` seconds).
+
+def length_of(stream, last, step, promised):
+    """Return how many seconds a film lasts by its last frame, twice: as its clips take it, and as its header knows it.
+
+    The last frame lasts as long as frames do on average or, where pauses lengthen that, as the one before it (`step`)
+    or, if all frames are there and it is held, as promised, at most LONGEST_PAUSE.
     """
     average = last.time / last.number if last.number else 1 / usual_rate(stream)
     duration = last.time + (average if average < 1 else step)
-    promised = float(stream.duration * stream.time_base) if stream.duration else (container.duration or 0) / 1e6
-    if stream.frames and stream.average_rate:  # a duration may be a guess by the file's length
-        promised = max(promised, float(stream.frames / stream.average_rate))
-    if promised < 24 * 3600 and last.number + 1 == stream.frames and promised > duration + 1:
-        return promised  # all frames are there, and the last one is held
-    if promised < 24 * 3600 and promised * 0.97 - 0.5 > duration:
-        remarks.append(f"only {duration:.1f} s of {promised:.1f} s can be decoded; they are used")
-    return duration
+    known = last.number + 1 == stream.frames and promised > last.time
+    exact = min(promised, last.time + LONGEST_PAUSE) if known else duration
+    return exact if exact > duration + 1 else duration, exact
+
+
+# ---- Video decoding ----
+# PyAV: choose the stream as ffmpeg does, skip damaged frames, convert to upright BGR images.
+# One thread per video, so that damaged videos decode the same every time.
+
+
+class VideoError(Exception):
+    """Why a video cannot be decoded, in a few words."""
+
+
+def open_video(path):
+    """Open a video with PyAV; return its container and the main video stream, chosen as ffmpeg does.
+
+    Raises VideoError if there is none.
+    """
+    if not path.stat().st_size:
+        raise VideoError("an empty file")
+    try:
+        container = av.open(str(path), metadata_errors="replace")
+    except av.FFmpegError as error:
+        raise VideoError(f"no video in it that can be read ({error.strerror})") from None
+    stream = container.streams.best("video")
+    if stream is None:
+        others = listed([other.type for other in container.streams])
+        raise VideoError(f"no video in it; its streams: {others or 'none'}")
+    if stream.disposition & av.stream.Disposition.attached_pic:
+        raise VideoError(f"stream {stream.index} is a picture, such as a cover, and no film")
+    if stream.codec_context is None:
+        raise VideoError(f"stream {stream.index} is coded in a way that FFmpeg has no decoder for")
+    stream.codec_context.thread_count = 1  # with more, damaged videos decode differently each time
+    return container, stream
+
+
+def decode_frames(container, stream, count):
+    """Yield a stream's PyAV frames, skipping damaged ones. Raises VideoError if the video is encrypted."""
+    failures = 0  # of reading, in a row; in MPEG-TS each one skips 64 KiB
+    while failures < 5 + container.size // 2**16:
+        try:
+            for packet in container.demux():
+                failures = 0
+                count.add(packet)
+                if packet.has_sidedata("encryption_info") or "enc_key_id" in stream.metadata:  # in MP4, in WebM
+                    raise VideoError("it is encrypted")
+                if packet.stream.index == stream.index:
+                    with contextlib.suppress(av.FFmpegError):
+                        yield from packet.decode()
+            return
+        except av.FFmpegError:
+            failures += 1
+    with contextlib.suppress(av.FFmpegError):
+        yield from stream.decode(None)  # those that wait in the decoder
+
+
+class PacketCount:
+    """Counts the frames that a stream should have, by its packets and by bytes between these that are no packet."""
+
+    def __init__(self, stream):
+        self.stream, self.rate = stream, float(stream.average_rate or usual_rate(stream))
+        self.frames, self.position = 0, math.inf  # where packets have led to in the file, with their headers
+        self.first = self.last = self.end = 0.0  # seconds; end: the last packet of any stream
+
+    def add(self, packet):
+        if packet.dts is None or packet.is_discard:
+            return
+        self.end = max(self.end, time := float(packet.dts * packet.time_base))
+        if packet.stream.index == self.stream.index:
+            if (packet.pos or 0) > self.position + 4096:
+                self.frames += max(0, (time - self.last) * self.rate - 1)
+            self.first = self.first if self.frames else time
+            self.frames, self.last, self.position = self.frames + 1, time, packet.pos or 0
+        self.position += packet.size + packet.size // 16 + 188
+
+    def missing(self, frames, seconds, promised):
+        """Return sentences on what is missing of the frames, or of the promised seconds."""
+        expected = round(min(self.frames, (self.last - self.first) * self.rate + 1))
+        reached = seconds if self.stream.duration else max(seconds, self.end - self.first)  # others may last longer
+        told = []
+        if frames < expected * 0.98:
+            told.append(f"only {frames} of about {expected} frames can be decoded; they are used")
+        if frames != self.stream.frames and reached < promised * 0.97 - 0.5:
+            told.append(f"only {seconds:.1f} s of {promised:.1f} s can be decoded; they are used")
+        return told
+
+
+def to_bgr_images(frames, film):
+    """Yield (frame, the image that players display, uint8 BGR (H, W, 3)); set the film's pixel aspect.
+
+    If FFmpeg cannot convert the colour tags, ignore them and append a warning to the film's remarks.
+    """
+    from av.video.reformatter import VideoReformatter
+
+    reformat = functools.partial(VideoReformatter().reformat, format="bgr24", threads=1)  # one converter for all frames
+    matrix = None
+    for frame in frames:
+        try:
+            converted = reformat(frame)
+        except av.FFmpegError:
+            tags = f"matrix {frame.colorspace}, transfer {frame.color_trc}, primaries {frame.color_primaries}"
+            frame.colorspace = frame.color_trc = frame.color_primaries = 2  # unspecified
+            converted = reformat(frame)
+            if not film.remarks:
+                film.remarks.append(f"its colours are taken as untagged, since FFmpeg cannot convert {tags}")
+        if matrix is None:  # read once, from a converted frame: a reference cycle keeps that frame alive for long
+            message = converted.side_data.get("DISPLAYMATRIX")
+            matrix = np.frombuffer(message, np.int32) if message else np.eye(3).ravel()
+            if is_quarter_turn(matrix):
+                film.pixel_aspect = 1 / film.pixel_aspect
+        image = converted.to_ndarray()
+        if frame.format.name.startswith("gray") and frame.color_range == 1:  # limited, which FFmpeg does not expand
+            image = FULL_RANGE[image]
+        yield frame, np.ascontiguousarray(apply_display_matrix(image, matrix))
+
+
+FULL_RANGE = np.clip(np.rint((np.arange(256) - 16) * 255 / 219), 0, 255).astype(np.uint8)  # limited grey level -> full
+
+
+def is_quarter_turn(matrix):
+    return abs(matrix[1]) > abs(matrix[0])
+
+
+def apply_display_matrix(image, matrix):
+    """Turn and mirror an image (H, W, 3) by a display matrix (9,), whose x' = a x + c y and y' = b x + d y."""
+    a, b, _, c, d, *_ = matrix
+    if is_quarter_turn(matrix):
+        image, a, d = image.swapaxes(0, 1), c, b
+    return image[:: -1 if d < 0 else 1, :: -1 if a < 0 else 1]
+
+
+# ---- Pictures ----
+# A strip shows a trailer at (i + 0.5) / 10 of its duration, which is known at the end only.
+# Until then small pictures wait, never more than MAX_CANDIDATES.
+
+
+class Strip:
+    """Collects small pictures of a film's frames, with the times in seconds from which on they are shown.
+
+    Where there are too many, only the last one before each multiple of a step stays. The step divides a twentieth of
+    the promised duration in seconds, so that the pictures are exact if it is right.
+    """
+
+    def __init__(self, film, promised):
+        self.film, self.step, self.last = film, (promised or 1) / 20 / 2**20, None
+        self.times, self.pictures = [], []
+
+    def add(self, frame):
+        time = shown_from(self.last, frame) + ROUNDING if self.last else 0.0
+        if self.last and self.cell(time) == self.cell(self.times[-1]):
+            self.times.pop()
+        elif self.last:
+            self.pictures.append(shrink(self.last.picture, self.film.pixel_aspect))
+        self.times.append(time)
+        self.last = frame
+        while len(self.times) > MAX_CANDIDATES:
+            self.step *= 2
+            kept = [i for i, time in enumerate(self.times[:-1]) if self.cell(time) != self.cell(self.times[i + 1])]
+            self.times = [self.times[i] for i in kept] + self.times[-1:]
+            self.pictures = [self.pictures[i] for i in kept]
+
+    def cell(self, time):
+        return math.ceil(time / self.step)
+
+    def jpeg(self, duration):
+        """Return the strip of a duration in seconds as a JPEG file's content; narrower pictures get black borders."""
+        pictures = [*self.pictures, shrink(self.last.picture, self.film.pixel_aspect)]
+        due = (np.arange(STRIP_PICTURES) + 0.5) / STRIP_PICTURES * duration
+        chosen = [pictures[i - 1] for i in np.searchsorted(self.times, due, "right")]
+        canvas = np.zeros((STRIP_PICTURES, STRIP_HEIGHT, max(picture.shape[1] for picture in chosen), 3), np.uint8)
+        for area, picture in zip(canvas, chosen):
+            left = (area.shape[1] - picture.shape[1]) // 2
+            area[:, left : left + picture.shape[1]] = picture
+        return cv2.imencode(".jpg", np.hstack(canvas))[1].tobytes()
+
+
+def shrink(image, pixel_aspect):
+    """Return the centre of an image, at most 16:9 as displayed, with square pixels: (STRIP_HEIGHT, W, 3)."""
+    height, width, _ = image.shape
+    columns = min(width, max(1, round(height * 16 / 9 / pixel_aspect)))
+    left, size = (width - columns) // 2, max(1, round(STRIP_HEIGHT * columns * pixel_aspect / height))
+    size = min(size, STRIP_HEIGHT * 16 // 9), STRIP_HEIGHT
+    return cv2.resize(image[:, left : left + columns], size, interpolation=cv2.INTER_AREA)
 
 
 # ---- What is to be made, and what is there already ----
@@ -573,7 +790,9 @@ def make_job(arguments, out, videos, wanted):
         take_labels(arguments, out, videos)
     job = Job(arguments, out, videos, wanted, tables_folder(arguments, out))
     there = set() if arguments.overwrite else prepared(job)
-    for mid in list(videos)[rank::ranks]:
+    mine = list(videos)[rank::ranks]
+    record(job, dict.fromkeys(mine))  # none has failed any more, until it does again
+    for mid in mine:
         if mid in there and is_current(job, mid):
             continue
         try:
@@ -581,7 +800,6 @@ def make_job(arguments, out, videos, wanted):
             job.todo[mid] = videos[mid]
         except UserError as error:
             fail(job, mid, str(error))
-    record(job, dict.fromkeys(job.todo))  # has not failed any more, until it does again
     return job
 
 
@@ -637,26 +855,39 @@ def prepared(job):
 
 
 def is_current(job, mid):
-    """Tell whether a trailer's vectors were made from the film that is there now and from its clip table.
+    """Return whether a trailer's vectors were made from its present video and clip table.
 
-    A film whose length is the same and that nobody has touched since is not read again.
+    A video with the noted stamp is not read; else its digest decides.
     """
-    film, files = job.videos[mid], [one.folder / f"{mid}.npy" for one in job.wanted]
+    video, files = job.videos[mid], [one.folder / f"{mid}.npy" for one in job.wanted]
     try:
-        (digest, table), *others = {divita.read_vectors(path)[1] for path in files}
-        if others or table != divita.digest_of((job.tables / f"{mid}.csv").read_text()):
+        digests, tables, stamps = map(set, zip(*(divita.read_vectors(path)[1] for path in files)))
+        if None in stamps or tables != {divita.digest_of((job.tables / f"{mid}.csv").read_text())}:
             return False
-        about = film.stat()
-        if about.st_ctime_ns < min(path.stat().st_mtime_ns for path in files):
-            return digest.startswith(f"{about.st_size}-")
-        return digest == film_digest(film)
-    except (OSError, ValueError):  # one of the files is gone or broken
+        if stamps == {video_stamp(video)}:
+            return len(digests) == 1
+        *_, (_, (digest, _)) = hash_video(video)
+        return digests == {digest}
+    except (OSError, ValueError):  # one of the files is missing or damaged
         return False
 
 
-def film_digest(path):
-    """Return a film's length in bytes and a digest of its content."""
-    return f"{path.stat().st_size}-{hash_of(path, 'sha256')[:16]}"
+def video_stamp(path):
+    """Return what changes with a file's content, even where another one has its size and modification time."""
+    about = path.stat()
+    return f"{about.st_size} {about.st_mtime_ns} {about.st_ctime_ns} {about.st_ino}"
+
+
+def hash_video(path):
+    """Yield ("hash", None) as signs of life, then ("hash", (digest of the content, stamp)). Raises OSError."""
+    if not path.is_file():
+        raise OSError("not a file, or a broken link")
+    total, stamp = hashlib.sha256(), video_stamp(path)
+    with open(path, "rb") as file:
+        while block := file.read(2**24):
+            total.update(block)
+            yield "hash", None
+    yield "hash", (total.hexdigest()[:16], stamp)
 
 
 def build(job):
@@ -703,13 +934,18 @@ def summary(job):
     """Say where the results lie and what to do next; return the exit status."""
     rank, ranks = divita.ranks()
     by = f" by rank {rank} of {ranks}" if ranks > 1 else ""
-    say(f"{len(prepared(job))} of {len(job.videos)} trailers prepared in {job.out}, {job.made} of them now{by}")
+    if len(job.failed) == len(job.todo) > 1 and len(reasons := set(job.failed.values())) == 1:
+        why = "rather a fault of the set-up or the code than of the videos"
+        tqdm.write(f"all {len(job.failed)} videos failed alike, {why}: {reasons.pop()}", file=sys.stderr)
+    ready = len(prepared(job))
+    say(f"{ready} of {len(job.videos)} trailers prepared in {job.out}, {job.made} of them now{by}")
     if rank == 0:
         folders = [one.folder for one in job.wanted]
         for path in (*folders, job.tables, job.out / "contact_sheets", job.out / "failed.csv"):
             if path.exists():
                 say(f"  {path}")
-        say(f"next: {shlex.join(['python', *next_command(job)])}")
+        if ready:
+            say(f"next: {shlex.join(['python', *next_command(job)])}")
     return 1 if job.failed else 0
 
 
@@ -916,7 +1152,8 @@ def check_mids(path, mids, videos):
 
 
 class Films(torch.utils.data.IterableDataset):
-    """(mid, kind, content) of films, {mid: path}: ("start", None), then what read_clips() yields or ("failed", why).
+    """(mid, kind, content) of films, {mid: path}: what read_clips() yields, or at last ("failed", why) if the video
+    cannot be decoded and ("error", why) for any other reason.
 
     Each of a DataLoader's processes takes the next film that none has taken.
     """
@@ -930,14 +1167,15 @@ class Films(torch.utils.data.IterableDataset):
                 if number < self.taken.value:
                     continue
                 self.taken.value += 1
-            yield mid, "start", None
             try:
                 for kind, content in read_clips(path, self.plan):
                     yield mid, kind, content
             except VideoError as error:
                 yield mid, "failed", str(error)
-            except Exception as error:  # whatever a damaged film may bring up
-                yield mid, "failed", f"cannot be decoded ({divita.one_line(error)})"
+            except OSError as error:
+                yield mid, "error", divita.one_line(error)
+            except Exception as error:  # whatever a damaged video brings up, or a fault of the code
+                yield mid, "error", f"{type(error).__name__}: {divita.one_line(error)}"
 
 
 def decoded(films, plan, workers, patience, most):
@@ -948,7 +1186,7 @@ def decoded(films, plan, workers, patience, most):
     one should have no threads before, since a process that is forked from one with threads may hang.
     """
     signal.signal(signal.SIGALRM, give_up)
-    groups, again = [films], set()  # what is decoded side by side; the mids of films that are decoded again
+    groups, again = [films.copy()], set()  # what is decoded side by side; the mids of films that are decoded again
     try:
         while groups:
             left = groups.pop(0)
@@ -957,7 +1195,7 @@ def decoded(films, plan, workers, patience, most):
             try:
                 while message := next_message(messages, patience):
                     mid, kind, _ = message
-                    if kind in ("end", "failed"):
+                    if kind in ("end", "failed", "error"):
                         del left[mid]
                     yield message
             except RuntimeError:
@@ -968,7 +1206,7 @@ def decoded(films, plan, workers, patience, most):
                 for mid in begun or list(left)[:1]:  # the first one, where none was begun
                     film = {mid: left.pop(mid)}
                     if mid in again:
-                        yield mid, "failed", why
+                        yield mid, "error", why
                     else:
                         again.add(mid)
                         groups.append(film)

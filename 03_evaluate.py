@@ -541,6 +541,9 @@ def predict(arguments):
             command += ["--weights", *arguments.weights]
         alone = {k: v for k, v in os.environ.items() if not re.match("(LOCAL_)?(RANK|WORLD_SIZE)|TORCHELASTIC", k)}
         status = subprocess.run(command, stdout=subprocess.DEVNULL, env=alone).returncode
+        if status < 0:
+            why = f"01_prepare.py was killed by signal {-status}, perhaps for lack of memory"
+            raise UserError(f"{data}: {why}; run the same command again")
         made = any((path / f"{mid}.npy").exists() for mid in films for path in divita.representations(data))
         if status not in (0, 1) or not made:  # 1: some films have failed
             return status  # 01_prepare.py has said why
@@ -552,7 +555,7 @@ def predict(arguments):
     if left_out and not status:
         say(left_out)
     called = f"{arguments.runs.resolve().name}/{run.name}"
-    predict_trailers(run, called, [everyone[row] for row in rows], inputs, films or films_of(data, inputs), out)
+    predict_trailers(run, called, [everyone[row] for row in rows], inputs, data / "pictures", out)
     return status
 
 
@@ -577,17 +580,7 @@ def open_input(data, run, runs, kind):
     raise UserError(f"{what}; prepare the films by {like}")
 
 
-def films_of(data, inputs):
-    """Return {mid: film} of a prepared folder as far as they are still there, for their pictures."""
-    videos = [video for x in inputs for video in (x.meta or {}).get("videos") or []]
-    try:
-        return divita.find_videos(dict.fromkeys(videos) or [data / "videos"])
-    except UserError as error:
-        say(f"no pictures: {error}")
-        return {}
-
-
-def predict_trailers(run, called, mids, inputs, films, out):
+def predict_trailers(run, called, mids, inputs, pictures, out):
     """Predict trailers by the models of a run: the means over the models; put them into a table and draw them."""
     say(f"{divita.device()}; trailers: {len(mids)}, models: {len(run.folders)}")
     models = [divita.load_model(path / "model.keras") for path in run.folders]
@@ -608,17 +601,17 @@ def predict_trailers(run, called, mids, inputs, films, out):
     tables = [x.path.parent / x.meta["clips"] for x in inputs if x.meta and x.meta.get("clips")]  # equal ones
     if not tables:
         say("the vectors do not say when their clips are; in the figures each clip lasts a second")
+    without = []
     for mid, p, of_inputs in tqdm(list(zip(mids, probabilities, clips)), "figures", unit="figure", leave=False):
         snippets = [overlapping(x, length) for x in of_inputs]  # [(windows, S, F), ...]
         over_time = np.mean([divita.snippet_probabilities(model, snippets) for model in models], 0)  # (windows, G)
         times = clip_times(tables, mid, len(of_inputs[0]))
-        try:
-            pictures = pictures_of(films[mid], times["end_s"][-1]) if mid in films else []
-        except Exception as error:  # whatever a damaged film may bring up
-            tqdm.write(f"{mid}: no pictures: {error}")
-            pictures = []
-        figure = draw_trailer(f"{mid}, by {called}", p, over_time, genres, times, pictures)
+        strip = read_pictures(pictures / f"{mid}.jpg")
+        without += [mid] * (not strip)
+        figure = draw_trailer(f"{mid}, by {called}", p, over_time, genres, times, strip)
         save(figure, out / called / f"{mid}.png")
+    if without:
+        say(f"no pictures: {pictures} has none of {divita.listed(without)}; trailers: {len(without)} of {len(mids)}")
     figures = divita.listed([str(out / called / f"{mid}.png") for mid in mids])
     say(f"probabilities: {out / 'predictions.csv'}\nfigures: {figures}")
 
@@ -670,27 +663,22 @@ def draw_trailer(title, p, over_time, genres, times, pictures):
         axis.fill_between([0, *middle, end], floor, y, color=f"C{g}", alpha=0.6)
         weight = "bold" if p[g] >= THRESHOLD else "normal"
         axis.text(-0.01 * end, floor + 0.5, f"{genres[g]} {p[g]:.2f}", ha="right", va="center", weight=weight)
-    for place, picture in pictures:
+    for i, picture in enumerate(pictures):
         image = OffsetImage(picture, zoom=0.22)  # 90 pixels are 0.275 inches
+        place = (i + 0.5) / len(pictures) * end
         axis.add_artist(AnnotationBbox(image, (place, (bottom + floors[-1]) / 2), frameon=False, pad=0))
     axis.set(xlim=(0, end), ylim=(bottom, 1), yticks=[], xlabel=f"time (s); grey lines: cuts{remark}")
     figure.suptitle(f"{title}\nprobability (0 to 1, dots at {THRESHOLD}), clips in a snippet: {width}")
     return figure
 
 
-def pictures_of(film, seconds, count=10):
-    """Return [(time in seconds, RGB picture)] of a film, evenly spaced, 90 pixels high and at most 16:9."""
-    _, stream = divita.open_film(film)
-    pixel = float(stream.sample_aspect_ratio or 1)  # width by height
-    times, found = seconds * (np.arange(count) + 0.5) / count, []
-    for time, (frame, picture) in zip(times, divita.pictures(divita.frames_at(film, times), [])):
-        height, width, _ = picture.shape
-        stretch = pixel if (width, height) == (frame.width, frame.height) else 1 / pixel  # of a quarter turn
-        width = max(1, round(90 * width / height * stretch))
-        picture = cv2.resize(picture, (width, 90), interpolation=cv2.INTER_AREA)
-        beyond = max(0, width - 160) // 2  # 16:9, at both sides
-        found.append((time, picture[:, beyond : width - beyond, ::-1]))  # BGR to RGB
-    return found
+def read_pictures(path):
+    """Return the ten RGB pictures of a strip that 01_prepare.py wrote; none if it is missing or damaged."""
+    try:
+        strip = cv2.imread(str(path)) if path.is_file() else None
+    except cv2.error:  # more pixels than OpenCV reads
+        strip = None
+    return [] if strip is None or strip.shape[1] % 10 else np.split(strip[..., ::-1], 10, axis=1)
 
 
 # ---- Cost ----

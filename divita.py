@@ -1,6 +1,6 @@
 """What the three scripts share, in this order:
 
-    films -> labels -> representations -> snippets -> backbones -> DIViTA -> metrics -> cost
+    labels -> representations -> snippets -> backbones -> DIViTA -> metrics -> cost
 
 and behind these what serves them: the backbones' weights, frozen networks, errors, files and processes.
 
@@ -55,121 +55,6 @@ torch.backends.cudnn.allow_tf32 = False  # it rounds the factors in convolutions
 SUFFIXES = ".3gp .avi .flv .m2ts .m4v .mkv .mov .mp4 .mpeg .mpg .mts .mxf .ogv .ts .vob .webm .wmv".split()  # of videos
 NVIDIA_FILES = ("/dev/nvidia0", "/proc/driver/nvidia/version")  # where there is a GPU and a driver
 FORMAT = 1  # of meta.json and config.json; raised when a file of an earlier version can no longer be read
-
-# ---- Films ----
-
-
-class VideoError(Exception):
-    """Why a film cannot be read, in a few words."""
-
-
-def open_film(path):
-    """Return a film's container and the stream in it that is the film, chosen as ffmpeg does; both are PyAV's.
-
-    A VideoError says what was refused. FFmpeg decodes with one thread: with more, damaged films decode differently
-    each time.
-    """
-    import av  # training does without
-
-    if not path.is_file():
-        raise VideoError("not a file, or a broken link")
-    if not path.stat().st_size:
-        raise VideoError("an empty file")
-    try:
-        container = av.open(str(path), metadata_errors="replace")
-    except av.FFmpegError as error:
-        raise VideoError(f"no video in it that can be read ({error.strerror})") from None
-    stream = container.streams.best("video")
-    if stream is None:
-        others = listed([other.type for other in container.streams])
-        raise VideoError(f"no video in it; its streams: {others or 'none'}")
-    if stream.disposition & av.stream.Disposition.attached_pic:
-        raise VideoError(f"stream {stream.index} is a picture, such as a cover, and no film")
-    if stream.codec_context is None:
-        raise VideoError(f"stream {stream.index} is coded in a way that FFmpeg has no decoder for")
-    stream.codec_context.thread_count = 1
-    return container, stream
-
-
-def decode(container, stream):
-    """Yield the frames of a film from where its container stands, PyAV's; what is damaged is left out."""
-    import av
-
-    failures = 0  # of reading, in a row
-    while failures < 5:
-        try:
-            for packet in container.demux(stream):
-                failures = 0
-                with contextlib.suppress(av.FFmpegError):
-                    yield from packet.decode()
-            return
-        except av.FFmpegError:
-            failures += 1
-    with contextlib.suppress(av.FFmpegError):
-        yield from stream.decode(None)  # those that wait in the decoder
-
-
-def pictures(frames, remarks):
-    """Yield (frame, its picture as players display it, uint8 BGR (H, W, 3)) of a film's frames.
-
-    Colours whose tags FFmpeg cannot convert are taken as untagged, of which a sentence is added to `remarks`.
-    """
-    import av
-    from av.video.reformatter import VideoReformatter
-
-    reformat = functools.partial(VideoReformatter().reformat, format="bgr24", threads=1)  # one converter for all frames
-    matrix = None
-    for frame in frames:
-        try:
-            converted = reformat(frame)
-        except av.FFmpegError:
-            tags = f"matrix {frame.colorspace}, transfer {frame.color_trc}, primaries {frame.color_primaries}"
-            frame.colorspace = frame.color_trc = frame.color_primaries = 2  # unspecified
-            converted = reformat(frame)
-            if not remarks:
-                remarks.append(f"its colours are taken as untagged, since FFmpeg cannot convert {tags}")
-        if matrix is None:  # the film's; a frame that is asked is kept for long, by a cycle: not one of the decoder's
-            told = converted.side_data.get("DISPLAYMATRIX")
-            matrix = np.frombuffer(told, np.int32) if told else np.eye(3).ravel()
-        yield frame, np.ascontiguousarray(as_displayed(converted.to_ndarray(), matrix))
-
-
-def as_displayed(picture, matrix):
-    """Turn and mirror a picture (H, W, 3) by a display matrix (9,), whose x' = a x + c y and y' = b x + d y."""
-    a, b, _, c, d, *_ = matrix
-    if abs(b) > abs(a):  # a quarter turn
-        picture, a, d = picture.swapaxes(0, 1), c, b
-    return picture[:: -1 if d < 0 else 1, :: -1 if a < 0 else 1]
-
-
-def frames_at(path, times):
-    """Yield what a film shows at some times, in seconds after its first frame, as frames of PyAV.
-
-    Decoding begins at the key frame before a time. A container's index may lead behind it, or to nowhere: then a bit
-    earlier, at last at the beginning.
-    """
-    import av
-
-    container, stream = open_film(path)
-    first = next((frame.time for frame in decode(container, stream) if frame.time is not None), None)
-    for moment in times if first is not None else ():
-        shown = None
-        for earlier in (0.0, 1.0, 10.0, None):
-            if earlier is None:
-                container, stream = open_film(path)
-            else:
-                try:
-                    container.seek(round((first + moment - earlier) / stream.time_base), stream=stream)
-                except av.FFmpegError:
-                    continue
-            for frame in decode(container, stream):
-                if frame.time is not None and frame.time - first > moment + 0.001:
-                    break
-                shown = frame
-            if shown:
-                yield shown
-                break
-
 
 # ---- Labels ----
 
@@ -461,7 +346,7 @@ def trailers(path):
                 where = path / mid
                 if array.nchunks_initialized < array.nchunks:  # zarr would fill it with zeros
                     raise ValueError("no such chunk")
-                yield mid, array[:], (None, None)
+                yield mid, array[:], (None, None, None)
         else:
             for where in sorted(path.glob("[!.]*.npy")):
                 yield where.stem, *read_vectors(where)
@@ -470,13 +355,13 @@ def trailers(path):
 
 
 def read_vectors(path):
-    """Return a .npy file's clips, a memory-mapped (clips, F), and the digests (film, clip table) of what they were made
-    from, (None, None) if it does not say. An OSError or a ValueError tells a file that is cut off or no .npy file."""
+    """Return a .npy file's clips, a memory-mapped (clips, F), and their source: the digests of video and clip table and
+    the video's stamp, each None if unknown. Raises OSError or ValueError if it is truncated or no .npy file."""
     clips = np.lib.format.open_memmap(path, mode="r")
     with open(path, "rb") as file:
         file.seek(clips.offset + clips.nbytes)
-        film, table = np.lib.format.read_array(file).tolist() if file.peek(1) else (None, None)
-    return clips, (film, table)
+        source = np.lib.format.read_array(file).tolist() if file.peek(1) else []
+    return clips, (*source, None, None, None)[:3]
 
 
 def usable(mids, inputs):
@@ -863,24 +748,26 @@ add_backbone(
 
 # Before the network: a frame to the network's size
 
+MAX_ASPECT = 4  # of a frame: more is cut off at both ends first, as it lies outside the centre and costs time
+
 
 def preprocess(frame, backbone):
     """Resize a frame, uint8 (H, W, 3) of any size, and cut out its centre: uint8 (S, S, 3).
 
-    Within a grey level of torchvision's transforms. Normalisation follows on the accelerator, see Extractor.
+    Within a grey level of torchvision's transforms, bicubic ones within two of Pillow's. Normalisation follows on the
+    accelerator, see Extractor.
     """
-    height, width, _ = frame.shape
-    size = backbone.resize
+    size, short = backbone.resize, min(frame.shape[:2])
     if isinstance(size, int):  # the short side; the long side is rounded down, as torchvision does
-        short = min(height, width)
-        size = (size * height // short, size * width // short)
+        top, left = (max(0, side - MAX_ASPECT * short) // 2 for side in frame.shape[:2])
+        frame = frame[top : len(frame) - top, left : frame.shape[1] - left]  # the centre's surroundings are enough
+        size = tuple(size * side // short for side in frame.shape[:2])
+    height, width, _ = frame.shape
     frame = np.require(frame, requirements=["C", "W"]).reshape(1, height, width, 3)
     x = torch.from_numpy(frame.transpose(0, 3, 1, 2))  # (1, 3, H, W), channels last in memory
-    if backbone.interpolation == "bicubic":  # overshoots, and between two passes over bytes that would be cut off
-        x = x.float()
-    for shape in ((size[0], width), size):  # rows first: at once, torch begins with columns, which takes longer
+    rows_first = backbone.interpolation == "bilinear"  # torch begins with columns, which takes longer
+    for shape in [(size[0], width), size] if rows_first else [size]:
         x = torch.nn.functional.interpolate(x, shape, mode=backbone.interpolation, antialias=backbone.antialias)
-    x = x.clamp(0, 255).round().to(torch.uint8) if x.is_floating_point() else x
     top, left = (round((side - backbone.size) / 2) for side in size)
     return x.numpy()[0, :, top : top + backbone.size, left : left + backbone.size].transpose(1, 2, 0)
 

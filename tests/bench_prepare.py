@@ -15,7 +15,7 @@ import time
 from pathlib import Path
 
 import numpy as np
-from films import TINY, film, load_prepare
+from films import TINY, film, images, load_prepare
 
 import divita
 
@@ -30,8 +30,7 @@ def seconds(function, *arguments):
 
 def decode_alone(path):
     """Decode a film as it comes, into pictures of BGR."""
-    container, stream = divita.open_film(path)
-    return sum(picture.size > 0 for _, picture in divita.pictures(divita.decode(container, stream), []))
+    return sum(image.size > 0 for _, image in images(prepare, path))
 
 
 def run(extractor, batch, batches):

@@ -11,6 +11,7 @@ import runpy
 import struct
 import sys
 import time
+from fractions import Fraction
 from pathlib import Path
 
 import cv2
@@ -46,6 +47,13 @@ def load_prepare():
     return module
 
 
+def images(prepare, path, film=None):
+    """Yield (frame, upright BGR image) of a video, as 01_prepare.py decodes it."""
+    container, stream = prepare.open_video(Path(path))
+    frames = prepare.decode_frames(container, stream, prepare.PacketCount(stream))
+    return prepare.to_bgr_images(frames, film or prepare.Film("", ""))
+
+
 # Films
 
 
@@ -63,6 +71,39 @@ def film(path, lengths=(24,), fps=24.0, size=(96, 64), codec="mp4v", color=True,
             writer.write(np.ascontiguousarray(picture if color else picture[..., 0]))
             number += 1
     writer.release()
+    return path
+
+
+def encode(path, times, codec="mpeg4", size=(96, 64), audio=0, **options):
+    """Write a video whose frames, grey levels that rise, are shown at `times` in milliseconds, in any container; beside
+    it `audio` seconds of silence. options: of the container."""
+    import av
+
+    with av.open(str(path), "w", options=options) as out:
+        stream = out.add_stream(codec, rate=24)
+        stream.width, stream.height, stream.pix_fmt = *size, "yuv420p"
+        stream.codec_context.time_base = Fraction(1, 1000)
+        sound = out.add_stream("aac", rate=8000) if audio else None
+        for number, time_ms in enumerate(times):
+            frame = av.VideoFrame.from_ndarray(np.full((size[1], size[0], 3), number % 256, np.uint8), format="rgb24")
+            frame.pts, frame.time_base = int(time_ms), stream.codec_context.time_base
+            out.mux(stream.encode(frame))
+        out.mux(stream.encode(None))
+        for block in range(audio):
+            frame = av.AudioFrame.from_ndarray(np.zeros((1, 8000), np.float32), format="fltp", layout="mono")
+            frame.rate, frame.pts = 8000, 8000 * block
+            out.mux(sound.encode(frame))
+        if audio:
+            out.mux(sound.encode(None))
+    return path
+
+
+def make_hole(path):
+    """Overwrite the middle half of a file with zeros, as in a download that was interrupted."""
+    size = path.stat().st_size
+    with open(path, "r+b") as file:
+        file.seek(size // 4)
+        file.write(bytes(size // 2))
     return path
 
 
@@ -151,9 +192,12 @@ def children(*processes):
 
 
 def contents(folder):
-    """Return {path: bytes} of all files below a folder but its pictures."""
-    files = [path for path in Path(folder).rglob("*") if path.is_file() and path.suffix != ".png"]
-    return {str(path.relative_to(folder)): path.read_bytes() for path in files}
+    """Return {path: content} of all files below a folder but its contact sheets; of vectors all but the video's stamp,
+    which no two copies share."""
+    files = {str(path.relative_to(folder)): path for path in Path(folder).rglob("*") if path.is_file()}
+    content = {name: path.read_bytes() for name, path in files.items() if path.suffix not in (".png", ".npy")}
+    vectors = {name: divita.read_vectors(path) for name, path in files.items() if path.suffix == ".npy"}
+    return content | {name: (clips.tobytes(), source[:2]) for name, (clips, source) in vectors.items()}
 
 
 if __name__ == "__main__":  # torchrun starts a file

@@ -7,7 +7,6 @@ import re
 import runpy
 import shlex
 import shutil
-import struct
 import subprocess
 import sys
 import warnings
@@ -759,20 +758,20 @@ def trained(tmp_path_factory):
 
 
 def make_new(folder, lengths, width=8, **changes):
-    """Write a prepared folder without labels, its clip tables and a video of each trailer but the last."""
+    """Write a prepared folder without labels, its clip tables and pictures of each trailer but the last."""
     rng = np.random.default_rng(1)
     for kind, backbone, features in (("image", "shufflenet2d", width), ("video", "shufflenet3d", 6)):
         x = {mid: rng.standard_normal((count, features)) for mid, count in lengths.items()}
         path = write_representation(folder, kind, backbone, x)
-        meta = divita.read_json(path / "meta.json") | {"videos": [str(folder / "the videos")]} | changes
+        meta = divita.read_json(path / "meta.json") | changes
         divita.write_text(path / "meta.json", json.dumps(meta))
     for mid, count in lengths.items():
         rows = [[i, i // 3, 24 * i, 24 * i + 24, float(i), i + 1.0] for i in range(count)]
         header = ["clip", "shot", "start_frame", "end_frame", "start_s", "end_s"]
         divita.write_csv(folder / "shots" / f"{mid}.csv", header, rows)
-    (folder / "the videos").mkdir()
+    (folder / "pictures").mkdir()
     for mid in list(lengths)[:-1]:
-        film(folder / "the videos" / f"{mid}.mp4", [24 * lengths[mid]])
+        cv2.imwrite(str(folder / "pictures" / f"{mid}.jpg"), rng.integers(0, 256, (90, 1600, 3), np.uint8))
     return folder
 
 
@@ -813,7 +812,52 @@ def test_predict(script, trained, tmp_path):
         assert ("none reaches 0.5, likeliest: " in line) == (expected.max() < 0.5)
         assert str(tmp_path / "out" / f"runs/{BOTH}/{mid}.png") in result.out.splitlines()[-1]
     assert f"probabilities: {tmp_path / 'out' / 'predictions.csv'}\nfigures: " in result.out
-    assert heights["one"] == heights["short"] > heights["long $x_1$"]  # with a strip of shots where there is a video
+    assert heights["one"] == heights["short"] > heights["long $x_1$"]  # with pictures where there are any
+    assert result.out.count("no pictures: ") == 1 and f"{new / 'pictures'} has none of long $x_1$;" in result.out
+
+
+def test_figures_show_the_pictures_undistorted(evaluate, tmp_path):
+    """At the middle of each tenth of the time axis, each in its own colour and shape."""
+    colours = [(25 * i, 10 * i, 250 - 25 * i) for i in range(10)]  # RGB
+    strip = np.concatenate([np.full((90, 50, 3), colour, np.uint8) for colour in colours], axis=1)
+    cv2.imwrite(str(tmp_path / "a.jpg"), strip[..., ::-1])
+    times = {"shot": np.zeros(4), "start_s": np.arange(4.0), "end_s": np.arange(4.0) + 1}
+    pictures = evaluate["read_pictures"](tmp_path / "a.jpg")
+    figure = evaluate["draw_trailer"]("a", np.full(2, 0.5), np.full((3, 2), 0.5), ["x", "y"], times, pictures)
+    figure.canvas.draw()
+    boxes = [artist for artist in figure.axes[0].artists if hasattr(artist, "xy")]
+    assert [box.xy[0] for box in boxes] == pytest.approx(4 * (np.arange(10) + 0.5) / 10)
+    for box, colour in zip(boxes, colours):
+        extent = box.offsetbox.get_window_extent()
+        assert extent.width / extent.height == pytest.approx(50 / 90, rel=0.02)
+        assert np.abs(box.offsetbox.get_data().mean((0, 1)) - colour).max() < 6
+
+
+@pytest.mark.parametrize("content", [b"", b"no JPEG", "cut off", "of another width"])
+def test_pictures_that_are_none_cost_no_figure(script, trained, tmp_path, content):
+    new = make_new(tmp_path / "new", {"one": 3, "two": 2})
+    path = new / "pictures" / "one.jpg"
+    if content == "cut off":
+        content = path.read_bytes()[:300]
+    elif content == "of another width":
+        content = cv2.imencode(".jpg", np.zeros((90, 77, 3), np.uint8))[1].tobytes()
+    path.write_bytes(content)
+    result = script(
+        "03_evaluate.py", "--runs", trained / "runs", "--run", BOTH, "--predict", new, "--out", tmp_path / "out"
+    )
+    assert result.code == 0 and (tmp_path / "out" / "runs" / BOTH / "one.png").exists(), result.err
+
+
+def test_preparing_that_is_killed_leaves_one_line(trained, tmp_path, monkeypatch, script):
+    """As by the kernel, where memory is short."""
+    film(tmp_path / "a.mp4")
+    (tmp_path / "python").write_text("#!/bin/sh\nkill -9 $$\n")
+    (tmp_path / "python").chmod(0o755)
+    monkeypatch.setattr(sys, "executable", str(tmp_path / "python"))
+    arguments = ["--runs", trained / "runs", "--run", BOTH, "--predict", tmp_path / "a.mp4", "--data", tmp_path / "d"]
+    result = script("03_evaluate.py", *arguments, "--out", tmp_path / "out")
+    lines = [line for line in result.err.splitlines() if line.strip() and "%" not in line]
+    assert result.code == 2 and len(lines) == 1 and "killed by signal 9" in lines[0], result.err
 
 
 def test_the_device_is_chosen_before_models_are_loaded(script, trained, tmp_path, monkeypatch):
@@ -842,7 +886,7 @@ def test_long_names_and_narrow_films(script, trained, tmp_path):
     mid, runs = 90 * "\u00e9", tmp_path / ("runs" * 20)
     shutil.copytree(trained / "runs", runs)
     new = make_new(tmp_path / "new", {mid: 2, "last": 1})
-    film(new / "the videos" / f"{mid}.mp4", [48], (16, 4096))
+    cv2.imwrite(str(new / "pictures" / f"{mid}.jpg"), np.zeros((90, 10, 3), np.uint8))
     result = script("03_evaluate.py", "--runs", runs, "--run", BOTH, "--predict", new, "--out", tmp_path / "out")
     assert result.code == 0 and (tmp_path / "out" / runs.name / BOTH / f"{mid}.png").exists(), result.err
 
@@ -913,30 +957,6 @@ def test_predict_refuses_what_was_made_otherwise(script, trained, tmp_path, chan
     assert result.code == 2 and said in line
     like = ["python", "01_prepare.py", "--like", str(trained / "runs" / BOTH), "--videos", "DIR", "--out", "NEW"]
     assert shlex.split(line.partition("the films by ")[2]) == like
-
-
-def test_an_anamorphic_film_is_shown_in_its_true_shape(evaluate, tmp_path):
-    """Of 96x64 pixels that are twice as wide as high; 16:9 is shown of it."""
-    content = film(tmp_path / "film.mp4").read_bytes()
-    (tmp_path / "wide.mp4").write_bytes(with_pixel_shape(content, 2, 1))
-    (tmp_path / "tall.mp4").write_bytes(with_pixel_shape(content, 1, 2))
-    for name, width in (("film", 135), ("wide", 160), ("tall", 68)):
-        pictures = evaluate["pictures_of"](tmp_path / f"{name}.mp4", 1.0)
-        assert {picture.shape for _, picture in pictures} == {(90, width, 3)}
-        np.testing.assert_allclose([time for time, _ in pictures], np.arange(0.05, 1, 0.1))
-
-
-def with_pixel_shape(content, width, height):
-    """Return an .mp4 file with a box in it that says how wide and how high its pixels are."""
-    box = struct.pack(">I4sII", 16, b"pasp", width, height)
-    start = 0
-    content = bytearray(content)
-    for name in (b"moov", b"trak", b"mdia", b"minf", b"stbl", b"stsd", b"mp4v"):
-        start = content.index(name, start)
-        (size,) = struct.unpack(">I", content[start - 4 : start])
-        content[start - 4 : start] = struct.pack(">I", size + len(box))
-    end = start - 4 + size
-    return bytes(content[:end] + box + content[end:])
 
 
 # ---- Vectors made elsewhere ----

@@ -3,11 +3,10 @@
 import gc
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
-from films import ROOT, film, load_prepare
-
-import divita
+from films import ROOT, encode, film, images, load_prepare, make_hole
 
 prepare = load_prepare()
 DATA = ROOT / "tests" / "data"
@@ -29,8 +28,8 @@ def read(path, **changes):
     """Return a film's clip table, the RGB pictures (frames, H, W, 3) that its clips show, and what is known of it."""
     settings = {"segmentation": "shots", "detector": "adaptive", "fps": 24.0, "frames_per_clip": 24}
     settings |= {"inputs": ((np.copy, 24),)} | changes
-    *clips, (_, found) = prepare.read_clips(Path(path), prepare.Plan(**settings))
-    return found.rows, np.concatenate([arrays[0] for _, arrays in clips]), found
+    *messages, (_, found) = prepare.read_clips(Path(path), prepare.Plan(**settings))
+    return found.rows, np.concatenate([content[0] for kind, content in messages if kind == "clip"]), found
 
 
 @pytest.mark.parametrize("name, rate, length", [
@@ -38,8 +37,7 @@ def read(path, **changes):
     ("wm_picture.wmv", 24, 90), ("tag_ycgco.mp4", 24, 90), ("tag_ictcp.mp4", 24, 90),
 ])  # fmt: skip
 def test_pictures_are_those_that_were_painted(name, rate, length):
-    container, stream = divita.open_film(DATA / name)
-    pictures = [picture[..., ::-1] for _, picture in divita.pictures(divita.decode(container, stream), [])]
+    pictures = [picture[..., ::-1] for _, picture in images(prepare, DATA / name)]
     assert [number(picture) for picture in pictures] == list(range(length))
     for i, picture in enumerate(pictures):
         assert np.abs(colour(picture) - COLOURS[i // 30]).max() < 16, i
@@ -66,15 +64,20 @@ def test_a_picture_held_beside_sound(detector):
     assert [number(shown[i]) for i in (12, 7 * 24, 12 * 24, 13 * 24 + 2)] == [12, 23, 23, 26]  # not what is to come
 
 
-@pytest.mark.parametrize("name, duration, due", [
-    ("vfr.mp4", 15, [3, 11, 18, 26, 33, 41, 48, 80, 116, 152]),  # 50 frames at 5 frames/s, then 120 at 24
-    ("long_gop.ts", 140 / 24, range(7, 140, 14)),
-    ("fragmented.mp4", 140 / 24, range(7, 140, 14)),
+def strip_of(film):
+    """Return the ten pictures (90, W, 3) of a film's strip, RGB."""
+    return np.split(cv2.imdecode(np.frombuffer(film.pictures, np.uint8), cv2.IMREAD_COLOR)[..., ::-1], 10, axis=1)
+
+
+@pytest.mark.parametrize("candidates", [640, 80])
+@pytest.mark.parametrize("name, due", [
+    ("vfr.mp4", [4, 11, 19, 26, 34, 41, 49, 80, 116, 152]),  # 50 frames at 5 frames/s, then 120 at 24: the nearest
+    ("long_gop.ts", range(7, 140, 14)),
+    ("fragmented.mp4", range(7, 140, 14)),
 ])  # fmt: skip
-def test_what_a_film_shows_at_a_time(name, duration, due):
-    times = duration * (np.arange(10) + 0.5) / 10
-    shown = [number(picture) for _, picture in divita.pictures(divita.frames_at(DATA / name, times), [])]
-    assert shown == list(due)
+def test_pictures_are_of_the_frames_at_their_times(monkeypatch, name, due, candidates):
+    monkeypatch.setattr(prepare, "MAX_CANDIDATES", candidates)
+    assert [number(picture) for picture in strip_of(read(DATA / name)[2])] == list(due)
 
 
 def test_frames_do_not_wait_for_the_garbage_collector():
@@ -88,15 +91,10 @@ def test_frames_do_not_wait_for_the_garbage_collector():
     gc.disable()
     try:
         before = frames()  # of other tests
-        count = sum(1 for _ in divita.pictures(divita.decode(*divita.open_film(DATA / "vfr.mp4")), []))
+        count = sum(1 for _ in images(prepare, DATA / "vfr.mp4"))
         assert count == 170 and frames() - before < 5
     finally:
         gc.enable()
-
-
-def test_what_a_film_shows_beyond_its_end(tmp_path):
-    path = film(tmp_path / "a.avi", [10], codec="MJPG")
-    assert len(list(divita.frames_at(path, [0, 5, 0]))) == 3
 
 
 def test_a_film_in_pieces_that_is_cut_off(tmp_path):
@@ -109,12 +107,114 @@ def test_a_film_in_pieces_that_is_cut_off(tmp_path):
 def test_what_cannot_be_decoded_is_said(tmp_path):
     content = (DATA / "interlaced_h264.mp4").read_bytes()
     (tmp_path / "a.mp4").write_bytes(content.replace(b"avc1", b"zzz1"))
-    with pytest.raises(divita.VideoError, match="stream 0 is coded in a way"):
+    with pytest.raises(prepare.VideoError, match="stream 0 is coded in a way"):
         read(tmp_path / "a.mp4")
     start, end = content.index(b"mdat") + 4, content.index(b"moov") - 4
     (tmp_path / "b.mp4").write_bytes(content[:start] + bytes(end - start) + content[end:])
-    with pytest.raises(divita.VideoError, match=r"not one frame of stream 0 \(h264\)"):
+    with pytest.raises(prepare.VideoError, match=r"not one frame of stream 0 \(h264\)"):
         read(tmp_path / "b.mp4")
+
+
+FRAMES_24 = np.round(np.arange(240) * 1000 / 24)  # milliseconds
+
+
+def test_encrypted_videos_fail(tmp_path):
+    key = {"encryption_key": "00112233445566778899aabbccddeeff", "encryption_kid": "0123456789abcdef0123456789abcdef"}
+    path = encode(tmp_path / "a.mp4", FRAMES_24[:48], "libx264", encryption_scheme="cenc-aes-ctr", **key)
+    with pytest.raises(prepare.VideoError, match="encrypted"):
+        read(path)
+
+
+@pytest.mark.parametrize("suffix", ["mp4", "mov", "mkv", "ts", "flv"])
+def test_holes_are_told_and_nothing_else(tmp_path, suffix):
+    path = encode(tmp_path / f"a.{suffix}", FRAMES_24, "flv1" if suffix == "flv" else "mpeg4")
+    assert not read(path, segmentation="seconds")[2].remarks
+    frames = sum(1 for _ in images(prepare, make_hole(path)))
+    assert frames < 200
+    (remark,) = read(path, segmentation="seconds")[2].remarks
+    decoded, expected = [int(word) for word in remark.split() if word.isdecimal()]
+    assert decoded == frames and abs(expected - 240) <= 4, remark
+
+
+def test_a_large_hole_in_mpeg_ts_is_crossed(tmp_path):
+    path = encode(tmp_path / "a.ts", FRAMES_24, muxrate="8000000")
+    assert path.stat().st_size > 2 * 6 * 2**16
+    shown = [number for number, _ in enumerate(images(prepare, make_hole(path)))]
+    assert 100 < len(shown) < 130  # both ends
+
+
+@pytest.mark.parametrize("times, options, duration", [
+    (3_600_000 + FRAMES_24[:72], {}, 3), (FRAMES_24[:72], {"audio": 12}, 3),
+    ([*FRAMES_24[:72], 9000], {"audio": 12}, 9.1),
+])  # fmt: skip
+def test_no_untrue_remarks(tmp_path, times, options, duration):
+    found = read(encode(tmp_path / "a.mkv", times, **options))[2]
+    assert found.duration == pytest.approx(duration, abs=0.1) and not found.remarks
+
+
+@pytest.mark.parametrize("suffix, gap, clips", [("ts", 30, 6), ("ts", 5, 11), ("mkv", 30, 36)])
+def test_gaps_in_mpeg_ts_are_discontinuities(tmp_path, suffix, gap, clips):
+    times = [*FRAMES_24[:72], *(FRAMES_24[72:144] + 1000 * gap)]
+    path = encode(tmp_path / f"a.{suffix}", times)
+    rows, _, found = read(path, segmentation="seconds")
+    assert len(rows) == clips and not found.remarks
+
+
+def test_grey_levels_of_limited_range():
+    _, picture = next(images(prepare, DATA / "monochrome_hevc.mp4"))
+    levels, counts = np.unique(picture, return_counts=True)
+    assert {0, 255} <= set(levels) and 128 in levels[counts > 1000]
+
+
+def test_the_last_frame_lasts_an_hour_at_most():
+    rows, _, found = read(DATA / "last_sample_5h.mp4", segmentation="seconds", inputs=((prepare.thumbnail, 1),))
+    assert found.duration == pytest.approx(3600 + 71 / 24) and len(rows) == 3603 and not found.remarks
+
+
+def test_an_edit_list_hides_frames_and_nothing_is_missing():
+    found = read(DATA / "editlist_cut.mp4")[2]
+    assert found.duration == pytest.approx(2.6, abs=0.05) and not found.remarks
+
+
+def test_pictures_have_square_pixels_and_one_width(tmp_path):
+    """Of 96x64 pixels, at most 16:9; and any number of frames of any shape."""
+    image = np.zeros((64, 96, 3), np.uint8)
+    for aspect, width in ((1, 135), (2, 160), (0.5, 68), (1000, 160), (0.0001, 1)):
+        assert prepare.shrink(image, aspect).shape == (90, width, 3)
+    for shape in ((8, 33000), (33000, 8), (1, 1)):
+        height, width, _ = prepare.shrink(np.zeros((*shape, 3), np.uint8), 1.0).shape
+        assert height == 90 and 1 <= width <= 160
+    for frames in (1, 3):
+        assert {picture.shape for picture in strip_of(read(film(tmp_path / f"{frames}.mp4", [frames]))[2])} == {
+            (90, 135, 3)
+        }
+
+
+@pytest.mark.parametrize("promised", [0, 100, 10, 1e5])
+def test_few_pictures_are_kept_whatever_the_header_promises(promised):
+    """Each shows its time, in seconds; one is held for a third of the time."""
+    strip = prepare.Strip(prepare.Film("", ""), promised)
+    times = [*np.arange(0, 30, 0.02), *np.arange(60, 100, 0.02)]
+    for i, time in enumerate(times):
+        strip.add(prepare.Frame(i, time, np.full((9, 16, 3), 2 * time, np.uint8)))
+        assert len(strip.pictures) < len(strip.times) <= prepare.MAX_CANDIDATES
+    strip = cv2.imdecode(np.frombuffer(strip.jpeg(100), np.uint8), cv2.IMREAD_COLOR)
+    shown = strip.reshape(90, 10, 160, 3).mean((0, 2, 3)) / 2
+    np.testing.assert_allclose(shown, [5, 15, 25, 30, 30, 30, 65, 75, 85, 95], atol=1.5)
+
+
+@pytest.mark.parametrize("name, late, paint", [
+    ("HashDetector", 0, None), ("HistogramDetector", 0, lambda i: np.full((64, 96, 3), 80 * (i // 50 % 3), np.uint8)),
+    ("ThresholdDetector", 4, lambda i: np.full((64, 96, 3), 150 * (i % 50 > 5), np.uint8)),  # knows a fade at its end
+])  # fmt: skip
+def test_any_detector_of_pyscenedetect_fits(monkeypatch, tmp_path, name, late, paint):
+    path, detector = film(tmp_path / "a.mp4", [40, 30, 50, 60], paint=paint), getattr(prepare.scenedetect, name)
+    scenes = prepare.scenedetect.detect(str(path), detector(min_scene_len=0.6), start_in_scene=True, backend="pyav")
+    monkeypatch.setattr(prepare.scenedetect, "AdaptiveDetector", detector)
+    rows, _, _ = read(path)
+    starts = [row[2] for i, row in enumerate(rows) if i == 0 or rows[i - 1][1] != row[1]]
+    expected = [start.frame_num for start, _ in scenes]
+    assert len(starts) == len(expected) > 2 and all(0 <= a - b <= late for a, b in zip(starts, expected))
 
 
 def test_titles_in_another_encoding(tmp_path):

@@ -19,8 +19,8 @@ import cv2
 import numpy as np
 import pytest
 import scenedetect
-from conftest import made_tensor
-from films import ROOT, TINY, Job, contents, film, load_prepare, set_rotation, set_timestamps
+from conftest import made_tensor, write_vectors
+from films import ROOT, TINY, Job, contents, film, images, load_prepare, set_rotation, set_timestamps
 
 import divita
 
@@ -46,7 +46,7 @@ def read(path, **changes):
     settings |= {"inputs": ((np.copy, 24),)} | changes
     messages = list(prepare.read_clips(path, prepare.Plan(**settings)))
     found = messages[-1][1]
-    return found.rows, [arrays[0] for _, arrays in messages[:-1]], (found.duration, found.remarks)
+    return found.rows, [content[0] for kind, content in messages if kind == "clip"], (found.duration, found.remarks)
 
 
 @pytest.fixture(scope="module")
@@ -118,6 +118,21 @@ def test_remainder_of_a_shot(tmp_path, length, clips):
     shown = (np.concatenate(arrays)[:, 32, 48, 0].astype(int) - 20) // 2
     assert list(shown) == [min(i, length - 1) for i in range(24 * clips)]  # padded with the last frame
     assert rows[-1][3] == min(length, 24 * clips)
+
+
+@pytest.mark.parametrize("segmentation", ["shots", "seconds"])
+@pytest.mark.parametrize("fps, per_clip", [(1, 1), (1, 2), (0.5, 1), (7, 3), (24, 1), (24, 24), (60, 2), (3, 24)])
+def test_clips_lie_within_their_shots(tmp_path, fps, per_clip, segmentation):
+    for source, lengths in ((24, [90]), (60, [59, 147, 89]), (10, [34, 34, 25])):
+        path = film(tmp_path / "a.mp4", lengths, fps=source)
+        inputs = ((prepare.thumbnail, 1),)
+        changes = {"fps": float(fps), "frames_per_clip": per_clip, "segmentation": segmentation, "inputs": inputs}
+        rows, _, (duration, _) = read(path, **changes)
+        starts = {row[1]: row[4] for row in reversed(rows)}
+        for row in rows:
+            assert row[4] < row[5] <= starts.get(row[1] + 1, duration) + 1e-6
+        if source == 24 and fps == per_clip == 1:
+            assert [row[4:] for row in rows] == [(0, 1), (1, 2), (2, 3), (3, 3.75)]
 
 
 @pytest.mark.parametrize("fps", [5, 12, 15, 23.976, 24, 25, 29.97, 30, 48, 50, 60, 120])
@@ -230,7 +245,7 @@ def test_pictures_are_as_players_display_them(tmp_path, matrix, shown):
     path = film(tmp_path / "a.mp4", [2], paint=lambda i: np.arange(64 * 96 * 3, dtype=np.uint8).reshape(64, 96, 3) // 9)
     pictures = []
     for _ in range(2):
-        _, picture = next(divita.pictures(divita.decode(*divita.open_film(path)), []))
+        _, picture = next(images(prepare, path))
         pictures.append(picture)
         set_rotation(path, *matrix)
     assert (pictures[1] == shown(pictures[0])).all()
@@ -252,7 +267,9 @@ def test_few_pictures_are_kept(tmp_path, detector):
     path = film(tmp_path / "a.mp4", [30] * 20)
     plan = prepare.Plan("shots", detector, 24.0, 24, ((functools.partial(cv2.resize, dsize=(8, 8)), 24),))
     kept = []
-    for _ in prepare.read_clips(path, plan):
+    for kind, _ in prepare.read_clips(path, plan):
+        if kind == "hash":
+            continue
         kept.append(sum(type(it) is prepare.Frame and it.picture is not None for it in gc.get_objects()))
     assert len(kept) > 20 and max(kept) <= (7 if detector == "adaptive" else 20)
 
@@ -479,10 +496,96 @@ def test_a_changed_film_is_prepared_again_by_every_backbone(script, tmp_path):
     assert [path.name for path in (tmp_path / "out" / NAMES[0]).glob("*.npy")] == ["b.npy"]  # not the earlier film's
 
 
+def test_nothing_is_deleted_for_a_video_that_cannot_be_read(script, tmp_path):
+    """Links to videos on a disk that is away, and back again."""
+    (tmp_path / "disk").mkdir()
+    (tmp_path / "videos").mkdir()
+    for name in ("a.mp4", "b.mp4"):
+        film(tmp_path / "disk" / name, seed=len(name))
+        (tmp_path / "videos" / name).symlink_to(tmp_path / "disk" / name)
+    options = ["--videos", tmp_path / "videos", "--out", tmp_path / "out", *TINY]
+    assert script("01_prepare.py", *options).code == 0
+    before = contents(tmp_path / "out")
+    assert {"pictures/a.jpg", f"{NAMES[0]}/b.npy"} <= before.keys()
+    (tmp_path / "disk").rename(tmp_path / "away")
+    result = script("01_prepare.py", *options)
+    assert result.code == 1 and result.err.count(": failed: not a file, or a broken link\n") == 2
+    assert "all 2 videos failed alike" in result.err and "next: " in result.out  # what there is can be used
+    after = contents(tmp_path / "out")
+    assert after.pop("failed.csv").count(b"broken link") == 2 and after == before
+    (tmp_path / "away").rename(tmp_path / "disk")
+    assert "0 of them now" in script("01_prepare.py", *options).out and contents(tmp_path / "out") == before
+
+
+def test_where_nothing_could_be_prepared_no_command_is_next(script, tmp_path):
+    (tmp_path / "a.mp4").write_text("no video")
+    result = script("01_prepare.py", "--videos", tmp_path / "a.mp4", "--out", tmp_path / "out", *TINY)
+    assert result.code == 1 and "0 of 1 trailers prepared" in result.out and "next: " not in result.out
+
+
+def test_a_fault_of_the_code_is_no_fault_of_the_videos(script, tmp_path, videos, monkeypatch):
+    options = ["--videos", videos, "--out", tmp_path, *TINY]
+    assert script("01_prepare.py", *options).code == 0
+    before = contents(tmp_path)
+
+    class Detector(scenedetect.AdaptiveDetector):
+        def process_frame(self, *_):
+            return {}["no such key"]
+
+    monkeypatch.setattr(scenedetect, "AdaptiveDetector", Detector)
+    for path in tmp_path.glob(f"{NAMES[0]}/*.npy"):
+        path.unlink()
+    result = script("01_prepare.py", *options)
+    assert result.code == 1 and result.err.count("failed: KeyError: 'no such key'") == 6
+    assert "all 6 videos failed alike, rather a fault of the set-up or the code" in result.err.splitlines()[-1]
+    assert (tmp_path / NAMES[1] / "tt0.npy").exists() and contents(tmp_path).keys() <= before.keys() | {"failed.csv"}
+
+
+@pytest.mark.parametrize("how", ["another folder", "copied over it", "moved over it"])
+def test_another_video_of_the_same_name_size_and_time(script, tmp_path, how):
+    for disc in (1, 2):
+        (tmp_path / f"disc{disc}").mkdir()
+        path = film(tmp_path / f"disc{disc}" / "VTS_01_1.avi", [24], codec="MJPG", seed=disc)
+        with open(path, "ab") as file:
+            file.write(bytes(200_000 - path.stat().st_size))
+        os.utime(path, (10**9, 10**9))
+    first, second = (tmp_path / f"disc{disc}" / "VTS_01_1.avi" for disc in (1, 2))
+    options = ["--out", tmp_path / "out", *TINY]
+    assert "1 of them now" in script("01_prepare.py", "--videos", first, *options).out
+    vectors = np.load(tmp_path / "out" / NAMES[0] / "VTS_01_1.npy")
+    if how == "copied over it":
+        shutil.copy2(second, first)
+    elif how == "moved over it":
+        second.replace(first)
+    path = second if how == "another folder" else first
+    assert path.stat().st_size == 200_000 and path.stat().st_mtime == 10**9
+    assert "1 of them now" in script("01_prepare.py", "--videos", path, *options).out
+    assert (np.load(tmp_path / "out" / NAMES[0] / "VTS_01_1.npy") != vectors).any()
+    assert "0 of them now" in script("01_prepare.py", "--videos", path, *options).out
+
+
+def test_data_of_an_earlier_version_is_prepared_again_once(script, tmp_path, videos):
+    options = ["--videos", videos / "tt0.mp4", "--out", tmp_path, *TINY]
+    assert script("01_prepare.py", *options).code == 0
+    for name in NAMES:
+        clips, source = divita.read_vectors(tmp_path / name / "tt0.npy")
+        write_vectors(tmp_path / name / "tt0.npy", np.array(clips), *source[:2])
+    assert "1 of them now" in script("01_prepare.py", *options).out
+    assert "0 of them now" in script("01_prepare.py", *options).out
+    (tmp_path / "pictures" / "tt0.jpg").unlink()
+    assert "0 of them now" in script("01_prepare.py", *options).out  # a figure without pictures is no reason
+
+
+def test_hashing_a_large_file_gives_signs_of_life(tmp_path):
+    with open(tmp_path / "a.mp4", "wb") as file:
+        file.truncate(100 * 2**20)
+    assert sum(kind == "hash" for kind, _ in prepare.hash_video(tmp_path / "a.mp4")) > 5
+
+
 def test_a_film_that_is_written_to_while_it_is_decoded_has_failed(tmp_path):
     path = film(tmp_path / "a.mp4", [60])
     messages = prepare.read_clips(path, prepare.Plan("shots", "adaptive", 24.0, 24, ((np.copy, 24),)))
-    assert next(messages)[0] == "clip"
+    assert "clip" in (kind for kind, _ in messages)
     os.utime(path, (0, 0))
     with pytest.raises(prepare.VideoError, match="while it was decoded"):
         list(messages)
@@ -533,6 +636,13 @@ def test_without_videos_nothing_but_the_demo_is_written_to(script, tmp_path):
     result = script("01_prepare.py", "--out", mine, *TINY)
     assert result.code == 2 and "--videos" in result.err and result.err.count("\n") == 1
     assert contents(mine) == before
+
+
+def test_other_videos_are_not_mixed_with_the_demo(script, tmp_path):
+    (tmp_path / "true_cuts.csv").write_text("mid,frame\n")
+    film(tmp_path / "demo.mp4")
+    result = script("01_prepare.py", "--videos", tmp_path / "demo.mp4", "--out", tmp_path, *TINY)
+    assert result.code == 2 and "choose another --out (03_evaluate.py: --data)" in result.err
 
 
 def test_labels_that_differ_are_never_overwritten(script, tmp_path, videos):
