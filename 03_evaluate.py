@@ -617,8 +617,8 @@ def predict_trailers(run, called, mids, inputs, pictures, out):
 
 
 def overlapping(clips, length):
-    """Cut a trailer into overlapping snippets, one from each clip on: (C, F) -> (windows, S, F). They are at most a
-    quarter of it long, for a course of short ones too, and hold the share of zeros that evaluation pads it with."""
+    """Cut a trailer into overlapping snippets, one from each clip on: (C, F) -> (windows, S, F). They span at most
+    C / 4 clips, so that short trailers vary over time too, and hold the same share of zeros as in evaluation."""
     width = min(length, max(1, len(clips) // 4))
     zeros = round(width * max(0, length - len(clips)) / len(clips))
     cut = np.lib.stride_tricks.sliding_window_view(clips, width, axis=0).swapaxes(1, 2)  # (windows, width, F)
