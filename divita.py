@@ -1441,7 +1441,7 @@ def sweep(folder):
     for path in list(folder.rglob(f"{TEMPORARY}*@*@*")):
         process, host, _ = path.name.removeprefix(TEMPORARY).split("@", 2)
         with contextlib.suppress(OSError):  # removed or ended by now
-            if host == socket.gethostname():
+            if host == socket.gethostname() and os.path.exists("/proc/self"):
                 command = Path(f"/proc/{process}/cmdline")
                 abandoned = not command.exists() or not command.read_bytes()  # empty: ended, but not reaped yet
             else:
@@ -1546,9 +1546,8 @@ def ranks():
 
 def usable_cores():
     """Return the number of cores that this process may use; under torchrun, its share of them."""
-    cores = joblib.cpu_count()
     count = os.environ.get("LOCAL_WORLD_SIZE", "")
-    return max(1, cores // max(1, int(count))) if count.isdecimal() else cores
+    return max(1, joblib.cpu_count() // max(1, int(count) if count.isdecimal() else 1))
 
 
 def device():
