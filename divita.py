@@ -1527,11 +1527,21 @@ def read_columns(path, names):
 
 @contextlib.contextmanager
 def locked(folder):
-    """Hold a folder for this process alone; others wait. NFS only locks files that are opened for writing."""
+    """Hold a folder for this process alone; others wait. What is locked is a file opened for writing, as NFS needs."""
+    path = Path(folder) / ".lock"
     with contextlib.ExitStack() as stack:
-        with contextlib.suppress(OSError):  # a file system without locks: the work is done twice, to the same end
-            fcntl.flock(stack.enter_context(open(Path(folder) / ".lock", "a")), fcntl.LOCK_EX)
-        yield
+        with contextlib.suppress(PermissionError, BlockingIOError):  # the work is done twice, to the same end
+            while True:
+                file = stack.enter_context(open(path, "a"))
+                fcntl.flock(file, fcntl.LOCK_EX)
+                with contextlib.suppress(FileNotFoundError):  # whoever held it has removed it
+                    if os.path.samestat(os.fstat(file.fileno()), path.stat()):
+                        break
+        try:
+            yield
+        finally:
+            with contextlib.suppress(OSError):
+                path.unlink()
 
 
 def ranks():
