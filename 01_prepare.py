@@ -25,7 +25,6 @@ EARLIEST = 0.5  # seconds before its time from which on a frame may be shown
 STRIP_PICTURES, STRIP_HEIGHT = 10, 90  # of pictures/<mid>.jpg; height in pixels
 MAX_CANDIDATES = 640  # small pictures in memory among which a strip's are chosen at the end
 ROUNDING = 1e-6  # of a target frame: less is no difference in time
-MOST_ON_SHEET = 90  # shots on a contact sheet
 
 DEMO_OUT = "data/demo"
 DEMO_IMAGE_FRAMES = 1  # per clip: fewer than the published 24, for speed
@@ -57,11 +56,10 @@ def parse_arguments(like=None):
     add = parser.add_argument_group("the job").add_argument
     add("--workers", metavar="N", type=int, help="films decoded at a time (usable cores)")
     add("--overwrite", action="store_true", help="make again what is there")
-    add("--sheets", metavar="N", type=int, default=3, help="contact sheets (%(default)s)")
     add("--patience", metavar="S", type=float, default=60, help="seconds for a clip, twice, until a film fails (60)")
     parser.set_defaults(metas={}, **(like or {}))
     arguments = parser.parse_args()
-    least = {"image_frames": 1, "batch_size": 1, "fps": 0.1, "frames_per_clip": 1, "workers": 1, "sheets": 0}
+    least = {"image_frames": 1, "batch_size": 1, "fps": 0.1, "frames_per_clip": 1, "workers": 1}
     for name, smallest in {**least, "patience": 0.1}.items():
         value = getattr(arguments, name)
         if value is not None and not smallest <= value < float("inf"):
@@ -178,7 +176,6 @@ def prepare(job):
                     films[mid] = content
                     if content.remarks:
                         tqdm.write(f"{mid}: {'; '.join(content.remarks)}", file=sys.stderr)
-                    draw_sheet(job, mid, content)
                 elif kind in ("start", "failed", "error"):  # it may have been begun before
                     vectors.pop(mid, None)
                     batch = [clip for clip in batch if clip[0] != mid]
@@ -354,7 +351,6 @@ class Film:
     stamp: str  # see video_stamp()
     pixel_aspect: float = 1.0  # width of a pixel by its height
     rows: list = field(default_factory=list)  # of the clip table
-    thumbnails: list = field(default_factory=list)  # for each shot its start in seconds and a small picture
     duration: float = 0.0  # seconds
     remarks: list = field(default_factory=list)  # on what is odd about it
     pictures: bytes = b""  # a JPEG file
@@ -379,7 +375,8 @@ class Shot:
         self.film, self.plan, self.start = film, plan, start
         self.wanted = [(look, positions(n, plan.frames_per_clip)) for look, n in plan.inputs]
         self.length = 0  # target frames so far
-        self.shown = self.thumbnail = None
+        self.number = film.rows[-1][1] + 1 if film.rows else 0
+        self.shown = None
 
     def add(self, frame):
         """Take a source frame; yield the clips that the one before it completes."""
@@ -395,8 +392,6 @@ class Shot:
         yield from self.show_until(max(1, (length + per_clip // 2) // per_clip) * per_clip)
         *row, clip_end = self.film.rows[-1]
         self.film.rows[-1] = (*row, min(clip_end, round(time, 6)))
-        shots = self.film.thumbnails
-        shots.append((self.start, self.thumbnail if len(shots) < MOST_ON_SHEET else None))
 
     def show_until(self, length):
         """Show the current frame up to target frame number `length`; yield ("clip", inputs) for each that is full."""
@@ -408,13 +403,11 @@ class Shot:
             for (look, seen), pictures in zip(self.wanted, self.pictures):
                 if position in seen:
                     pictures.append(self.shown.view(look))
-            if self.length == per_clip // 2:
-                self.thumbnail = self.shown.view(thumbnail)
             self.length += 1
             if position == per_clip - 1:
                 start = self.start + (self.length - per_clip) / self.plan.fps
                 times = round(start, 6), round(start + per_clip / self.plan.fps, 6)
-                film.rows.append((len(film.rows), len(film.thumbnails), self.first, self.shown.number + 1, *times))
+                film.rows.append((len(film.rows), self.number, self.first, self.shown.number + 1, *times))
                 yield "clip", [np.stack(pictures) for pictures in self.pictures]
 
 
@@ -941,7 +934,7 @@ def summary(job):
     say(f"{ready} of {len(job.videos)} trailers prepared in {job.out}, {job.made} of them now{by}")
     if rank == 0:
         folders = [one.folder for one in job.wanted]
-        for path in (*folders, job.tables, job.out / "contact_sheets", job.out / "failed.csv"):
+        for path in (*folders, job.tables, job.out / "pictures", job.out / "failed.csv"):
             if path.exists():
                 say(f"  {path}")
         if ready:
@@ -1267,38 +1260,6 @@ def settle(_):
 def end_with_parent():
     multiprocessing.parent_process().join()
     os._exit(1)
-
-
-# ---- Contact sheets ----
-
-
-def thumbnail(picture):
-    height, width, _ = picture.shape
-    width = min(400, max(40, round(96 * width / height)))
-    return cv2.resize(picture, (width, 96))
-
-
-def draw_sheet(job, mid, film):
-    """Draw one frame per shot of one of the first films below a time axis, so that a person sees what was found."""
-    if job.arguments.segmentation != "shots" or mid not in list(job.videos)[: job.arguments.sheets]:
-        return
-    from matplotlib.figure import Figure
-
-    starts, shown = [start for start, _ in film.thumbnails], film.thumbnails[:MOST_ON_SHEET]
-    rows = 1 + -(-len(shown) // 6)
-    figure = Figure(figsize=(13, 1.6 * rows), layout="constrained")
-    axis = figure.add_subplot(rows, 6, (1, 6))
-    axis.eventplot(starts, lineoffsets=0.5, color="black")
-    more = f", the first {len(shown)} shown" if len(shown) < len(starts) else ""
-    axis.set(xlim=(0, film.duration), ylim=(0, 1), yticks=[], xlabel="time (s); lines: where a shot starts")
-    axis.set_title(f"{mid}: {len(starts)} shots in {film.duration:.1f} s{more}", parse_math=False)
-    for number, (start, picture) in enumerate(shown, 1):
-        axis = figure.add_subplot(rows, 6, 6 + number)
-        axis.imshow(picture)
-        axis.set_title(f"{number}: {start:.2f} s", fontsize=10)
-        axis.axis("off")
-    with divita.written(job.out / "contact_sheets" / f"{mid}.png") as temporary:
-        figure.savefig(temporary, dpi=100)
 
 
 # ---- The published data set ----
