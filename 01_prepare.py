@@ -155,37 +155,35 @@ class Job:
 
 
 def prepare(job):
-    """Decode this rank's trailers, run the backbones over their clips and save the trailers as they are complete."""
+    """Decode this rank's trailers, run the backbones over their clips and save each trailer once it is complete."""
     given, (rank, ranks) = job.arguments, divita.ranks()
-    films, batch = {}, []  # {mid: Film}, once its decoding has ended; [(mid, what the backbones see of a clip)]
+    films, batch = {}, []  # {mid: Film} of the decoded trailers; [(mid, its clip as each backbone sees it)]
     vectors = collections.defaultdict(lambda: [[] for _ in job.wanted])  # {mid: a list of vectors (F) per backbone}
     messages = decoded(job.todo, make_plan(job), given.workers, given.patience, most=2 * given.batch_size)
     with contextlib.closing(messages):
-        first = next(messages)  # films are decoded from here on
-        where = f"{divita.device()}, rank {rank} of {ranks}" if ranks > 1 else divita.device()
-        say(f"{len(job.todo)} of {len(job.videos)} trailers to prepare, {where}")
+        first = next(messages)  # starts the processes that decode
+        name = f", rank {rank} of {ranks}" if ranks > 1 else ""
+        say(f"{len(job.todo)} of {len(job.videos)} trailers to prepare, {divita.device()}{name}")
         build(job)
-        name = f"rank 0 of {ranks}" if ranks > 1 else None
-        with tqdm(total=len(job.todo), desc=name, unit="trailer", disable=rank > 0, smoothing=0.05) as bar:
-            for mid, kind, content in itertools.chain([first], messages):
+        with tqdm(total=len(job.todo), desc=name[2:], unit="trailer", disable=rank > 0, smoothing=0.05) as bar:
+            for mid, kind, content in itertools.chain([first], messages, [(None, "last", None)]):
                 if kind == "clip":
                     batch.append((mid, content))
-                    if len(batch) == given.batch_size:
-                        run_batch(job, batch, vectors)
                 elif kind == "end":
                     films[mid] = content
                     if content.remarks:
                         tqdm.write(f"{mid}: {'; '.join(content.remarks)}", file=sys.stderr)
-                elif kind in ("start", "failed", "error"):  # it may have been begun before
+                elif kind in ("start", "failed", "error"):  # clips of an earlier attempt are dropped
                     vectors.pop(mid, None)
                     batch = [clip for clip in batch if clip[0] != mid]
                     if kind != "start":
                         fail(job, mid, content, lost=kind == "failed")
                         bar.update()
-                save_complete(job, films, vectors, bar)
-            if batch:
-                run_batch(job, batch, vectors)
-            save_complete(job, films, vectors, bar)
+                if batch and (kind == "last" or len(batch) == given.batch_size):
+                    run_batch(job, batch, vectors)
+                for done in [mid for mid, film in films.items() if len(vectors[mid][0]) == len(film.rows)]:
+                    save(job, done, films.pop(done), [np.stack(clips) for clips in vectors.pop(done)])
+                    bar.update()
 
 
 def run_batch(job, batch, vectors):
@@ -195,14 +193,6 @@ def run_batch(job, batch, vectors):
         for (mid, _), vector in zip(batch, made):
             vectors[mid][i].append(vector)
     batch.clear()
-
-
-def save_complete(job, films, vectors, bar):
-    """Save the trailers that are decoded to the end and have the vectors of all their clips."""
-    for mid, film in list(films.items()):
-        if len(vectors[mid][0]) == len(film.rows):
-            save(job, mid, films.pop(mid), [np.stack(clips) for clips in vectors.pop(mid)])
-            bar.update()
 
 
 def save(job, mid, film, vectors):
@@ -247,8 +237,8 @@ class Frame:
         return self.views[look]
 
 
-def read_frames(pictures, rate, longest_pause=LONGEST_PAUSE):
-    """Yield the Frames of a film, given as (timestamp in seconds or NaN, picture), with times that increase from 0.
+def read_frames(pictures, rate, longest_pause):
+    """Yield the Frames of (timestamp in seconds or NaN, picture), with times that increase from 0.
 
     Increasing timestamps are trusted, with steps up to `longest_pause` seconds. A missing, repeated or decreasing one,
     or one after its successor, is replaced: the frame comes one duration after the last at the usual rate, or halfway
@@ -289,28 +279,23 @@ def find_shots(frames, name):
     detector = kind(min_scene_len=SHORTEST_SHOT)
     latest = SHORTEST_SHOT if name == "content" else math.inf  # seconds
     microsecond, rate = Fraction(1, 10**6), scenedetect.FrameTimecode(0, 1000.0)  # which few detectors use
-    waiting, cuts, size = collections.deque(), [], None
-    for frame in frames:
-        if size is None:
-            height, width, _ = frame.picture.shape
-            factor = scenedetect.scene_manager.compute_downscale_factor(max(width, height))
-            size = max(1, round(width / factor)), max(1, round(height / factor))
-        timecode = scenedetect.FrameTimecode(timecode=Timecode(round(frame.time * 10**6), microsecond), fps=rate)
-        small = cv2.resize(frame.picture, size, interpolation=cv2.INTER_LINEAR)
-        cuts += [cut.seconds for cut in detector.process_frame(timecode, small)]
-        waiting.append(frame)
-        while waiting and (len(waiting) > detector.event_buffer_length or waiting[0].time <= frame.time - latest):
+    waiting, cuts, size = collections.deque(), [], None  # cuts: times in seconds
+    for frame in itertools.chain(frames, [None]):
+        if frame:
+            if size is None:
+                height, width, _ = frame.picture.shape
+                factor = scenedetect.scene_manager.compute_downscale_factor(max(width, height))
+                size = max(1, round(width / factor)), max(1, round(height / factor))
+            timecode = scenedetect.FrameTimecode(timecode=Timecode(round(frame.time * 10**6), microsecond), fps=rate)
+            small = cv2.resize(frame.picture, size, interpolation=cv2.INTER_LINEAR)
+            cuts += [cut.seconds for cut in detector.process_frame(timecode, small)]
+            waiting.append(frame)
+        most = detector.event_buffer_length if frame else 0
+        while len(waiting) > most or (waiting and waiting[0].time <= frame.time - latest):
             first = waiting.popleft()
-            yield first, starts_shot(first, cuts)
-    for frame in waiting:
-        yield frame, starts_shot(frame, cuts)
-
-
-def starts_shot(frame, cuts):
-    """Return whether a frame is the first one since a cut; remove from `cuts` (times in seconds) those up to it."""
-    reached = [cut for cut in cuts if cut < frame.time + 1e-5]
-    cuts[:] = [cut for cut in cuts if cut not in reached]
-    return bool(reached)
+            later = [cut for cut in cuts if cut >= first.time + 1e-5]
+            yield first, len(later) < len(cuts)
+            cuts = later
 
 
 # ---- Clips ----
@@ -357,26 +342,19 @@ class Film:
 
 
 def shown_from(before, frame):
-    """Return the time in seconds up to which the frame before a frame is shown, and from which on the frame itself.
-
-    At any time the frame is shown that is nearest, of two equally near the earlier, but none more than EARLIEST seconds
-    before its time: a picture may be held for long.
-    """
+    """Return the time in seconds from which on a frame is shown instead of the one before: when it is the nearer one,
+    but at most EARLIEST seconds before its time, as a picture may be held for long."""
     return max((before.time + frame.time) / 2, frame.time - EARLIEST)
 
 
 class Shot:
-    """Cuts one shot into clips, which it enters into the film's clip table.
-
-    Target frame k is due k / fps seconds after the shot's start.
-    """
+    """Cuts a shot into clips, for the film's clip table too. Target frame k is due k / fps seconds after its start."""
 
     def __init__(self, film, plan, start):
         self.film, self.plan, self.start = film, plan, start
         self.wanted = [(look, positions(n, plan.frames_per_clip)) for look, n in plan.inputs]
-        self.length = 0  # target frames so far
         self.number = film.rows[-1][1] + 1 if film.rows else 0
-        self.shown = None
+        self.length, self.shown = 0, None  # target frames so far; source Frame
 
     def add(self, frame):
         """Take a source frame; yield the clips that the one before it completes."""
@@ -386,18 +364,17 @@ class Shot:
         self.shown = frame
 
     def end(self, time):
-        """Yield the last clips, if the shot ends at `time`: one of which at least half is there, or it is the only one,
-        counts as a whole one."""
+        """Yield the last clips of a shot that ends at `time`; half a clip, or less if it is the only one, is padded."""
         length, per_clip = round((time - self.start) * self.plan.fps), self.plan.frames_per_clip
         yield from self.show_until(max(1, (length + per_clip // 2) // per_clip) * per_clip)
         *row, clip_end = self.film.rows[-1]
         self.film.rows[-1] = (*row, min(clip_end, round(time, 6)))
 
     def show_until(self, length):
-        """Show the current frame up to target frame number `length`; yield ("clip", inputs) for each that is full."""
-        per_clip, film = self.plan.frames_per_clip, self.film
+        """Repeat the source frame up to target frame number `length`; yield ("clip", inputs) for each full clip."""
+        per_clip, fps, rows = self.plan.frames_per_clip, self.plan.fps, self.film.rows
         while self.length < length:
-            position = self.length % per_clip
+            clip, position = divmod(self.length, per_clip)
             if position == 0:
                 self.first, self.pictures = self.shown.number, [[] for _ in self.wanted]
             for (look, seen), pictures in zip(self.wanted, self.pictures):
@@ -405,9 +382,9 @@ class Shot:
                     pictures.append(self.shown.view(look))
             self.length += 1
             if position == per_clip - 1:
-                start = self.start + (self.length - per_clip) / self.plan.fps
-                times = round(start, 6), round(start + per_clip / self.plan.fps, 6)
-                film.rows.append((len(film.rows), self.number, self.first, self.shown.number + 1, *times))
+                start = self.start + clip * per_clip / fps
+                times = round(start, 6), round(start + per_clip / fps, 6)
+                rows.append((len(rows), self.number, self.first, self.shown.number + 1, *times))
                 yield "clip", [np.stack(pictures) for pictures in self.pictures]
 
 
@@ -421,23 +398,19 @@ def read_clips(path, plan):
     film, shot, time = Film(*message[1], float(stream.sample_aspect_ratio or 1)), None, 0.0
     promised, packets = promised_duration(container, stream), PacketCount(stream)
     strip = Strip(film, promised)
-    shown = to_bgr_images(decode_frames(container, stream, packets), film)
-    pictures = ((math.nan if frame.time is None else frame.time, picture) for frame, picture in shown)
     is_ts = container.format.name == "mpegts"  # where a larger step is a discontinuity, as in ffmpeg
+    pictures = to_bgr_images(decode_frames(container, stream, packets), film)
     frames = read_frames(pictures, usual_rate(stream), LONGEST_STEP if is_ts else LONGEST_PAUSE)
-    if plan.segmentation == "shots":
-        frames = find_shots(frames, plan.detector)
-    else:
-        frames = ((frame, False) for frame in frames)
-    for frame, starts in frames:
+    by_shots = plan.segmentation == "shots"
+    for frame, starts in find_shots(frames, plan.detector) if by_shots else zip(frames, itertools.repeat(False)):
         time, step = frame.time, frame.time - time
-        if shot is None or starts:
-            if shot:
-                yield from shot.end(frame.time)
-            shot = Shot(film, plan, frame.time)
+        if starts and shot:
+            yield from shot.end(time)
+        if starts or not shot:
+            shot = Shot(film, plan, time)
         strip.add(frame)
         yield from shot.add(frame)
-    if shot is None:
+    if not shot:
         raise VideoError(f"not one frame of stream {stream.index} ({stream.codec_context.name}) can be decoded")
     film.duration, exact = length_of(stream, frame, step, promised)
     film.remarks += packets.missing(frame.number + 1, film.duration, 0 if is_ts else promised)
@@ -460,10 +433,10 @@ def promised_duration(container, stream):
 
 
 def length_of(stream, last, step, promised):
-    """Return how many seconds a film lasts by its last frame, twice: as its clips take it, and as its header knows it.
+    """Return a film's duration in seconds by its last frame, twice: for its clips, and as its header knows it.
 
-    The last frame lasts as long as frames do on average or, where pauses lengthen that, as the one before it (`step`)
-    or, if all frames are there and it is held, as promised, at most LONGEST_PAUSE.
+    The last frame lasts as long as frames do on average or, after pauses, as the one before it (`step`); if all frames
+    were decoded, as promised, at most LONGEST_PAUSE.
     """
     average = last.time / last.number if last.number else 1 / usual_rate(stream)
     duration = last.time + (average if average < 1 else step)
@@ -482,10 +455,7 @@ class VideoError(Exception):
 
 
 def open_video(path):
-    """Open a video with PyAV; return its container and the main video stream, chosen as ffmpeg does.
-
-    Raises VideoError if there is none.
-    """
+    """Return a video's PyAV container and its main video stream, chosen as ffmpeg does; raise VideoError if none."""
     if not path.stat().st_size:
         raise VideoError("an empty file")
     try:
@@ -525,11 +495,11 @@ def decode_frames(container, stream, count):
 
 
 class PacketCount:
-    """Counts the frames that a stream should have, by its packets and by bytes between these that are no packet."""
+    """Estimates how many frames a stream should have, by its packets and the time lost in bytes between packets."""
 
     def __init__(self, stream):
         self.stream, self.rate = stream, float(stream.average_rate or usual_rate(stream))
-        self.frames, self.position = 0, math.inf  # where packets have led to in the file, with their headers
+        self.frames, self.position = 0, math.inf  # bytes of the file that packets and their headers fill
         self.first = self.last = self.end = 0.0  # seconds; end: the last packet of any stream
 
     def add(self, packet):
@@ -544,25 +514,21 @@ class PacketCount:
         self.position += packet.size + packet.size // 16 + 188
 
     def missing(self, frames, seconds, promised):
-        """Return sentences on what is missing of the frames, or of the promised seconds."""
+        """Yield sentences on what is missing of the frames, or of the promised seconds."""
         expected = round(min(self.frames, (self.last - self.first) * self.rate + 1))
         reached = seconds if self.stream.duration else max(seconds, self.end - self.first)  # others may last longer
-        told = []
         if frames < expected * 0.98:
-            told.append(f"only {frames} of about {expected} frames can be decoded; they are used")
+            yield f"only {frames} of about {expected} frames can be decoded; they are used"
         if frames != self.stream.frames and reached < promised * 0.97 - 0.5:
-            told.append(f"only {seconds:.1f} s of {promised:.1f} s can be decoded; they are used")
-        return told
+            yield f"only {seconds:.1f} s of {promised:.1f} s can be decoded; they are used"
 
 
 def to_bgr_images(frames, film):
-    """Yield (frame, the image that players display, uint8 BGR (H, W, 3)); set the film's pixel aspect.
+    """Yield (timestamp in seconds or NaN, the image that players display, uint8 BGR (H, W, 3)).
 
-    If FFmpeg cannot convert the colour tags, ignore them and append a warning to the film's remarks.
+    Sets the film's pixel aspect. Colour tags that FFmpeg cannot convert are ignored, with a remark.
     """
-    from av.video.reformatter import VideoReformatter
-
-    reformat = functools.partial(VideoReformatter().reformat, format="bgr24", threads=1)  # one converter for all frames
+    reformat = functools.partial(av.video.reformatter.VideoReformatter().reformat, format="bgr24", threads=1)
     matrix = None
     for frame in frames:
         try:
@@ -576,27 +542,16 @@ def to_bgr_images(frames, film):
         if matrix is None:  # read once, from a converted frame: a reference cycle keeps that frame alive for long
             message = converted.side_data.get("DISPLAYMATRIX")
             matrix = np.frombuffer(message, np.int32) if message else np.eye(3).ravel()
-            if is_quarter_turn(matrix):
+            a, b, _, c, d, *_ = matrix  # x' = a x + c y, y' = b x + d y
+            if quarter_turn := abs(b) > abs(a):
                 film.pixel_aspect = 1 / film.pixel_aspect
+                a, d = c, b
         image = converted.to_ndarray()
         if frame.format.name.startswith("gray") and frame.color_range == 1:  # limited, which FFmpeg does not expand
-            image = FULL_RANGE[image]
-        yield frame, np.ascontiguousarray(apply_display_matrix(image, matrix))
-
-
-FULL_RANGE = np.clip(np.rint((np.arange(256) - 16) * 255 / 219), 0, 255).astype(np.uint8)  # limited grey level -> full
-
-
-def is_quarter_turn(matrix):
-    return abs(matrix[1]) > abs(matrix[0])
-
-
-def apply_display_matrix(image, matrix):
-    """Turn and mirror an image (H, W, 3) by a display matrix (9,), whose x' = a x + c y and y' = b x + d y."""
-    a, b, _, c, d, *_ = matrix
-    if is_quarter_turn(matrix):
-        image, a, d = image.swapaxes(0, 1), c, b
-    return image[:: -1 if d < 0 else 1, :: -1 if a < 0 else 1]
+            image = cv2.convertScaleAbs(cv2.subtract(image, (16, 16, 16, 0)), alpha=255 / 219)
+        image = image.swapaxes(0, 1) if quarter_turn else image
+        image = np.ascontiguousarray(image[:: -1 if d < 0 else 1, :: -1 if a < 0 else 1])
+        yield math.nan if frame.time is None else frame.time, image
 
 
 # ---- Pictures ----
@@ -607,8 +562,8 @@ def apply_display_matrix(image, matrix):
 class Strip:
     """Collects small pictures of a film's frames, with the times in seconds from which on they are shown.
 
-    Where there are too many, only the last one before each multiple of a step stays. The step divides a twentieth of
-    the promised duration in seconds, so that the pictures are exact if it is right.
+    Of too many, only the last one before each multiple of a step stays. The step divides a twentieth of the promised
+    duration in seconds, so that the pictures are exact if it is right.
     """
 
     def __init__(self, film, promised):
@@ -625,8 +580,8 @@ class Strip:
         self.last = frame
         while len(self.times) > MAX_CANDIDATES:
             self.step *= 2
-            kept = [i for i, time in enumerate(self.times[:-1]) if self.cell(time) != self.cell(self.times[i + 1])]
-            self.times = [self.times[i] for i in kept] + self.times[-1:]
+            *kept, last = {self.cell(time): i for i, time in enumerate(self.times)}.values()
+            self.times = [self.times[i] for i in (*kept, last)]
             self.pictures = [self.pictures[i] for i in kept]
 
     def cell(self, time):
@@ -1146,10 +1101,7 @@ def check_mids(path, mids, videos):
 
 class Films(torch.utils.data.IterableDataset):
     """(mid, kind, content) of films, {mid: path}: what read_clips() yields, or at last ("failed", why) if the video
-    cannot be decoded and ("error", why) for any other reason.
-
-    Each of a DataLoader's processes takes the next film that none has taken.
-    """
+    cannot be decoded and ("error", why) for any other reason. Each worker takes the next film that none has taken."""
 
     def __init__(self, films, plan):
         self.films, self.plan, self.taken = films, plan, multiprocessing.Value("L")
@@ -1165,46 +1117,49 @@ class Films(torch.utils.data.IterableDataset):
                     yield mid, kind, content
             except VideoError as error:
                 yield mid, "failed", str(error)
-            except OSError as error:
-                yield mid, "error", divita.one_line(error)
-            except Exception as error:  # whatever a damaged video brings up, or a fault of the code
-                yield mid, "error", f"{type(error).__name__}: {divita.one_line(error)}"
+            except Exception as error:  # of the disk, whatever a damaged video brings up, or a fault of the code
+                name = "" if isinstance(error, OSError) else f"{type(error).__name__}: "
+                yield mid, "error", name + divita.one_line(error)
 
 
 def decoded(films, plan, workers, patience, most):
     """Yield what Films gives of films, {mid: path}, decoded in processes that are about `most` messages ahead.
 
-    Where a film ends its process, or nothing comes for `patience` seconds, the films that were begun are decoded again,
-    each alone; one with which that happens once more has failed. The processes start with the first message, and this
-    one should have no threads before, since a process that is forked from one with threads may hang.
+    If a film ends its process, or nothing comes for `patience` seconds, the unfinished films are decoded again, each
+    alone; a second time is an error. The processes start with the first message. Call it before any thread is started,
+    since a process that is forked from one with threads may hang.
     """
     signal.signal(signal.SIGALRM, give_up)
-    groups, again = [films.copy()], set()  # what is decoded side by side; the mids of films that are decoded again
+    alarm = functools.partial(signal.setitimer, signal.ITIMER_REAL)
+    groups = [(films.copy(), False)]  # films that are decoded side by side, whether again
     try:
         while groups:
-            left = groups.pop(0)
+            left, again = groups.pop(0)
             dataset = Films(left.copy(), plan)
             messages = start(dataset, min(workers, len(left)), most)
             try:
-                while message := next_message(messages, patience):
-                    mid, kind, _ = message
-                    if kind in ("end", "failed", "error"):
-                        del left[mid]
+                alarm(patience)
+                for message in messages:
+                    alarm(0)
+                    if message[1] in ("end", "failed", "error"):
+                        del left[message[0]]
                     yield message
-            except RuntimeError:
+                    alarm(patience)
+                alarm(0)
+            except RuntimeError:  # the loader's, when a process has ended, or give_up()'s
+                alarm(0)
                 silent = multiprocessing.active_children()
                 end_processes()
                 why = f"no clip in {patience:g} s of decoding" if silent else "its decoding ended the process"
                 begun = [mid for mid in list(dataset.films)[: dataset.taken.get_obj().value] if mid in left]
                 for mid in begun or list(left)[:1]:  # the first one, where none was begun
                     film = {mid: left.pop(mid)}
-                    if mid in again:
+                    if again:
                         yield mid, "error", why
                     else:
-                        again.add(mid)
-                        groups.append(film)
+                        groups.append((film, True))
                 if left:
-                    groups.append(left)
+                    groups.append((left, again))
     finally:
         end_processes()
 
@@ -1229,16 +1184,6 @@ def start(dataset, processes, most):
     return messages
 
 
-def next_message(messages, patience):
-    """Return the next message, None after the last one. A RuntimeError tells of a process that has ended, which the
-    loader sees, or that nothing came, or but the first half of a message, for `patience` seconds."""
-    signal.setitimer(signal.ITIMER_REAL, patience)
-    try:
-        return next(messages, None)
-    finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
-
-
 def give_up(*_):
     raise RuntimeError("nothing came")
 
@@ -1251,15 +1196,14 @@ def end_processes():
 
 
 def settle(_):
-    """Prepare a process that decodes: it ends with the one that started it, and shows no messages of FFmpeg, since one
-    line of ours says what is wrong."""
+    """Let a process that decodes end with the one that started it, and print no messages of FFmpeg."""
+
+    def end_with_parent():
+        multiprocessing.parent_process().join()
+        os._exit(1)
+
     threading.Thread(target=end_with_parent, daemon=True).start()
     os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
-
-
-def end_with_parent():
-    multiprocessing.parent_process().join()
-    os._exit(1)
 
 
 # ---- The published data set ----
