@@ -91,7 +91,6 @@ import unicodedata
 import warnings
 import zlib
 from dataclasses import dataclass, field
-from fractions import Fraction
 
 import divita  # first, as it sets Keras's backend
 
@@ -102,7 +101,6 @@ import keras
 import numpy as np
 import scenedetect
 import torch
-from scenedetect.common import Timecode
 from tqdm import tqdm
 from tqdm.contrib.concurrent import thread_map
 
@@ -173,10 +171,10 @@ def prepare(job):
                     films[mid] = content
                     if content.remarks:
                         tqdm.write(f"{mid}: {'; '.join(content.remarks)}", file=sys.stderr)
-                elif kind in ("start", "failed", "error"):  # clips of an earlier attempt are dropped
+                elif kind in ("hash", "failed", "error"):  # clips of an earlier attempt are dropped
                     vectors.pop(mid, None)
                     batch = [clip for clip in batch if clip[0] != mid]
-                    if kind != "start":
+                    if kind != "hash":
                         fail(job, mid, content, lost=kind == "failed")
                         bar.update()
                 if batch and (kind == "last" or len(batch) == given.batch_size):
@@ -240,9 +238,8 @@ class Frame:
 def read_frames(pictures, rate, longest_pause):
     """Yield the Frames of (timestamp in seconds or NaN, picture), with times that increase from 0.
 
-    Increasing timestamps are trusted, with steps up to `longest_pause` seconds. A missing, repeated or decreasing one,
-    or one after its successor, is replaced: the frame comes one duration after the last at the usual rate, or halfway
-    to the following one if that is sooner. After a jump that lasts (two recordings joined), the times go on from there.
+    Timestamps that increase by at most `longest_pause` seconds are trusted; others, and one after its successor, are
+    replaced: by the usual rate or, if sooner, halfway to the next. After a lasting jump (joined videos), times go on.
     """
     with_following = itertools.pairwise(itertools.chain(pictures, [None]))
     for number, ((timestamp, picture), following) in enumerate(with_following):
@@ -272,13 +269,12 @@ def usual_rate(stream):
 def find_shots(frames, name):
     """Yield (frame, whether it starts a shot), with the cuts that PySceneDetect's SceneManager finds.
 
-    Detectors report cuts late, so frames wait: event_buffer_length of them but, as the content detector's 144 assume
-    240 frames/s, at most SHORTEST_SHOT. A cut that is reported even later falls on the next frame.
+    Frames wait for late reports: event_buffer_length of them, with the content detector (144) only SHORTEST_SHOT. A cut
+    that is reported even later falls on the next frame.
     """
     kind = {"adaptive": scenedetect.AdaptiveDetector, "content": scenedetect.ContentDetector}[name]
     detector = kind(min_scene_len=SHORTEST_SHOT)
     latest = SHORTEST_SHOT if name == "content" else math.inf  # seconds
-    microsecond, rate = Fraction(1, 10**6), scenedetect.FrameTimecode(0, 1000.0)  # which few detectors use
     waiting, cuts, size = collections.deque(), [], None  # cuts: times in seconds
     for frame in itertools.chain(frames, [None]):
         if frame:
@@ -286,7 +282,7 @@ def find_shots(frames, name):
                 height, width, _ = frame.picture.shape
                 factor = scenedetect.scene_manager.compute_downscale_factor(max(width, height))
                 size = max(1, round(width / factor)), max(1, round(height / factor))
-            timecode = scenedetect.FrameTimecode(timecode=Timecode(round(frame.time * 10**6), microsecond), fps=rate)
+            timecode = scenedetect.FrameTimecode(frame.time, 1000.0)  # a rate, which few detectors use
             small = cv2.resize(frame.picture, size, interpolation=cv2.INTER_LINEAR)
             cuts += [cut.seconds for cut in detector.process_frame(timecode, small)]
             waiting.append(frame)
@@ -301,26 +297,19 @@ def find_shots(frames, name):
 # ---- Clips ----
 
 
-@dataclass(frozen=True)
-class Plan:
-    """How videos become clips, and what of a clip the backbones want to see."""
-
-    segmentation: str
-    detector: str
-    fps: float
-    frames_per_clip: int
-    inputs: tuple  # for each backbone a function of a picture, its preprocessing, and how many frames of a clip it sees
+# How videos become clips; inputs: for each backbone (its preprocessing of a picture, how many frames of a clip it sees)
+Plan = collections.namedtuple("Plan", "segmentation detector fps frames_per_clip inputs")
 
 
 def make_plan(job):
-    """Return the Plan that serves all backbones; those with the same preprocessing share it."""
+    """Return the Plan of all backbones; those with the same preprocessing share it."""
     given, looks, inputs = job.arguments, {}, []
     for one in job.wanted:
         backbone = divita.find_backbone(one.meta["backbone"])
         preprocessing = backbone.size, backbone.resize, backbone.interpolation, backbone.antialias
         look = looks.setdefault(preprocessing, functools.partial(divita.preprocess, backbone=backbone))
         inputs.append((look, one.meta["frames"]))
-    return Plan(given.segmentation, given.detector, given.fps, given.frames_per_clip, tuple(inputs))
+    return Plan(given.segmentation, given.detector, given.fps, given.frames_per_clip, inputs)
 
 
 def positions(frames, frames_per_clip):
@@ -350,17 +339,16 @@ def shown_from(before, frame):
 class Shot:
     """Cuts a shot into clips, for the film's clip table too. Target frame k is due k / fps seconds after its start."""
 
-    def __init__(self, film, plan, start):
-        self.film, self.plan, self.start = film, plan, start
+    def __init__(self, film, plan, first):
+        self.film, self.plan, self.start, self.shown = film, plan, first.time, first
         self.wanted = [(look, positions(n, plan.frames_per_clip)) for look, n in plan.inputs]
         self.number = film.rows[-1][1] + 1 if film.rows else 0
-        self.length, self.shown = 0, None  # target frames so far; source Frame
+        self.length = 0  # target frames so far
 
     def add(self, frame):
         """Take a source frame; yield the clips that the one before it completes."""
-        if self.shown:
-            until = shown_from(self.shown, frame) - self.start
-            yield from self.show_until(math.floor(until * self.plan.fps + ROUNDING) + 1)
+        until = shown_from(self.shown, frame) - self.start
+        yield from self.show_until(math.floor(until * self.plan.fps + ROUNDING) + 1)
         self.shown = frame
 
     def end(self, time):
@@ -389,11 +377,10 @@ class Shot:
 
 
 def read_clips(path, plan):
-    """Decode a video once. Yield what hash_video() does, ("start", None), ("clip", [uint8 (T, S, S, 3) per input of the
+    """Decode a video once. Yield what hash_video() does, ("clip", [uint8 (T, S, S, 3) per input of the
     plan]) for each clip, ("end", Film). Raises OSError if it cannot be read, VideoError if it cannot be decoded."""
     for message in hash_video(path):
         yield message
-    yield "start", None
     container, stream = open_video(path)
     film, shot, time = Film(*message[1], float(stream.sample_aspect_ratio or 1)), None, 0.0
     promised, packets = promised_duration(container, stream), PacketCount(stream)
@@ -407,7 +394,7 @@ def read_clips(path, plan):
         if starts and shot:
             yield from shot.end(time)
         if starts or not shot:
-            shot = Shot(film, plan, time)
+            shot = Shot(film, plan, frame)
         strip.add(frame)
         yield from shot.add(frame)
     if not shot:
@@ -555,16 +542,13 @@ def to_bgr_images(frames, film):
 
 
 # ---- Pictures ----
-# A strip shows a trailer at (i + 0.5) / 10 of its duration, which is known at the end only.
-# Until then small pictures wait, never more than MAX_CANDIDATES.
+# A strip shows a trailer at (i + 0.5) / 10 of its duration, which is known at the end only. Until then small pictures
+# wait; of more than MAX_CANDIDATES, the last before each multiple of a step stays, which divides a twentieth of the
+# promised duration: if that is right, they are exact.
 
 
 class Strip:
-    """Collects small pictures of a film's frames, with the times in seconds from which on they are shown.
-
-    Of too many, only the last one before each multiple of a step stays. The step divides a twentieth of the promised
-    duration in seconds, so that the pictures are exact if it is right.
-    """
+    """Collects small pictures of a film's frames, with the times in seconds from which on they are shown."""
 
     def __init__(self, film, promised):
         self.film, self.step, self.last = film, (promised or 1) / 20 / 2**20, None
@@ -1125,9 +1109,8 @@ class Films(torch.utils.data.IterableDataset):
 def decoded(films, plan, workers, patience, most):
     """Yield what Films gives of films, {mid: path}, decoded in processes that are about `most` messages ahead.
 
-    If a film ends its process, or nothing comes for `patience` seconds, the unfinished films are decoded again, each
-    alone; a second time is an error. The processes start with the first message. Call it before any thread is started,
-    since a process that is forked from one with threads may hang.
+    If a film ends its process, or nothing comes for `patience` seconds, the films begun are decoded again, each alone;
+    the second time is an error. The first message starts the processes; no thread may run before, as forks would hang.
     """
     signal.signal(signal.SIGALRM, give_up)
     alarm = functools.partial(signal.setitimer, signal.ITIMER_REAL)
@@ -1173,7 +1156,7 @@ def start(dataset, processes, most):
         num_workers=processes,
         prefetch_factor=max(2, most // processes),
         in_order=False,
-        worker_init_fn=settle,
+        worker_init_fn=lambda _: threading.Thread(target=end_with_parent, daemon=True).start(),
         multiprocessing_context="fork",  # starts at once, where a fresh process imports Keras for seconds
     )
     try:
@@ -1195,15 +1178,10 @@ def end_processes():
         process.join()
 
 
-def settle(_):
-    """Let a process that decodes end with the one that started it, and print no messages of FFmpeg."""
-
-    def end_with_parent():
-        multiprocessing.parent_process().join()
-        os._exit(1)
-
-    threading.Thread(target=end_with_parent, daemon=True).start()
-    os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
+def end_with_parent():
+    """End this process as soon as its parent has ended, also while it waits for the full pipe between them."""
+    multiprocessing.parent_process().join()
+    os._exit(1)
 
 
 # ---- The published data set ----
