@@ -226,13 +226,8 @@ class Frame:
     """A frame of a film: its number, its time in seconds, its picture, uint8 BGR (H, W, 3)."""
 
     def __init__(self, number, time, picture):
-        self.number, self.time, self.picture, self.views = number, time, picture, {}
-
-    def view(self, look):
-        """Return look(picture) as RGB, made once. Channels are turned here, where there are few pixels left."""
-        if look not in self.views:
-            self.views[look] = cv2.cvtColor(look(self.picture), cv2.COLOR_BGR2RGB)
-        return self.views[look]
+        self.number, self.time, self.picture = number, time, picture
+        self.view = functools.cache(lambda look: cv2.cvtColor(look(picture), cv2.COLOR_BGR2RGB))  # turns few pixels
 
 
 def read_frames(pictures, rate, longest_pause):
@@ -255,12 +250,6 @@ def read_frames(pictures, rate, longest_pause):
             time += min(1 / rate, gap / 2) if 0 < gap <= LONGEST_STEP else 1 / rate
             shift_after_jump = time - timestamp
         yield Frame(number, time, picture)
-
-
-def usual_rate(stream):
-    """Return the frame rate that a film claims, 24 where the claim is absurd."""
-    rate = stream.guessed_rate or 0
-    return float(rate) if 1 <= rate <= 240 else 24.0
 
 
 # ---- Shots ----
@@ -331,8 +320,7 @@ class Film:
 
 
 def shown_from(before, frame):
-    """Return the time in seconds from which on a frame is shown instead of the one before: when it is the nearer one,
-    but at most EARLIEST seconds before its time, as a picture may be held for long."""
+    """Return the time in seconds from which on a frame is shown: the middle, at most EARLIEST before its own."""
     return max((before.time + frame.time) / 2, frame.time - EARLIEST)
 
 
@@ -346,7 +334,7 @@ class Shot:
         self.length = 0  # target frames so far
 
     def add(self, frame):
-        """Take a source frame; yield the clips that the one before it completes."""
+        """Take the next source frame; yield the clips that the one before it completes."""
         until = shown_from(self.shown, frame) - self.start
         yield from self.show_until(math.floor(until * self.plan.fps + ROUNDING) + 1)
         self.shown = frame
@@ -383,11 +371,11 @@ def read_clips(path, plan):
         yield message
     container, stream = open_video(path)
     film, shot, time = Film(*message[1], float(stream.sample_aspect_ratio or 1)), None, 0.0
-    promised, packets = promised_duration(container, stream), PacketCount(stream)
-    strip = Strip(film, promised)
+    packets = PacketCount(stream)
+    promised, strip = packets.promised, Strip(film, packets.promised)
     is_ts = container.format.name == "mpegts"  # where a larger step is a discontinuity, as in ffmpeg
     pictures = to_bgr_images(decode_frames(container, stream, packets), film)
-    frames = read_frames(pictures, usual_rate(stream), LONGEST_STEP if is_ts else LONGEST_PAUSE)
+    frames = read_frames(pictures, packets.usual_rate, LONGEST_STEP if is_ts else LONGEST_PAUSE)
     by_shots = plan.segmentation == "shots"
     for frame, starts in find_shots(frames, plan.detector) if by_shots else zip(frames, itertools.repeat(False)):
         time, step = frame.time, frame.time - time
@@ -399,37 +387,18 @@ def read_clips(path, plan):
         yield from shot.add(frame)
     if not shot:
         raise VideoError(f"not one frame of stream {stream.index} ({stream.codec_context.name}) can be decoded")
-    film.duration, exact = length_of(stream, frame, step, promised)
-    film.remarks += packets.missing(frame.number + 1, film.duration, 0 if is_ts else promised)
+    average = time / frame.number if frame.number else 1 / packets.usual_rate
+    film.duration = exact = time + (average if average < 1 else step)  # step: where there are pauses
+    if frame.number + 1 == stream.frames and promised > time:  # all frames are there
+        exact = min(promised, time + LONGEST_PAUSE)
+        film.duration = exact if exact > film.duration + 1 else film.duration
+    film.remarks += packets.missing(frame.number + 1, film.duration)
     film.pictures = strip.jpeg(exact)
     yield from shot.end(film.duration)
     container.close()
     if video_stamp(path) != film.stamp:
         raise VideoError("it was written to while it was decoded; run the same command again when it is complete")
     yield "end", film
-
-
-def promised_duration(container, stream):
-    """Return the seconds that the header promises of a stream or, if it does not say, of all streams; 0 if unknown."""
-    seconds = ((container.duration or 0) - (container.start_time or 0)) / av.time_base
-    if stream.duration:
-        seconds = float(stream.duration * stream.time_base)
-    if stream.frames and stream.average_rate and "mp4" not in container.format.name:  # whose edit lists hide frames
-        seconds = max(seconds, float(stream.frames / stream.average_rate))  # a duration may be a guess by the length
-    return seconds if 0 < seconds < 24 * 3600 else 0
-
-
-def length_of(stream, last, step, promised):
-    """Return a film's duration in seconds by its last frame, twice: for its clips, and as its header knows it.
-
-    The last frame lasts as long as frames do on average or, after pauses, as the one before it (`step`); if all frames
-    were decoded, as promised, at most LONGEST_PAUSE.
-    """
-    average = last.time / last.number if last.number else 1 / usual_rate(stream)
-    duration = last.time + (average if average < 1 else step)
-    known = last.number + 1 == stream.frames and promised > last.time
-    exact = min(promised, last.time + LONGEST_PAUSE) if known else duration
-    return exact if exact > duration + 1 else duration, exact
 
 
 # ---- Video decoding ----
@@ -451,8 +420,7 @@ def open_video(path):
         raise VideoError(f"no video in it that can be read ({error.strerror})") from None
     stream = container.streams.best("video")
     if stream is None:
-        others = listed([other.type for other in container.streams])
-        raise VideoError(f"no video in it; its streams: {others or 'none'}")
+        raise VideoError(f"no video in it; its streams: {listed([s.type for s in container.streams]) or 'none'}")
     if stream.disposition & av.stream.Disposition.attached_pic:
         raise VideoError(f"stream {stream.index} is a picture, such as a cover, and no film")
     if stream.codec_context is None:
@@ -482,12 +450,23 @@ def decode_frames(container, stream, count):
 
 
 class PacketCount:
-    """Estimates how many frames a stream should have, by its packets and the time lost in bytes between packets."""
+    """What a stream should hold: the seconds that its header promises or, if it does not say, that of all streams (0 if
+    unknown), and frames, estimated by its packets and by the time lost in bytes between packets."""
 
     def __init__(self, stream):
-        self.stream, self.rate = stream, float(stream.average_rate or usual_rate(stream))
+        self.usual_rate = float(stream.guessed_rate) if 1 <= (stream.guessed_rate or 0) <= 240 else 24.0  # not absurd
+        self.stream, self.rate = stream, float(stream.average_rate or self.usual_rate)
         self.frames, self.position = 0, math.inf  # bytes of the file that packets and their headers fill
         self.first = self.last = self.end = 0.0  # seconds; end: the last packet of any stream
+        container = stream.container
+        seconds = ((container.duration or 0) - (container.start_time or 0)) / av.time_base
+        if stream.duration:
+            seconds = float(stream.duration * stream.time_base)
+        if stream.frames and stream.average_rate and "mp4" not in container.format.name:  # whose edit lists hide frames
+            seconds = max(
+                seconds, float(stream.frames / stream.average_rate)
+            )  # a duration may be a guess by the length
+        self.promised = seconds if 0 < seconds < 24 * 3600 else 0
 
     def add(self, packet):
         if packet.dts is None or packet.is_discard:
@@ -500,21 +479,20 @@ class PacketCount:
             self.frames, self.last, self.position = self.frames + 1, time, packet.pos or 0
         self.position += packet.size + packet.size // 16 + 188
 
-    def missing(self, frames, seconds, promised):
-        """Yield sentences on what is missing of the frames, or of the promised seconds."""
+    def missing(self, frames, seconds):
+        """Yield sentences on what is missing of the frames, or of the promised seconds (not in MPEG-TS, with gaps)."""
         expected = round(min(self.frames, (self.last - self.first) * self.rate + 1))
         reached = seconds if self.stream.duration else max(seconds, self.end - self.first)  # others may last longer
         if frames < expected * 0.98:
             yield f"only {frames} of about {expected} frames can be decoded; they are used"
-        if frames != self.stream.frames and reached < promised * 0.97 - 0.5:
-            yield f"only {seconds:.1f} s of {promised:.1f} s can be decoded; they are used"
+        is_ts = self.stream.container.format.name == "mpegts"
+        if frames != self.stream.frames and reached < self.promised * 0.97 - 0.5 and not is_ts:
+            yield f"only {seconds:.1f} s of {self.promised:.1f} s can be decoded; they are used"
 
 
 def to_bgr_images(frames, film):
-    """Yield (timestamp in seconds or NaN, the image that players display, uint8 BGR (H, W, 3)).
-
-    Sets the film's pixel aspect. Colour tags that FFmpeg cannot convert are ignored, with a remark.
-    """
+    """Yield (timestamp in seconds or NaN, the image that players display, uint8 BGR (H, W, 3)); set the film's pixel
+    aspect. Colour tags that FFmpeg cannot convert are ignored, with a remark."""
     reformat = functools.partial(av.video.reformatter.VideoReformatter().reformat, format="bgr24", threads=1)
     matrix = None
     for frame in frames:
@@ -542,9 +520,8 @@ def to_bgr_images(frames, film):
 
 
 # ---- Pictures ----
-# A strip shows a trailer at (i + 0.5) / 10 of its duration, which is known at the end only. Until then small pictures
-# wait; of more than MAX_CANDIDATES, the last before each multiple of a step stays, which divides a twentieth of the
-# promised duration: if that is right, they are exact.
+# A strip shows a trailer at (i + 0.5) / 10 of its duration, which is known at the end only. Of more than MAX_CANDIDATES
+# pictures, the last before each multiple of a step stays, which divides a twentieth of the promised duration.
 
 
 class Strip:
@@ -572,15 +549,13 @@ class Strip:
         return math.ceil(time / self.step)
 
     def jpeg(self, duration):
-        """Return the strip of a duration in seconds as a JPEG file's content; narrower pictures get black borders."""
+        """Return the strip of a duration in seconds as a JPEG file's content; narrower pictures get a black border."""
         pictures = [*self.pictures, shrink(self.last.picture, self.film.pixel_aspect)]
         due = (np.arange(STRIP_PICTURES) + 0.5) / STRIP_PICTURES * duration
         chosen = [pictures[i - 1] for i in np.searchsorted(self.times, due, "right")]
-        canvas = np.zeros((STRIP_PICTURES, STRIP_HEIGHT, max(picture.shape[1] for picture in chosen), 3), np.uint8)
-        for area, picture in zip(canvas, chosen):
-            left = (area.shape[1] - picture.shape[1]) // 2
-            area[:, left : left + picture.shape[1]] = picture
-        return cv2.imencode(".jpg", np.hstack(canvas))[1].tobytes()
+        width = max(picture.shape[1] for picture in chosen)
+        strip = np.hstack([np.pad(one, ((0, 0), (0, width - one.shape[1]), (0, 0))) for one in chosen])
+        return cv2.imencode(".jpg", strip)[1].tobytes()
 
 
 def shrink(image, pixel_aspect):
