@@ -236,8 +236,7 @@ def read_frames(pictures, rate, longest_pause):
     Timestamps that increase by at most `longest_pause` seconds are trusted; others, and one after its successor, are
     replaced: by the usual rate or, if sooner, halfway to the next. After a lasting jump (joined videos), times go on.
     """
-    with_following = itertools.pairwise(itertools.chain(pictures, [None]))
-    for number, ((timestamp, picture), following) in enumerate(with_following):
+    for number, ((timestamp, picture), following) in enumerate(itertools.pairwise(itertools.chain(pictures, [None]))):
         if number == 0:  # its time will be 0; the shifts are what is added to timestamps
             time, shift, shift_after_jump = -1 / rate, -timestamp, -timestamp
         longest = longest_pause if following is None or timestamp <= following[0] else LONGEST_STEP
@@ -365,17 +364,16 @@ class Shot:
 
 
 def read_clips(path, plan):
-    """Decode a video once. Yield what hash_video() does, ("clip", [uint8 (T, S, S, 3) per input of the
-    plan]) for each clip, ("end", Film). Raises OSError if it cannot be read, VideoError if it cannot be decoded."""
+    """Decode a video once. Yield what hash_video() does, ("clip", [uint8 (T, S, S, 3) per input]) for each clip and
+    ("end", Film). Raises OSError if it cannot be read, VideoError if it cannot be decoded."""
     for message in hash_video(path):
         yield message
     container, stream = open_video(path)
     film, shot, time = Film(*message[1], float(stream.sample_aspect_ratio or 1)), None, 0.0
     packets = PacketCount(stream)
-    promised, strip = packets.promised, Strip(film, packets.promised)
-    is_ts = container.format.name == "mpegts"  # where a larger step is a discontinuity, as in ffmpeg
+    strip = Strip(film, packets.promised)
     pictures = to_bgr_images(decode_frames(container, stream, packets), film)
-    frames = read_frames(pictures, packets.usual_rate, LONGEST_STEP if is_ts else LONGEST_PAUSE)
+    frames = read_frames(pictures, packets.usual_rate, LONGEST_STEP if packets.is_ts else LONGEST_PAUSE)
     by_shots = plan.segmentation == "shots"
     for frame, starts in find_shots(frames, plan.detector) if by_shots else zip(frames, itertools.repeat(False)):
         time, step = frame.time, frame.time - time
@@ -389,8 +387,8 @@ def read_clips(path, plan):
         raise VideoError(f"not one frame of stream {stream.index} ({stream.codec_context.name}) can be decoded")
     average = time / frame.number if frame.number else 1 / packets.usual_rate
     film.duration = exact = time + (average if average < 1 else step)  # step: where there are pauses
-    if frame.number + 1 == stream.frames and promised > time:  # all frames are there
-        exact = min(promised, time + LONGEST_PAUSE)
+    if frame.number + 1 == stream.frames and packets.promised > time:  # all frames are there
+        exact = min(packets.promised, time + LONGEST_PAUSE)
         film.duration = exact if exact > film.duration + 1 else film.duration
     film.remarks += packets.missing(frame.number + 1, film.duration)
     film.pictures = strip.jpeg(exact)
@@ -459,13 +457,12 @@ class PacketCount:
         self.frames, self.position = 0, math.inf  # bytes of the file that packets and their headers fill
         self.first = self.last = self.end = 0.0  # seconds; end: the last packet of any stream
         container = stream.container
+        self.is_ts = container.format.name == "mpegts"  # where a larger step is a discontinuity, as in ffmpeg
         seconds = ((container.duration or 0) - (container.start_time or 0)) / av.time_base
         if stream.duration:
             seconds = float(stream.duration * stream.time_base)
         if stream.frames and stream.average_rate and "mp4" not in container.format.name:  # whose edit lists hide frames
-            seconds = max(
-                seconds, float(stream.frames / stream.average_rate)
-            )  # a duration may be a guess by the length
+            seconds = max(seconds, float(stream.frames / stream.average_rate))  # a duration may be guessed by length
         self.promised = seconds if 0 < seconds < 24 * 3600 else 0
 
     def add(self, packet):
@@ -485,8 +482,7 @@ class PacketCount:
         reached = seconds if self.stream.duration else max(seconds, self.end - self.first)  # others may last longer
         if frames < expected * 0.98:
             yield f"only {frames} of about {expected} frames can be decoded; they are used"
-        is_ts = self.stream.container.format.name == "mpegts"
-        if frames != self.stream.frames and reached < self.promised * 0.97 - 0.5 and not is_ts:
+        if frames != self.stream.frames and reached < self.promised * 0.97 - 0.5 and not self.is_ts:
             yield f"only {seconds:.1f} s of {self.promised:.1f} s can be decoded; they are used"
 
 
@@ -1074,11 +1070,10 @@ class Films(torch.utils.data.IterableDataset):
             try:
                 for kind, content in read_clips(path, self.plan):
                     yield mid, kind, content
-            except VideoError as error:
-                yield mid, "failed", str(error)
-            except Exception as error:  # of the disk, whatever a damaged video brings up, or a fault of the code
-                name = "" if isinstance(error, OSError) else f"{type(error).__name__}: "
-                yield mid, "error", name + divita.one_line(error)
+            except Exception as error:  # also of the disk, whatever a damaged video brings up, or a fault of the code
+                kind = "failed" if isinstance(error, VideoError) else "error"
+                name = "" if isinstance(error, VideoError | OSError) else f"{type(error).__name__}: "
+                yield mid, kind, name + divita.one_line(error)
 
 
 def decoded(films, plan, workers, patience, most):
