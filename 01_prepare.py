@@ -25,7 +25,6 @@ EARLIEST = 0.5  # seconds before its time from which on a frame may be shown
 STRIP_PICTURES, STRIP_HEIGHT = 10, 90  # of pictures/<mid>.jpg; height in pixels
 MAX_CANDIDATES = 640  # small pictures in memory among which a strip's are chosen at the end
 ROUNDING = 1e-6  # of a target frame: less is no difference in time
-MOST_ON_SHEET = 90  # shots on a contact sheet
 
 DEMO_OUT = "data/demo"
 DEMO_IMAGE_FRAMES = 1  # per clip: fewer than the published 24, for speed
@@ -57,11 +56,10 @@ def parse_arguments(like=None):
     add = parser.add_argument_group("the job").add_argument
     add("--workers", metavar="N", type=int, help="films decoded at a time (usable cores)")
     add("--overwrite", action="store_true", help="make again what is there")
-    add("--sheets", metavar="N", type=int, default=3, help="contact sheets (%(default)s)")
     add("--patience", metavar="S", type=float, default=60, help="seconds for a clip, twice, until a film fails (60)")
     parser.set_defaults(metas={}, **(like or {}))
     arguments = parser.parse_args()
-    least = {"image_frames": 1, "batch_size": 1, "fps": 0.1, "frames_per_clip": 1, "workers": 1, "sheets": 0}
+    least = {"image_frames": 1, "batch_size": 1, "fps": 0.1, "frames_per_clip": 1, "workers": 1}
     for name, smallest in {**least, "patience": 0.1}.items():
         value = getattr(arguments, name)
         if value is not None and not smallest <= value < float("inf"):
@@ -93,7 +91,6 @@ import unicodedata
 import warnings
 import zlib
 from dataclasses import dataclass, field
-from fractions import Fraction
 
 import divita  # first, as it sets Keras's backend
 
@@ -104,7 +101,6 @@ import keras
 import numpy as np
 import scenedetect
 import torch
-from scenedetect.common import Timecode
 from tqdm import tqdm
 from tqdm.contrib.concurrent import thread_map
 
@@ -157,38 +153,35 @@ class Job:
 
 
 def prepare(job):
-    """Decode this rank's trailers, run the backbones over their clips and save the trailers as they are complete."""
+    """Decode this rank's trailers, run the backbones over their clips and save each trailer once it is complete."""
     given, (rank, ranks) = job.arguments, divita.ranks()
-    films, batch = {}, []  # {mid: Film}, once its decoding has ended; [(mid, what the backbones see of a clip)]
+    films, batch = {}, []  # {mid: Film} of the decoded trailers; [(mid, its clip as each backbone sees it)]
     vectors = collections.defaultdict(lambda: [[] for _ in job.wanted])  # {mid: a list of vectors (F) per backbone}
     messages = decoded(job.todo, make_plan(job), given.workers, given.patience, most=2 * given.batch_size)
     with contextlib.closing(messages):
-        first = next(messages)  # films are decoded from here on
-        where = f"{divita.device()}, rank {rank} of {ranks}" if ranks > 1 else divita.device()
-        say(f"{len(job.todo)} of {len(job.videos)} trailers to prepare, {where}")
+        first = next(messages)  # starts the processes that decode
+        name = f", rank {rank} of {ranks}" if ranks > 1 else ""
+        say(f"{len(job.todo)} of {len(job.videos)} trailers to prepare, {divita.device()}{name}")
         build(job)
-        name = f"rank 0 of {ranks}" if ranks > 1 else None
-        with tqdm(total=len(job.todo), desc=name, unit="trailer", disable=rank > 0, smoothing=0.05) as bar:
-            for mid, kind, content in itertools.chain([first], messages):
+        with tqdm(total=len(job.todo), desc=name[2:], unit="trailer", disable=rank > 0, smoothing=0.05) as bar:
+            for mid, kind, content in itertools.chain([first], messages, [(None, "last", None)]):
                 if kind == "clip":
                     batch.append((mid, content))
-                    if len(batch) == given.batch_size:
-                        run_batch(job, batch, vectors)
                 elif kind == "end":
                     films[mid] = content
                     if content.remarks:
                         tqdm.write(f"{mid}: {'; '.join(content.remarks)}", file=sys.stderr)
-                    draw_sheet(job, mid, content)
-                elif kind in ("start", "failed", "error"):  # it may have been begun before
+                elif kind in ("hash", "failed", "error"):  # clips of an earlier attempt are dropped
                     vectors.pop(mid, None)
                     batch = [clip for clip in batch if clip[0] != mid]
-                    if kind != "start":
+                    if kind != "hash":
                         fail(job, mid, content, lost=kind == "failed")
                         bar.update()
-                save_complete(job, films, vectors, bar)
-            if batch:
-                run_batch(job, batch, vectors)
-            save_complete(job, films, vectors, bar)
+                if batch and (kind == "last" or len(batch) == given.batch_size):
+                    run_batch(job, batch, vectors)
+                for done in [mid for mid, film in films.items() if len(vectors[mid][0]) == len(film.rows)]:
+                    save(job, done, films.pop(done), [np.stack(clips) for clips in vectors.pop(done)])
+                    bar.update()
 
 
 def run_batch(job, batch, vectors):
@@ -198,14 +191,6 @@ def run_batch(job, batch, vectors):
         for (mid, _), vector in zip(batch, made):
             vectors[mid][i].append(vector)
     batch.clear()
-
-
-def save_complete(job, films, vectors, bar):
-    """Save the trailers that are decoded to the end and have the vectors of all their clips."""
-    for mid, film in list(films.items()):
-        if len(vectors[mid][0]) == len(film.rows):
-            save(job, mid, films.pop(mid), [np.stack(clips) for clips in vectors.pop(mid)])
-            bar.update()
 
 
 def save(job, mid, film, vectors):
@@ -241,24 +226,17 @@ class Frame:
     """A frame of a film: its number, its time in seconds, its picture, uint8 BGR (H, W, 3)."""
 
     def __init__(self, number, time, picture):
-        self.number, self.time, self.picture, self.views = number, time, picture, {}
-
-    def view(self, look):
-        """Return look(picture) as RGB, made once. Channels are turned here, where there are few pixels left."""
-        if look not in self.views:
-            self.views[look] = cv2.cvtColor(look(self.picture), cv2.COLOR_BGR2RGB)
-        return self.views[look]
+        self.number, self.time, self.picture = number, time, picture
+        self.view = functools.cache(lambda look: cv2.cvtColor(look(picture), cv2.COLOR_BGR2RGB))  # turns few pixels
 
 
-def read_frames(pictures, rate, longest_pause=LONGEST_PAUSE):
-    """Yield the Frames of a film, given as (timestamp in seconds or NaN, picture), with times that increase from 0.
+def read_frames(pictures, rate, longest_pause):
+    """Yield the Frames of (timestamp in seconds or NaN, picture), with times that increase from 0.
 
-    Increasing timestamps are trusted, with steps up to `longest_pause` seconds. A missing, repeated or decreasing one,
-    or one after its successor, is replaced: the frame comes one duration after the last at the usual rate, or halfway
-    to the following one if that is sooner. After a jump that lasts (two recordings joined), the times go on from there.
+    Timestamps that increase by at most `longest_pause` seconds are trusted; others, and one after its successor, are
+    replaced: by the usual rate or, if sooner, halfway to the next. After a lasting jump (joined videos), times go on.
     """
-    with_following = itertools.pairwise(itertools.chain(pictures, [None]))
-    for number, ((timestamp, picture), following) in enumerate(with_following):
+    for number, ((timestamp, picture), following) in enumerate(itertools.pairwise(itertools.chain(pictures, [None]))):
         if number == 0:  # its time will be 0; the shifts are what is added to timestamps
             time, shift, shift_after_jump = -1 / rate, -timestamp, -timestamp
         longest = longest_pause if following is None or timestamp <= following[0] else LONGEST_STEP
@@ -273,72 +251,53 @@ def read_frames(pictures, rate, longest_pause=LONGEST_PAUSE):
         yield Frame(number, time, picture)
 
 
-def usual_rate(stream):
-    """Return the frame rate that a film claims, 24 where the claim is absurd."""
-    rate = stream.guessed_rate or 0
-    return float(rate) if 1 <= rate <= 240 else 24.0
-
-
 # ---- Shots ----
 
 
 def find_shots(frames, name):
     """Yield (frame, whether it starts a shot), with the cuts that PySceneDetect's SceneManager finds.
 
-    Detectors report cuts late, so frames wait: event_buffer_length of them but, as the content detector's 144 assume
-    240 frames/s, at most SHORTEST_SHOT. A cut that is reported even later falls on the next frame.
+    Frames wait for late reports: event_buffer_length of them, with the content detector (144) only SHORTEST_SHOT. A cut
+    that is reported even later falls on the next frame.
     """
     kind = {"adaptive": scenedetect.AdaptiveDetector, "content": scenedetect.ContentDetector}[name]
     detector = kind(min_scene_len=SHORTEST_SHOT)
     latest = SHORTEST_SHOT if name == "content" else math.inf  # seconds
-    microsecond, rate = Fraction(1, 10**6), scenedetect.FrameTimecode(0, 1000.0)  # which few detectors use
-    waiting, cuts, size = collections.deque(), [], None
-    for frame in frames:
-        if size is None:
-            height, width, _ = frame.picture.shape
-            factor = scenedetect.scene_manager.compute_downscale_factor(max(width, height))
-            size = max(1, round(width / factor)), max(1, round(height / factor))
-        timecode = scenedetect.FrameTimecode(timecode=Timecode(round(frame.time * 10**6), microsecond), fps=rate)
-        small = cv2.resize(frame.picture, size, interpolation=cv2.INTER_LINEAR)
-        cuts += [cut.seconds for cut in detector.process_frame(timecode, small)]
-        waiting.append(frame)
-        while waiting and (len(waiting) > detector.event_buffer_length or waiting[0].time <= frame.time - latest):
+    waiting, cuts, size = collections.deque(), [], None  # cuts: times in seconds
+    for frame in itertools.chain(frames, [None]):
+        if frame:
+            if size is None:
+                height, width, _ = frame.picture.shape
+                factor = scenedetect.scene_manager.compute_downscale_factor(max(width, height))
+                size = max(1, round(width / factor)), max(1, round(height / factor))
+            timecode = scenedetect.FrameTimecode(frame.time, 1000.0)  # a rate, which few detectors use
+            small = cv2.resize(frame.picture, size, interpolation=cv2.INTER_LINEAR)
+            cuts += [cut.seconds for cut in detector.process_frame(timecode, small)]
+            waiting.append(frame)
+        most = detector.event_buffer_length if frame else 0
+        while len(waiting) > most or (waiting and waiting[0].time <= frame.time - latest):
             first = waiting.popleft()
-            yield first, starts_shot(first, cuts)
-    for frame in waiting:
-        yield frame, starts_shot(frame, cuts)
-
-
-def starts_shot(frame, cuts):
-    """Return whether a frame is the first one since a cut; remove from `cuts` (times in seconds) those up to it."""
-    reached = [cut for cut in cuts if cut < frame.time + 1e-5]
-    cuts[:] = [cut for cut in cuts if cut not in reached]
-    return bool(reached)
+            later = [cut for cut in cuts if cut >= first.time + 1e-5]
+            yield first, len(later) < len(cuts)
+            cuts = later
 
 
 # ---- Clips ----
 
 
-@dataclass(frozen=True)
-class Plan:
-    """How videos become clips, and what of a clip the backbones want to see."""
-
-    segmentation: str
-    detector: str
-    fps: float
-    frames_per_clip: int
-    inputs: tuple  # for each backbone a function of a picture, its preprocessing, and how many frames of a clip it sees
+# How videos become clips; inputs: for each backbone (its preprocessing of a picture, how many frames of a clip it sees)
+Plan = collections.namedtuple("Plan", "segmentation detector fps frames_per_clip inputs")
 
 
 def make_plan(job):
-    """Return the Plan that serves all backbones; those with the same preprocessing share it."""
+    """Return the Plan of all backbones; those with the same preprocessing share it."""
     given, looks, inputs = job.arguments, {}, []
     for one in job.wanted:
         backbone = divita.find_backbone(one.meta["backbone"])
         preprocessing = backbone.size, backbone.resize, backbone.interpolation, backbone.antialias
         look = looks.setdefault(preprocessing, functools.partial(divita.preprocess, backbone=backbone))
         inputs.append((look, one.meta["frames"]))
-    return Plan(given.segmentation, given.detector, given.fps, given.frames_per_clip, tuple(inputs))
+    return Plan(given.segmentation, given.detector, given.fps, given.frames_per_clip, inputs)
 
 
 def positions(frames, frames_per_clip):
@@ -354,129 +313,90 @@ class Film:
     stamp: str  # see video_stamp()
     pixel_aspect: float = 1.0  # width of a pixel by its height
     rows: list = field(default_factory=list)  # of the clip table
-    thumbnails: list = field(default_factory=list)  # for each shot its start in seconds and a small picture
     duration: float = 0.0  # seconds
     remarks: list = field(default_factory=list)  # on what is odd about it
     pictures: bytes = b""  # a JPEG file
 
 
 def shown_from(before, frame):
-    """Return the time in seconds up to which the frame before a frame is shown, and from which on the frame itself.
-
-    At any time the frame is shown that is nearest, of two equally near the earlier, but none more than EARLIEST seconds
-    before its time: a picture may be held for long.
-    """
+    """Return the time in seconds from which on a frame is shown: the middle, at most EARLIEST before its own."""
     return max((before.time + frame.time) / 2, frame.time - EARLIEST)
 
 
 class Shot:
-    """Cuts one shot into clips, which it enters into the film's clip table.
+    """Cuts a shot into clips, for the film's clip table too. Target frame k is due k / fps seconds after its start."""
 
-    Target frame k is due k / fps seconds after the shot's start.
-    """
-
-    def __init__(self, film, plan, start):
-        self.film, self.plan, self.start = film, plan, start
+    def __init__(self, film, plan, first):
+        self.film, self.plan, self.start, self.shown = film, plan, first.time, first
         self.wanted = [(look, positions(n, plan.frames_per_clip)) for look, n in plan.inputs]
+        self.number = film.rows[-1][1] + 1 if film.rows else 0
         self.length = 0  # target frames so far
-        self.shown = self.thumbnail = None
 
     def add(self, frame):
-        """Take a source frame; yield the clips that the one before it completes."""
-        if self.shown:
-            until = shown_from(self.shown, frame) - self.start
-            yield from self.show_until(math.floor(until * self.plan.fps + ROUNDING) + 1)
+        """Take the next source frame; yield the clips that the one before it completes."""
+        until = shown_from(self.shown, frame) - self.start
+        yield from self.show_until(math.floor(until * self.plan.fps + ROUNDING) + 1)
         self.shown = frame
 
     def end(self, time):
-        """Yield the last clips, if the shot ends at `time`: one of which at least half is there, or it is the only one,
-        counts as a whole one."""
+        """Yield the last clips of a shot that ends at `time`; half a clip, or less if it is the only one, is padded."""
         length, per_clip = round((time - self.start) * self.plan.fps), self.plan.frames_per_clip
         yield from self.show_until(max(1, (length + per_clip // 2) // per_clip) * per_clip)
         *row, clip_end = self.film.rows[-1]
         self.film.rows[-1] = (*row, min(clip_end, round(time, 6)))
-        shots = self.film.thumbnails
-        shots.append((self.start, self.thumbnail if len(shots) < MOST_ON_SHEET else None))
 
     def show_until(self, length):
-        """Show the current frame up to target frame number `length`; yield ("clip", inputs) for each that is full."""
-        per_clip, film = self.plan.frames_per_clip, self.film
+        """Repeat the source frame up to target frame number `length`; yield ("clip", inputs) for each full clip."""
+        per_clip, fps, rows = self.plan.frames_per_clip, self.plan.fps, self.film.rows
         while self.length < length:
-            position = self.length % per_clip
+            clip, position = divmod(self.length, per_clip)
             if position == 0:
                 self.first, self.pictures = self.shown.number, [[] for _ in self.wanted]
             for (look, seen), pictures in zip(self.wanted, self.pictures):
                 if position in seen:
                     pictures.append(self.shown.view(look))
-            if self.length == per_clip // 2:
-                self.thumbnail = self.shown.view(thumbnail)
             self.length += 1
             if position == per_clip - 1:
-                start = self.start + (self.length - per_clip) / self.plan.fps
-                times = round(start, 6), round(start + per_clip / self.plan.fps, 6)
-                film.rows.append((len(film.rows), len(film.thumbnails), self.first, self.shown.number + 1, *times))
+                start = self.start + clip * per_clip / fps
+                times = round(start, 6), round(start + per_clip / fps, 6)
+                rows.append((len(rows), self.number, self.first, self.shown.number + 1, *times))
                 yield "clip", [np.stack(pictures) for pictures in self.pictures]
 
 
 def read_clips(path, plan):
-    """Decode a video once. Yield what hash_video() does, ("start", None), ("clip", [uint8 (T, S, S, 3) per input of the
-    plan]) for each clip, ("end", Film). Raises OSError if it cannot be read, VideoError if it cannot be decoded."""
+    """Decode a video once. Yield what hash_video() does, ("clip", [uint8 (T, S, S, 3) per input]) for each clip and
+    ("end", Film). Raises OSError if it cannot be read, VideoError if it cannot be decoded."""
     for message in hash_video(path):
         yield message
-    yield "start", None
     container, stream = open_video(path)
     film, shot, time = Film(*message[1], float(stream.sample_aspect_ratio or 1)), None, 0.0
-    promised, packets = promised_duration(container, stream), PacketCount(stream)
-    strip = Strip(film, promised)
-    shown = to_bgr_images(decode_frames(container, stream, packets), film)
-    pictures = ((math.nan if frame.time is None else frame.time, picture) for frame, picture in shown)
-    is_ts = container.format.name == "mpegts"  # where a larger step is a discontinuity, as in ffmpeg
-    frames = read_frames(pictures, usual_rate(stream), LONGEST_STEP if is_ts else LONGEST_PAUSE)
-    if plan.segmentation == "shots":
-        frames = find_shots(frames, plan.detector)
-    else:
-        frames = ((frame, False) for frame in frames)
-    for frame, starts in frames:
+    packets = PacketCount(stream)
+    strip = Strip(film, packets.promised)
+    pictures = to_bgr_images(decode_frames(container, stream, packets), film)
+    frames = read_frames(pictures, packets.usual_rate, LONGEST_STEP if packets.is_ts else LONGEST_PAUSE)
+    by_shots = plan.segmentation == "shots"
+    for frame, starts in find_shots(frames, plan.detector) if by_shots else zip(frames, itertools.repeat(False)):
         time, step = frame.time, frame.time - time
-        if shot is None or starts:
-            if shot:
-                yield from shot.end(frame.time)
-            shot = Shot(film, plan, frame.time)
+        if starts and shot:
+            yield from shot.end(time)
+        if starts or not shot:
+            shot = Shot(film, plan, frame)
         strip.add(frame)
         yield from shot.add(frame)
-    if shot is None:
+    if not shot:
         raise VideoError(f"not one frame of stream {stream.index} ({stream.codec_context.name}) can be decoded")
-    film.duration, exact = length_of(stream, frame, step, promised)
-    film.remarks += packets.missing(frame.number + 1, film.duration, 0 if is_ts else promised)
+    average = time / frame.number if frame.number else 1 / packets.usual_rate
+    film.duration = exact = time + (average if average < 1 else step)  # step: where there are pauses
+    if frame.number + 1 == stream.frames and packets.promised > time:  # all frames are there
+        exact = min(packets.promised, time + LONGEST_PAUSE)
+        film.duration = exact if exact > film.duration + 1 else film.duration
+    film.remarks += packets.missing(frame.number + 1, film.duration)
     film.pictures = strip.jpeg(exact)
     yield from shot.end(film.duration)
     container.close()
     if video_stamp(path) != film.stamp:
         raise VideoError("it was written to while it was decoded; run the same command again when it is complete")
     yield "end", film
-
-
-def promised_duration(container, stream):
-    """Return the seconds that the header promises of a stream or, if it does not say, of all streams; 0 if unknown."""
-    seconds = ((container.duration or 0) - (container.start_time or 0)) / av.time_base
-    if stream.duration:
-        seconds = float(stream.duration * stream.time_base)
-    if stream.frames and stream.average_rate and "mp4" not in container.format.name:  # whose edit lists hide frames
-        seconds = max(seconds, float(stream.frames / stream.average_rate))  # a duration may be a guess by the length
-    return seconds if 0 < seconds < 24 * 3600 else 0
-
-
-def length_of(stream, last, step, promised):
-    """Return how many seconds a film lasts by its last frame, twice: as its clips take it, and as its header knows it.
-
-    The last frame lasts as long as frames do on average or, where pauses lengthen that, as the one before it (`step`)
-    or, if all frames are there and it is held, as promised, at most LONGEST_PAUSE.
-    """
-    average = last.time / last.number if last.number else 1 / usual_rate(stream)
-    duration = last.time + (average if average < 1 else step)
-    known = last.number + 1 == stream.frames and promised > last.time
-    exact = min(promised, last.time + LONGEST_PAUSE) if known else duration
-    return exact if exact > duration + 1 else duration, exact
 
 
 # ---- Video decoding ----
@@ -489,10 +409,7 @@ class VideoError(Exception):
 
 
 def open_video(path):
-    """Open a video with PyAV; return its container and the main video stream, chosen as ffmpeg does.
-
-    Raises VideoError if there is none.
-    """
+    """Return a video's PyAV container and its main video stream, chosen as ffmpeg does; raise VideoError if none."""
     if not path.stat().st_size:
         raise VideoError("an empty file")
     try:
@@ -501,8 +418,7 @@ def open_video(path):
         raise VideoError(f"no video in it that can be read ({error.strerror})") from None
     stream = container.streams.best("video")
     if stream is None:
-        others = listed([other.type for other in container.streams])
-        raise VideoError(f"no video in it; its streams: {others or 'none'}")
+        raise VideoError(f"no video in it; its streams: {listed([s.type for s in container.streams]) or 'none'}")
     if stream.disposition & av.stream.Disposition.attached_pic:
         raise VideoError(f"stream {stream.index} is a picture, such as a cover, and no film")
     if stream.codec_context is None:
@@ -532,12 +448,22 @@ def decode_frames(container, stream, count):
 
 
 class PacketCount:
-    """Counts the frames that a stream should have, by its packets and by bytes between these that are no packet."""
+    """What a stream should hold: the seconds that its header promises or, if it does not say, that of all streams (0 if
+    unknown), and frames, estimated by its packets and by the time lost in bytes between packets."""
 
     def __init__(self, stream):
-        self.stream, self.rate = stream, float(stream.average_rate or usual_rate(stream))
-        self.frames, self.position = 0, math.inf  # where packets have led to in the file, with their headers
+        self.usual_rate = float(stream.guessed_rate) if 1 <= (stream.guessed_rate or 0) <= 240 else 24.0  # not absurd
+        self.stream, self.rate = stream, float(stream.average_rate or self.usual_rate)
+        self.frames, self.position = 0, math.inf  # bytes of the file that packets and their headers fill
         self.first = self.last = self.end = 0.0  # seconds; end: the last packet of any stream
+        container = stream.container
+        self.is_ts = container.format.name == "mpegts"  # where a larger step is a discontinuity, as in ffmpeg
+        seconds = ((container.duration or 0) - (container.start_time or 0)) / av.time_base
+        if stream.duration:
+            seconds = float(stream.duration * stream.time_base)
+        if stream.frames and stream.average_rate and "mp4" not in container.format.name:  # whose edit lists hide frames
+            seconds = max(seconds, float(stream.frames / stream.average_rate))  # a duration may be guessed by length
+        self.promised = seconds if 0 < seconds < 24 * 3600 else 0
 
     def add(self, packet):
         if packet.dts is None or packet.is_discard:
@@ -550,26 +476,20 @@ class PacketCount:
             self.frames, self.last, self.position = self.frames + 1, time, packet.pos or 0
         self.position += packet.size + packet.size // 16 + 188
 
-    def missing(self, frames, seconds, promised):
-        """Return sentences on what is missing of the frames, or of the promised seconds."""
+    def missing(self, frames, seconds):
+        """Yield sentences on what is missing of the frames, or of the promised seconds (not in MPEG-TS, with gaps)."""
         expected = round(min(self.frames, (self.last - self.first) * self.rate + 1))
         reached = seconds if self.stream.duration else max(seconds, self.end - self.first)  # others may last longer
-        told = []
         if frames < expected * 0.98:
-            told.append(f"only {frames} of about {expected} frames can be decoded; they are used")
-        if frames != self.stream.frames and reached < promised * 0.97 - 0.5:
-            told.append(f"only {seconds:.1f} s of {promised:.1f} s can be decoded; they are used")
-        return told
+            yield f"only {frames} of about {expected} frames can be decoded; they are used"
+        if frames != self.stream.frames and reached < self.promised * 0.97 - 0.5 and not self.is_ts:
+            yield f"only {seconds:.1f} s of {self.promised:.1f} s can be decoded; they are used"
 
 
 def to_bgr_images(frames, film):
-    """Yield (frame, the image that players display, uint8 BGR (H, W, 3)); set the film's pixel aspect.
-
-    If FFmpeg cannot convert the colour tags, ignore them and append a warning to the film's remarks.
-    """
-    from av.video.reformatter import VideoReformatter
-
-    reformat = functools.partial(VideoReformatter().reformat, format="bgr24", threads=1)  # one converter for all frames
+    """Yield (timestamp in seconds or NaN, the image that players display, uint8 BGR (H, W, 3)); set the film's pixel
+    aspect. Colour tags that FFmpeg cannot convert are ignored, with a remark."""
+    reformat = functools.partial(av.video.reformatter.VideoReformatter().reformat, format="bgr24", threads=1)
     matrix = None
     for frame in frames:
         try:
@@ -583,40 +503,25 @@ def to_bgr_images(frames, film):
         if matrix is None:  # read once, from a converted frame: a reference cycle keeps that frame alive for long
             message = converted.side_data.get("DISPLAYMATRIX")
             matrix = np.frombuffer(message, np.int32) if message else np.eye(3).ravel()
-            if is_quarter_turn(matrix):
+            a, b, _, c, d, *_ = matrix  # x' = a x + c y, y' = b x + d y
+            if quarter_turn := abs(b) > abs(a):
                 film.pixel_aspect = 1 / film.pixel_aspect
+                a, d = c, b
         image = converted.to_ndarray()
         if frame.format.name.startswith("gray") and frame.color_range == 1:  # limited, which FFmpeg does not expand
-            image = FULL_RANGE[image]
-        yield frame, np.ascontiguousarray(apply_display_matrix(image, matrix))
-
-
-FULL_RANGE = np.clip(np.rint((np.arange(256) - 16) * 255 / 219), 0, 255).astype(np.uint8)  # limited grey level -> full
-
-
-def is_quarter_turn(matrix):
-    return abs(matrix[1]) > abs(matrix[0])
-
-
-def apply_display_matrix(image, matrix):
-    """Turn and mirror an image (H, W, 3) by a display matrix (9,), whose x' = a x + c y and y' = b x + d y."""
-    a, b, _, c, d, *_ = matrix
-    if is_quarter_turn(matrix):
-        image, a, d = image.swapaxes(0, 1), c, b
-    return image[:: -1 if d < 0 else 1, :: -1 if a < 0 else 1]
+            image = cv2.convertScaleAbs(cv2.subtract(image, (16, 16, 16, 0)), alpha=255 / 219)
+        image = image.swapaxes(0, 1) if quarter_turn else image
+        image = np.ascontiguousarray(image[:: -1 if d < 0 else 1, :: -1 if a < 0 else 1])
+        yield math.nan if frame.time is None else frame.time, image
 
 
 # ---- Pictures ----
-# A strip shows a trailer at (i + 0.5) / 10 of its duration, which is known at the end only.
-# Until then small pictures wait, never more than MAX_CANDIDATES.
+# A strip shows a trailer at (i + 0.5) / 10 of its duration, which is known at the end only. Of more than MAX_CANDIDATES
+# pictures, the last before each multiple of a step stays, which divides a twentieth of the promised duration.
 
 
 class Strip:
-    """Collects small pictures of a film's frames, with the times in seconds from which on they are shown.
-
-    Where there are too many, only the last one before each multiple of a step stays. The step divides a twentieth of
-    the promised duration in seconds, so that the pictures are exact if it is right.
-    """
+    """Collects small pictures of a film's frames, with the times in seconds from which on they are shown."""
 
     def __init__(self, film, promised):
         self.film, self.step, self.last = film, (promised or 1) / 20 / 2**20, None
@@ -632,23 +537,21 @@ class Strip:
         self.last = frame
         while len(self.times) > MAX_CANDIDATES:
             self.step *= 2
-            kept = [i for i, time in enumerate(self.times[:-1]) if self.cell(time) != self.cell(self.times[i + 1])]
-            self.times = [self.times[i] for i in kept] + self.times[-1:]
+            *kept, last = {self.cell(time): i for i, time in enumerate(self.times)}.values()
+            self.times = [self.times[i] for i in (*kept, last)]
             self.pictures = [self.pictures[i] for i in kept]
 
     def cell(self, time):
         return math.ceil(time / self.step)
 
     def jpeg(self, duration):
-        """Return the strip of a duration in seconds as a JPEG file's content; narrower pictures get black borders."""
+        """Return the strip of a duration in seconds as a JPEG file's content; narrower pictures get a black border."""
         pictures = [*self.pictures, shrink(self.last.picture, self.film.pixel_aspect)]
         due = (np.arange(STRIP_PICTURES) + 0.5) / STRIP_PICTURES * duration
         chosen = [pictures[i - 1] for i in np.searchsorted(self.times, due, "right")]
-        canvas = np.zeros((STRIP_PICTURES, STRIP_HEIGHT, max(picture.shape[1] for picture in chosen), 3), np.uint8)
-        for area, picture in zip(canvas, chosen):
-            left = (area.shape[1] - picture.shape[1]) // 2
-            area[:, left : left + picture.shape[1]] = picture
-        return cv2.imencode(".jpg", np.hstack(canvas))[1].tobytes()
+        width = max(picture.shape[1] for picture in chosen)
+        strip = np.hstack([np.pad(one, ((0, 0), (0, width - one.shape[1]), (0, 0))) for one in chosen])
+        return cv2.imencode(".jpg", strip)[1].tobytes()
 
 
 def shrink(image, pixel_aspect):
@@ -941,7 +844,7 @@ def summary(job):
     say(f"{ready} of {len(job.videos)} trailers prepared in {job.out}, {job.made} of them now{by}")
     if rank == 0:
         folders = [one.folder for one in job.wanted]
-        for path in (*folders, job.tables, job.out / "contact_sheets", job.out / "failed.csv"):
+        for path in (*folders, job.tables, job.out / "pictures", job.out / "failed.csv"):
             if path.exists():
                 say(f"  {path}")
         if ready:
@@ -1153,10 +1056,7 @@ def check_mids(path, mids, videos):
 
 class Films(torch.utils.data.IterableDataset):
     """(mid, kind, content) of films, {mid: path}: what read_clips() yields, or at last ("failed", why) if the video
-    cannot be decoded and ("error", why) for any other reason.
-
-    Each of a DataLoader's processes takes the next film that none has taken.
-    """
+    cannot be decoded and ("error", why) for any other reason. Each worker takes the next film that none has taken."""
 
     def __init__(self, films, plan):
         self.films, self.plan, self.taken = films, plan, multiprocessing.Value("L")
@@ -1170,48 +1070,49 @@ class Films(torch.utils.data.IterableDataset):
             try:
                 for kind, content in read_clips(path, self.plan):
                     yield mid, kind, content
-            except VideoError as error:
-                yield mid, "failed", str(error)
-            except OSError as error:
-                yield mid, "error", divita.one_line(error)
-            except Exception as error:  # whatever a damaged video brings up, or a fault of the code
-                yield mid, "error", f"{type(error).__name__}: {divita.one_line(error)}"
+            except Exception as error:  # also of the disk, whatever a damaged video brings up, or a fault of the code
+                kind = "failed" if isinstance(error, VideoError) else "error"
+                name = "" if isinstance(error, VideoError | OSError) else f"{type(error).__name__}: "
+                yield mid, kind, name + divita.one_line(error)
 
 
 def decoded(films, plan, workers, patience, most):
     """Yield what Films gives of films, {mid: path}, decoded in processes that are about `most` messages ahead.
 
-    Where a film ends its process, or nothing comes for `patience` seconds, the films that were begun are decoded again,
-    each alone; one with which that happens once more has failed. The processes start with the first message, and this
-    one should have no threads before, since a process that is forked from one with threads may hang.
+    If a film ends its process, or nothing comes for `patience` seconds, the films begun are decoded again, each alone;
+    the second time is an error. The first message starts the processes; no thread may run before, as forks would hang.
     """
     signal.signal(signal.SIGALRM, give_up)
-    groups, again = [films.copy()], set()  # what is decoded side by side; the mids of films that are decoded again
+    alarm = functools.partial(signal.setitimer, signal.ITIMER_REAL)
+    groups = [(films.copy(), False)]  # films that are decoded side by side, whether again
     try:
         while groups:
-            left = groups.pop(0)
+            left, again = groups.pop(0)
             dataset = Films(left.copy(), plan)
             messages = start(dataset, min(workers, len(left)), most)
             try:
-                while message := next_message(messages, patience):
-                    mid, kind, _ = message
-                    if kind in ("end", "failed", "error"):
-                        del left[mid]
+                alarm(patience)
+                for message in messages:
+                    alarm(0)
+                    if message[1] in ("end", "failed", "error"):
+                        del left[message[0]]
                     yield message
-            except RuntimeError:
+                    alarm(patience)
+                alarm(0)
+            except RuntimeError:  # the loader's, when a process has ended, or give_up()'s
+                alarm(0)
                 silent = multiprocessing.active_children()
                 end_processes()
                 why = f"no clip in {patience:g} s of decoding" if silent else "its decoding ended the process"
                 begun = [mid for mid in list(dataset.films)[: dataset.taken.get_obj().value] if mid in left]
                 for mid in begun or list(left)[:1]:  # the first one, where none was begun
                     film = {mid: left.pop(mid)}
-                    if mid in again:
+                    if again:
                         yield mid, "error", why
                     else:
-                        again.add(mid)
-                        groups.append(film)
+                        groups.append((film, True))
                 if left:
-                    groups.append(left)
+                    groups.append((left, again))
     finally:
         end_processes()
 
@@ -1225,7 +1126,7 @@ def start(dataset, processes, most):
         num_workers=processes,
         prefetch_factor=max(2, most // processes),
         in_order=False,
-        worker_init_fn=settle,
+        worker_init_fn=lambda _: threading.Thread(target=end_with_parent, daemon=True).start(),
         multiprocessing_context="fork",  # starts at once, where a fresh process imports Keras for seconds
     )
     try:
@@ -1234,16 +1135,6 @@ def start(dataset, processes, most):
         raise UserError(f"no process can be started ({divita.one_line(error)}); give fewer --workers") from None
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # PyTorch's handler would raise in the middle of anything
     return messages
-
-
-def next_message(messages, patience):
-    """Return the next message, None after the last one. A RuntimeError tells of a process that has ended, which the
-    loader sees, or that nothing came, or but the first half of a message, for `patience` seconds."""
-    signal.setitimer(signal.ITIMER_REAL, patience)
-    try:
-        return next(messages, None)
-    finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
 
 
 def give_up(*_):
@@ -1257,48 +1148,10 @@ def end_processes():
         process.join()
 
 
-def settle(_):
-    """Prepare a process that decodes: it ends with the one that started it, and shows no messages of FFmpeg, since one
-    line of ours says what is wrong."""
-    threading.Thread(target=end_with_parent, daemon=True).start()
-    os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
-
-
 def end_with_parent():
+    """End this process as soon as its parent has ended, also while it waits for the full pipe between them."""
     multiprocessing.parent_process().join()
     os._exit(1)
-
-
-# ---- Contact sheets ----
-
-
-def thumbnail(picture):
-    height, width, _ = picture.shape
-    width = min(400, max(40, round(96 * width / height)))
-    return cv2.resize(picture, (width, 96))
-
-
-def draw_sheet(job, mid, film):
-    """Draw one frame per shot of one of the first films below a time axis, so that a person sees what was found."""
-    if job.arguments.segmentation != "shots" or mid not in list(job.videos)[: job.arguments.sheets]:
-        return
-    from matplotlib.figure import Figure
-
-    starts, shown = [start for start, _ in film.thumbnails], film.thumbnails[:MOST_ON_SHEET]
-    rows = 1 + -(-len(shown) // 6)
-    figure = Figure(figsize=(13, 1.6 * rows), layout="constrained")
-    axis = figure.add_subplot(rows, 6, (1, 6))
-    axis.eventplot(starts, lineoffsets=0.5, color="black")
-    more = f", the first {len(shown)} shown" if len(shown) < len(starts) else ""
-    axis.set(xlim=(0, film.duration), ylim=(0, 1), yticks=[], xlabel="time (s); lines: where a shot starts")
-    axis.set_title(f"{mid}: {len(starts)} shots in {film.duration:.1f} s{more}", parse_math=False)
-    for number, (start, picture) in enumerate(shown, 1):
-        axis = figure.add_subplot(rows, 6, 6 + number)
-        axis.imshow(picture)
-        axis.set_title(f"{number}: {start:.2f} s", fontsize=10)
-        axis.axis("off")
-    with divita.written(job.out / "contact_sheets" / f"{mid}.png") as temporary:
-        figure.savefig(temporary, dpi=100)
 
 
 # ---- The published data set ----

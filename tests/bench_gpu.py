@@ -443,7 +443,7 @@ def prepare(sizes, names):
         say(f"- {sizes.films} films of {sizes.seconds} s, {width} x {height}, {workers} workers")
         say("- smooth pictures in MPEG-4, which decode faster than films do")
         sys.argv = ["01_prepare.py", "--videos", str(videos), "--out", str(out), "--weights", "random"]
-        sys.argv += ["--image", "shufflenet2d", "--video", "shufflenet3d", "--sheets", "0", "--workers", str(workers)]
+        sys.argv += ["--image", "shufflenet2d", "--video", "shufflenet3d", "--workers", str(workers)]
         given = script.parse_arguments()
         decoding, clips = decode(script, given, videos, Path(temporary) / "alone")
         say(f"- decoding alone: {decoding:.2f} s for {clips} clips")

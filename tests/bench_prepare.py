@@ -15,7 +15,7 @@ import time
 from pathlib import Path
 
 import numpy as np
-from films import TINY, film, images, load_prepare
+from films import TINY, film, images, load_prepare, thumbnail
 
 import divita
 
@@ -41,7 +41,7 @@ def run(extractor, batch, batches):
 def prepared(folder, *options):
     """Return the seconds that prepare() takes for a folder once the backbones are built, the job, and its clips."""
     out = Path(tempfile.mkdtemp(dir=folder.parent))
-    sys.argv = ["01_prepare.py", "--videos", str(folder), "--out", str(out), "--sheets", "0", *map(str, options)]
+    sys.argv = ["01_prepare.py", "--videos", str(folder), "--out", str(out), *map(str, options)]
     given = prepare.parse_arguments()
     wanted = prepare.wanted_representations(given)
     job = prepare.make_job(given, out, divita.find_videos([folder]), wanted)
@@ -95,7 +95,7 @@ def peak_memory(path, detector):
     """Return the MB that decoding a film needs at most, measured in a process of its own."""
     read, write = os.pipe()
     if os.fork() == 0:
-        plan = prepare.Plan("shots", detector, 24.0, 24, ((prepare.thumbnail, 24),))
+        plan = prepare.Plan("shots", detector, 24.0, 24, ((thumbnail, 24),))
         before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
         for _ in prepare.read_clips(path, plan):
             pass

@@ -24,7 +24,7 @@ import divita
 
 keras = divita.keras  # which divita has told to use torch
 
-TINY = ["--image", "tiny2d", "--video", "tiny3d", "--weights", "random", "--sheets", "0"]
+TINY = ["--image", "tiny2d", "--video", "tiny3d", "--weights", "random"]
 
 
 def tiny(shape):
@@ -183,6 +183,11 @@ class Job:
         return found
 
 
+def thumbnail(picture):
+    """Make a picture small, as the look of a plan."""
+    return cv2.resize(picture, (96, 54))
+
+
 def children(*processes):
     """Return the ids of the processes that these have started; one that has ended has none."""
     with contextlib.suppress(FileNotFoundError, ProcessLookupError):
@@ -192,10 +197,9 @@ def children(*processes):
 
 
 def contents(folder):
-    """Return {path: content} of all files below a folder but its contact sheets; of vectors all but the video's stamp,
-    which no two copies share."""
+    """Return {path: content} of all files below a folder; of vectors all but the video's stamp, which no two share."""
     files = {str(path.relative_to(folder)): path for path in Path(folder).rglob("*") if path.is_file()}
-    content = {name: path.read_bytes() for name, path in files.items() if path.suffix not in (".png", ".npy")}
+    content = {name: path.read_bytes() for name, path in files.items() if path.suffix != ".npy"}
     vectors = {name: divita.read_vectors(path) for name, path in files.items() if path.suffix == ".npy"}
     return content | {name: (clips.tobytes(), source[:2]) for name, (clips, source) in vectors.items()}
 

@@ -434,7 +434,7 @@ def test_passes_are_halved_until_they_fit(greedy, monkeypatch, when, limit, per_
 def test_one_frame_that_does_not_fit_is_a_line(greedy, monkeypatch, script, tmp_path):
     film(tmp_path / "tt1.mp4")
     monkeypatch.setitem(LIMIT, "batch", 0)
-    arguments = ("--videos", tmp_path, "--out", tmp_path / "out", "--image", greedy, "--video", "none", "--sheets", "0")
+    arguments = ("--videos", tmp_path, "--out", tmp_path / "out", "--image", greedy, "--video", "none")
     result = script("01_prepare.py", *arguments, "--weights", "random", "--workers", "1")
     assert result.code == 2 and "Traceback" not in result.err
     line = result.err.splitlines()[-1]

@@ -117,7 +117,7 @@ def test_odd_films_are_prepared(script, folder):
         shutil.copy(ROOT / "tests/data" / name, folder)
     for name in ("with space", "é ü 日本", "-dash", "100%03d", "a'b\"c", "$HOME", "meta", "failed", "a,b"):
         film(folder / f"{name}.mp4", [10])
-    result = run(script, folder, "--sheets", 30)
+    result = run(script, folder)
     assert result.code == 0, result.err
     found = outcome(folder)
     assert found.pop("black") == found.pop("flicker") == found.pop("back") == 2
@@ -157,10 +157,10 @@ def test_names_as_downloads_have_them(script, folder, name):
     film(folder / "a.mp4", [30]).rename(folder / f"{name}.mp4")
     rows = [[name, 1, 0], ["b", 0, 1], ["c", 1, 2]]
     divita.write_csv(folder.parent / "labels.csv", ["mid", "drama", "split0"], rows)
-    result = run(script, folder, "--labels", folder.parent / "labels.csv", "--sheets", 1)
+    result = run(script, folder, "--labels", folder.parent / "labels.csv")
     assert result.code == 0 and not result.err.count("failed"), result.err
     assert "have no video and are left out (b, c)" in result.out and "no labels" not in result.out
-    assert outcome(folder) == {name: 1} and (folder.parent / "out" / "contact_sheets" / f"{name}.png").exists()
+    assert outcome(folder) == {name: 1} and (folder.parent / "out" / "pictures" / f"{name}.jpg").exists()
     assert len(divita.open_representation(folder.parent / "out", NAME)[name]) == 1
     assert divita.find_labels(folder.parent / "out").mids == [name, "b", "c"]
 

@@ -1158,7 +1158,7 @@ def filmed(tmp_path_factory):
     divita.write_csv(folder / "labels.csv", ["mid", "comedy", "drama", "split0"], rows)
     prepare = ["--videos", folder / "videos", "--labels", folder / "labels.csv", "--out", folder / "data"]
     prepare += ["--image", "shufflenet2d", "--video", "none", "--weights", "random", "--image-frames", "1"]
-    prepare += ["--segmentation", "seconds", "--fps", "8", "--frames-per-clip", "8", "--sheets", "0"]
+    prepare += ["--segmentation", "seconds", "--fps", "8", "--frames-per-clip", "8"]
     train = ["--data", folder / "data", "--runs", folder / "runs", "--epochs", "1"]
     train += ["--image", "shufflenet2d_seconds_fps8_fpc8"]
     for command in (["01_prepare.py", *prepare], ["02_train.py", *train]):

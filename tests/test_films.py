@@ -6,7 +6,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
-from films import ROOT, encode, film, images, load_prepare, make_hole
+from films import ROOT, encode, film, images, load_prepare, make_hole, thumbnail
 
 prepare = load_prepare()
 DATA = ROOT / "tests" / "data"
@@ -167,7 +167,7 @@ def test_grey_levels_of_limited_range():
 
 
 def test_the_last_frame_lasts_an_hour_at_most():
-    rows, _, found = read(DATA / "last_sample_5h.mp4", segmentation="seconds", inputs=((prepare.thumbnail, 1),))
+    rows, _, found = read(DATA / "last_sample_5h.mp4", segmentation="seconds", inputs=((thumbnail, 1),))
     assert found.duration == pytest.approx(3600 + 71 / 24) and len(rows) == 3603 and not found.remarks
 
 

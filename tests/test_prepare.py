@@ -20,7 +20,7 @@ import numpy as np
 import pytest
 import scenedetect
 from conftest import made_tensor, write_vectors
-from films import ROOT, TINY, Job, contents, film, images, load_prepare, set_rotation, set_timestamps
+from films import ROOT, TINY, Job, contents, film, images, load_prepare, set_rotation, set_timestamps, thumbnail
 
 import divita
 
@@ -75,7 +75,7 @@ def test_shots_are_found_and_respected(script, tmp_path):
     (tmp_path / "videos").mkdir()
     film(tmp_path / "videos" / "a.mp4", lengths)
     options = ["--videos", tmp_path / "videos", "--out", tmp_path / "out", *TINY]
-    result = script("01_prepare.py", *options, "--sheets", 1)
+    result = script("01_prepare.py", *options)
     assert result.code == 0, result.err
     rows = table(tmp_path / "out" / "shots", "a")
     cuts = [0, 40, 103, 127]
@@ -91,7 +91,6 @@ def test_shots_are_found_and_respected(script, tmp_path):
         assert clips.shape == (10, 8) and clips.dtype == np.float32
         meta = json.loads((tmp_path / "out" / name / "meta.json").read_text())
         assert meta["features"] == 8 and meta["clips"] == "shots" and meta["digest"].startswith("sha256:")
-    assert (tmp_path / "out" / "contact_sheets" / "a.png").stat().st_size > 5000
     assert "next: python 03_evaluate.py --predict" in result.out
 
 
@@ -105,7 +104,7 @@ def test_cuts_are_those_of_pyscenedetect(tmp_path, detector, fps, lengths):
     kind = {"adaptive": scenedetect.AdaptiveDetector, "content": scenedetect.ContentDetector}[detector]
     detector_there = kind(min_scene_len=prepare.SHORTEST_SHOT)
     scenes = scenedetect.detect(str(path), detector_there, start_in_scene=True, backend="pyav")
-    rows, _, _ = read(path, detector=detector, inputs=((prepare.thumbnail, 1),))
+    rows, _, _ = read(path, detector=detector, inputs=((thumbnail, 1),))
     starts = [int(row[2]) for i, row in enumerate(rows) if i == 0 or rows[i - 1][1] != row[1]]
     assert starts == [start.frame_num for start, _ in scenes] and len(starts) > 3
 
@@ -125,7 +124,7 @@ def test_remainder_of_a_shot(tmp_path, length, clips):
 def test_clips_lie_within_their_shots(tmp_path, fps, per_clip, segmentation):
     for source, lengths in ((24, [90]), (60, [59, 147, 89]), (10, [34, 34, 25])):
         path = film(tmp_path / "a.mp4", lengths, fps=source)
-        inputs = ((prepare.thumbnail, 1),)
+        inputs = ((thumbnail, 1),)
         changes = {"fps": float(fps), "frames_per_clip": per_clip, "segmentation": segmentation, "inputs": inputs}
         rows, _, (duration, _) = read(path, **changes)
         starts = {row[1]: row[4] for row in reversed(rows)}
@@ -416,7 +415,7 @@ def test_from_within_a_runs_folder_the_next_command_names_it(script, tmp_path, v
     assert script("01_prepare.py", "--videos", videos, "--out", out, *TINY).code == 0
     run = run_of(out, image=NAMES[0], video=NAMES[1])
     monkeypatch.chdir(run)
-    result = script("01_prepare.py", "--like", ".", "--videos", videos, "--out", out, "--sheets", "0")
+    result = script("01_prepare.py", "--like", ".", "--videos", videos, "--out", out)
     assert f"--runs {run.parent} --run {run.name}" in result.out, result.err
 
 
@@ -686,7 +685,7 @@ def test_the_demos_true_cuts_are_found(tmp_path, monkeypatch):
         true = [(row["mid"], int(row["frame"])) for row in csv.DictReader(file)]
     found = []
     for path in sorted((tmp_path / "videos").iterdir()):
-        rows, _, _ = read(path, inputs=((prepare.thumbnail, 1),))
+        rows, _, _ = read(path, inputs=((thumbnail, 1),))
         found += [(path.stem, row[2]) for before, row in zip(rows, rows[1:]) if row[1] != before[1]]
     assert found == true and len(true) == 80
 
@@ -825,7 +824,7 @@ def test_prepared_as_the_inputs_of_a_run(script, tmp_path, videos, run_of, optio
     assert script("01_prepare.py", "--videos", videos, "--out", first, *TINY, *options).code == 0
     names = {divita.read_json(path)["input"]: path.parent.name for path in first.glob("tiny*/meta.json")}
     run = run_of(first, **names)
-    result = script("01_prepare.py", "--like", run, "--videos", videos, "--out", second, "--sheets", "0")
+    result = script("01_prepare.py", "--like", run, "--videos", videos, "--out", second)
     assert result.code == 0, result.err
     assert contents(first) == contents(second)
     words = ["03_evaluate.py", "--predict", str(second), "--runs", str(run.parent), "--run", "mine"]
@@ -856,12 +855,12 @@ def test_weights_of_a_run_that_came_from_a_file(script, tmp_path, videos, run_of
     checkpoint = {name: torch.from_numpy(made_tensor(name, tuple(shape))) for name, shape in tensors}
     torch.save(checkpoint, tmp_path / "weights.pth")
     torch.save({name: tensor * 1.01 for name, tensor in checkpoint.items()}, tmp_path / "others.pth")
-    out, options = tmp_path / "first", ["--videos", videos / "tt0.mp4", "--image-frames", 1, "--sheets", 0]
+    out, options = tmp_path / "first", ["--videos", videos / "tt0.mp4", "--image-frames", 1]
     weights = ["--weights", f"shufflenet2d={tmp_path / 'weights.pth'}"]
     result = script("01_prepare.py", *options, "--out", out, "--image", "shufflenet2d", "--video", "none", *weights)
     assert result.code == 0, result.err
     name = "shufflenet2d_shots_fps24_fpc24"
-    like = ["--like", run_of(out, image=name), "--out", tmp_path / "second", *options[:2], "--sheets", 0]
+    like = ["--like", run_of(out, image=name), "--out", tmp_path / "second", *options[:2]]
     result = script("01_prepare.py", *like)
     assert result.code == 2 and "add --weights shufflenet2d=FILE" in result.err and result.err.count("\n") == 1
     result = script("01_prepare.py", *like, "--weights", f"shufflenet2d={tmp_path / 'others.pth'}")
@@ -874,12 +873,12 @@ def test_weights_of_a_run_that_came_from_a_file(script, tmp_path, videos, run_of
 
 
 def test_like_a_run_on_inputs_of_different_precision(script, tmp_path, videos, run_of):
-    options = ["--videos", videos / "tt0.mp4", "--out", tmp_path / "out", "--weights", "random", "--sheets", "0"]
+    options = ["--videos", videos / "tt0.mp4", "--out", tmp_path / "out", "--weights", "random"]
     one, other = ["--image", "tiny2d", "--video", "none"], ["--image", "none", "--video", "tiny3d"]
     assert script("01_prepare.py", *options, *one, "--precision", "bfloat16").code == 0
     assert script("01_prepare.py", *options, *other).code == 0
     run = run_of(tmp_path / "out", image=NAMES[0], video=NAMES[1])
-    result = script("01_prepare.py", "--like", run, *options[:2], "--out", tmp_path / "second", "--sheets", "0")
+    result = script("01_prepare.py", "--like", run, *options[:2], "--out", tmp_path / "second")
     assert result.code == 0, result.err
     made = [divita.read_json(tmp_path / "second" / name / "meta.json")["precision"] for name in NAMES]
     assert made == ["bfloat16", "float32"]

@@ -504,7 +504,7 @@ def test_the_printed_command_makes_what_is_missing(films, tmp_path, script, expe
         assert result.code == 0, result.err
         (command,) = re.findall(r"by: python 01_prepare.py (.*)$", result.out, re.MULTILINE)
         command = [str(films / "films") if word == "DIR" else word for word in shlex.split(command)]
-        as_before = ["--weights", "random", "--image-frames", "2", "--detector", "content", "--sheets", "0"]
+        as_before = ["--weights", "random", "--image-frames", "2", "--detector", "content"]
         assert Job(tmp_path / "log", *command, *as_before).end() == 0, (tmp_path / "log" / "err.txt").read_text()
     result = script(*arguments)
     assert result.code == 0 and "01_prepare.py" not in result.out, result.err
