@@ -78,7 +78,6 @@ import functools
 import hashlib
 import io
 import itertools
-import json
 import math
 import multiprocessing
 import re
@@ -980,7 +979,7 @@ FEW_TRAILERS = 30  # for random splits
 def read_genre_table(path):
     """Read a genre table as in README.md; return its Labels and remarks on what was read and what was skipped.
 
-    Raises UserError with the column or line that is wrong or ambiguous.
+    Raises UserError if a column or line is wrong or ambiguous.
     """
     columns = named_columns(path, *divita.read_table(path))
     mid, text = find_column(path, columns, "mid", MID_NAMES), find_column(path, columns, "genres", GENRE_NAMES)
@@ -988,25 +987,27 @@ def read_genre_table(path):
         raise UserError(f"{path}: no mid column; call the one with the video names mid, not {listed([*columns], 9)}")
     numbered = [name for name in columns if re.fullmatch(r"split\d+", name)]
     words = [name for name, cells in columns.items() if {*map(str.casefold, cells.values())} <= SUBSET_WORDS.keys()]
-    splits = {name: columns[name] for name in columns if name in numbered + words}
+    splits = [name for name in columns if name in numbered + words]
     others = {name: cells for name, cells in columns.items() if name not in (mid, text, *splits)}
     parsed = text_genres(path, text, columns[text]) if text else None
     divita.check_no_split(path, others, len(splits))
     genres, found = parsed or flag_genres(path, others, columns[mid])
+    if not genres:
+        raise UserError(f"{path}: no genre in {text!r}; fill it in")
     for name, other in itertools.pairwise(sorted(genres, key=str.casefold)):
         if name.casefold() == other.casefold():
             raise UserError(f"{path}: genres {name!r} and {other!r} differ only in case; write one of them")
     single = text and max(map(len, found.values())) == 1  # so that a trailer may have a row per genre
     trailers = {}  # {mid: (its first line, its genres, its subsets)}
     for line, cell in columns[mid].items():
-        row = [SUBSET_WORDS.get(cells[line].casefold(), cells[line].removesuffix(".0")) for cells in splits.values()]
-        first, known, subsets = trailers.setdefault(video_stem(cell), (line, {*found[line]}, row))
-        if first != line and not (single and row == subsets and known and {*found[line]} - known):
-            raise UserError(f"{path} line {line}: duplicate trailer {video_stem(cell)}; remove one of its rows")
-        known.update(found[line])
-    skipped = [name for name, (_, known, _) in trailers.items() if text and not known]
-    if len(skipped) == len(trailers):
-        raise UserError(f"{path}: no genre in {text!r}; fill it in")
+        stem, suffix = os.path.splitext(re.split(r"[/\\]", cell)[-1])
+        name = stem if suffix.lower() in divita.SUFFIXES else stem + suffix
+        cells = [columns[split][line] for split in splits]
+        row = [SUBSET_WORDS.get(cell.casefold(), cell.removesuffix(".0")) for cell in cells]
+        first, known, subsets = trailers.setdefault(name, (line, set(), row))
+        if first != line and not (single and row == subsets and known and found[line] - known):
+            raise UserError(f"{path} line {line}: duplicate trailer {name}; remove one of its rows")
+        known |= found[line]
     header = ["mid", *genres, *(splits if numbered or len(words) != 1 else ["split0"])]
     rows = [
         (line, [name, *("01"[genre in known] for genre in genres), *subsets])
@@ -1020,7 +1021,7 @@ def read_genre_table(path):
     remarks = [f"{path}: {len(rows)} trailers (mid: {mid}), genres: {listed(counts, 30)}"]
     if unused := [name for name in others if name not in genres]:
         remarks.append(f"unused columns: {listed(unused, 30)}")
-    if skipped:
+    if skipped := [name for name, (_, known, _) in trailers.items() if text and not known]:
         remarks.append(f"skipped {len(skipped)} trailers without a known genre: {listed(skipped, 30)}")
     if not splits and len(rows) < FEW_TRAILERS:
         remarks.append(f"warning: random splits of {len(rows)} trailers give unreliable scores; label {FEW_TRAILERS}")
@@ -1030,15 +1031,17 @@ def read_genre_table(path):
 def named_columns(path, header, rows):
     """Return {name: {line: cell}} of the columns with a name and of nameless ones that number the rows."""
     columns = {}
-    for number, (name, *cells) in enumerate(zip(header, *(map(str.strip, row) for _, row in rows)), 1):
-        if not name and any(cells):
-            if not all(map(str.isdecimal, cells)) or len(set(cells)) < len(cells):
-                raise UserError(f"{path}: the nameless column {number} holds {max(cells)!r}; name or remove it")
+    for number, name in enumerate(header, 1):
+        cells = {line: unicodedata.normalize("NFC", row[number - 1].strip()) for line, row in rows}
+        if not name and any(cells.values()):
             name = f"(nameless {'first column' if number == 1 else f'column {number}'})"
-        if name in columns:
+            if len({*filter(str.isdecimal, cells.values())}) < len(cells):
+                value = max(cells.values())
+                raise UserError(f"{path}: the nameless column {number} holds {value!r}; name or remove it")
+        if name and name in columns:
             raise UserError(f"{path}: duplicate column {name!r}; rename or remove one")
-        if name:
-            columns[name] = {line: unicodedata.normalize("NFC", cell) for (line, _), cell in zip(rows, cells)}
+        columns[name] = cells
+    columns.pop("", None)
     return columns
 
 
@@ -1063,20 +1066,13 @@ def flags(cells):
     return sum(cell in YES + NO for cell in known) / max(1, len(known))
 
 
-def video_stem(cell):
-    """Return a path's last part without a video's suffix."""
-    stem, suffix = os.path.splitext(re.split(r"[/\\]", cell)[-1])
-    return stem if suffix.lower() in divita.SUFFIXES else stem + suffix
-
-
 def flag_genres(path, columns, mids):
-    """Return the names of the 0/1 columns and {line: the genres of its trailer}, mids: {line: mid}."""
+    """Return the names of the 0/1 columns and {line: the set of its genres}, mids: {line: mid}."""
     genres = [name for name, cells in columns.items() if flags(cells) > 0.5]
     if not genres:
         raise UserError(f"{path}: no genres; add a column genres or, for each genre, a column of 0 and 1")
-    allowed, found = YES + NO, {line: [] for line in mids}
-    if not any(cell.casefold() in NO for name in genres for cell in columns[name].values()):
-        allowed = [*YES, ""]  # as in a table of x marks
+    explicit = any(cell.casefold() in NO for name in genres for cell in columns[name].values())
+    allowed = YES + (NO if explicit else [""])  # the latter in a table of x marks
     for name in genres:
         if re.fullmatch(NO_GENRE, name) or letters(name) in UNKNOWN:
             raise UserError(f"{path}: the 0/1 column {name!r} looks like no genre; remove or rename it")
@@ -1084,41 +1080,35 @@ def flag_genres(path, columns, mids):
             if cell.casefold() not in allowed:
                 value = repr(cell) if cell else "empty"
                 raise UserError(f"{path} line {line}: {name} of {mids[line]} is {value}; write 0 or 1")
-            if cell.casefold() in YES:
-                found[line].append(name)
-    return genres, found
+    return genres, {line: {name for name in genres if columns[name][line].casefold() in YES} for line in mids}
 
 
 def text_genres(path, name, cells):
-    """Return the genres in a column of text, sorted, and {line: the genres of its trailer, none if unknown}."""
+    """Return the genres in a column of text, sorted, and {line: the set of its genres, empty if unknown}."""
     plain = {cell for cell in cells.values() if cell[:1] not in ("[", "{")}
-    separator = next((character for character in "|;," if any(character in cell for cell in plain)), None)
+    separator = next((character for character in "|;," if character in "".join(plain)), None)
     whole = plain if not separator and plain.issuperset(cells.values()) else set()  # cells that nothing separates
     plural, found = letters(name).endswith("s"), {}
     for line, cell in cells.items():
         try:
             names = cell.split(separator or "|") if cell in plain else names_in_list(cell)
             names = [re.sub(r"[^\S\r\n]+", " ", genre.strip()) for genre in names if genre.strip()]
-        except Exception:  # JSON and Python raise many kinds
+        except Exception:  # Python's parser raises many kinds
             names = [cell]  # which its bracket excludes below
-        found[line] = [] if UNKNOWN.intersection(map(letters, names)) else names
-        for genre in found[line]:
+        found[line] = set() if UNKNOWN.intersection(map(letters, names)) else {*names}
+        for genre in sorted(found[line]):
             parts = re.split(r"[\W_]+", genre)
             several = whole and (plural and " " in genre or genre not in parts and whole.issuperset(parts))
             if several or re.search(r"""[|;,"\[\]{}\n\r]|^'|^[\d.]+$""", genre):
                 remedy = "write names separated by |" + ", or call the column genre if each is one" * bool(several)
                 raise UserError(f"{path} line {line}: {name} is {cell!r}; {remedy}")
-    return sorted({genre for names in found.values() for genre in names}), found
+    return sorted(set().union(*found.values())), found
 
 
 def names_in_list(cell):
     """Return the names in a list that JSON, Python or NumPy wrote, also as [{"name": ...}] or {"choices": [...]}."""
-    try:
-        content = json.loads(cell)
-    except ValueError:
-        content = ast.literal_eval(re.sub(r"""(?<=['"])\s+(?=['"])""", ",", cell))  # NumPy writes no commas
-    if isinstance(content, dict):
-        content = content["choices"] if isinstance(content["choices"], list) else [content["choices"]]
+    content = ast.literal_eval(re.sub(r"""(?<=['"])\s+(?=['"])""", ",", cell))  # NumPy writes no commas
+    content = np.atleast_1d(content["choices"]).tolist() if isinstance(content, dict) else content
     return [item["name"] if isinstance(item, dict) else item for item in content]
 
 
@@ -1130,13 +1120,13 @@ def empty_subsets(splits, names):
 
 def check_mids(path, mids, videos):
     """Raise UserError if no mid is the name of a video, with what two of them differ in."""
-    reductions = {"nothing": str, "a suffix": lambda name: re.sub(r"\.\w*$", "", name), "case": str.casefold}
-    reductions |= {"case or signs": letters, "leading zeros or tt": lambda name: name.removeprefix("tt").lstrip("0")}
+    if not videos.keys().isdisjoint(mids):
+        return
+    reductions = {"a suffix": lambda name: re.sub(r"\.\w*$", "", name), "case": str.casefold, "case or signs": letters}
+    reductions |= {"leading zeros or tt": lambda name: name.removeprefix("tt").lstrip("0")}
     for what, reduce in {**reductions, "more than case and suffix": lambda name: ""}.items():
         stems = {reduce(stem): stem for stem in videos}
         if mid := next((mid for mid in mids if reduce(mid) in stems), None):
-            if what == "nothing":
-                return
             names = printable(f"{mid} and {stems[reduce(mid)]}")
             raise UserError(f"{path}: no mid is the name of a video: {names} differ in {what}; rename one of each pair")
 
