@@ -1238,18 +1238,17 @@ def download(names, out):
 
 
 def fetch(name, out, md5):
-    """Download a file of the record into a folder, unless it is there whole, and return its path."""
+    """Download a file of the record into a folder, unless it is there, and return its path."""
     path, url = out / name, f"{os.environ.get('DIVITA_PUBLISHED', ZENODO)}/{name}?download=1"
-    by_hand = shlex.join(["curl", "-fLC", "-", "-o", str(path), url])  # goes on where it was
+    curl = shlex.join(["curl", "-fLC", "-", "-o", str(path), url])  # resumes the download
     if path.exists():
         with open(path, "rb") as file:
-            found = hashlib.file_digest(file, "md5").hexdigest()
-        if found != md5:
-            raise UserError(f"{path}: its MD5 is not the published {md5}; complete it with {by_hand} or remove it")
+            if hashlib.file_digest(file, "md5").hexdigest() != md5:
+                raise UserError(f"{path}: its MD5 is not the published {md5}; complete it with {curl} or remove it")
         return path
     say(f"downloading {url}")
     bar = sys.stderr if sys.stderr.isatty() else io.StringIO()
-    remedy = f"run the same command again or, if the line keeps breaking, {by_hand} first"
+    remedy = f"run the same command again or, if the line keeps breaking, {curl} first"
     with divita.written(path) as temporary, divita.downloading(name, remedy), contextlib.redirect_stdout(bar):
         keras.utils.get_file(temporary.name, url, cache_subdir=out.absolute(), file_hash=md5, hash_algorithm="md5")
     return path
@@ -1274,17 +1273,12 @@ def unpack(archive, out):
 DEMO_TRAILERS, DEMO_SEED, DEMO_FPS = 100, 0, 24
 DEMO_SIZE = 192, 108  # width, height
 GENRES = {  # OpenCV's marker, how the camera moves: three genres are told by the first alone, seven only by both
-    "action": (cv2.MARKER_TRIANGLE_UP, "shake"),
-    "adventure": (cv2.MARKER_TRIANGLE_UP, "roll"),
-    "comedy": (cv2.MARKER_STAR, "still"),
-    "crime": (cv2.MARKER_SQUARE, "shake"),
-    "drama": (cv2.MARKER_CROSS, "still"),
-    "fantasy": (cv2.MARKER_DIAMOND, "still"),
-    "horror": (cv2.MARKER_TRIANGLE_UP, "pulse"),
-    "romance": (cv2.MARKER_TILTED_CROSS, "still"),
-    "sci-fi": (cv2.MARKER_DIAMOND, "roll"),
-    "thriller": (cv2.MARKER_SQUARE, "pulse"),
-}
+    "action": (cv2.MARKER_TRIANGLE_UP, "shake"), "adventure": (cv2.MARKER_TRIANGLE_UP, "roll"),
+    "comedy": (cv2.MARKER_STAR, "still"), "crime": (cv2.MARKER_SQUARE, "shake"),
+    "drama": (cv2.MARKER_CROSS, "still"), "fantasy": (cv2.MARKER_DIAMOND, "still"),
+    "horror": (cv2.MARKER_TRIANGLE_UP, "pulse"), "romance": (cv2.MARKER_TILTED_CROSS, "still"),
+    "sci-fi": (cv2.MARKER_DIAMOND, "roll"), "thriller": (cv2.MARKER_SQUARE, "pulse"),
+}  # fmt: skip
 
 
 def make_demo(out, workers):
@@ -1292,8 +1286,6 @@ def make_demo(out, workers):
 
     Writes true_cuts.csv (mid, frame: the first frame of each shot but the first), labels.csv and videos/<mid>.mp4.
     """
-    if divita.ranks()[1] > 1:
-        raise UserError("the demo is for one process; make it without torchrun, or give --videos")
     y, splits = demo_labels()
     edits = {f"demo{i:03d}": demo_edit(i, np.flatnonzero(row)) for i, row in enumerate(y)}
     cuts = [f"{mid},{cut}\n" for mid, edit in edits.items() for cut in np.cumsum([n for _, n in edit])[:-1]]
