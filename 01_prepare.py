@@ -7,10 +7,9 @@
     python 01_prepare.py --download all --out data/published          the published labels and representations
     torchrun --nproc-per-node 4 01_prepare.py --videos DIR --out data/mine      the same on four GPUs
 
-A folder holds one video per trailer, and the video's name without its suffix is the trailer's mid. Every video is
-decoded once, beside others: PySceneDetect cuts it into shots, each shot is cut into clips at the target frame rate, and
-the clips of all trailers fill the batches of all backbones. What is done already is skipped, so the same command goes
-on after an interruption, and a video that cannot be decoded is named in failed.csv.
+A video's name without its suffix is its trailer's mid. Each video is decoded once, in parallel with others:
+PySceneDetect cuts it into shots, each shot is cut into clips at the target frame rate, and the clips of all trailers
+fill the batches of all backbones. The same command resumes interrupted work; failed.csv lists failures.
 """
 
 import argparse
@@ -24,6 +23,7 @@ LONGEST_PAUSE = 3600.0  # seconds that are believed if the timestamps go on from
 EARLIEST = 0.5  # seconds before its time from which on a frame may be shown
 STRIP_PICTURES, STRIP_HEIGHT = 10, 90  # of pictures/<mid>.jpg; height in pixels
 MAX_CANDIDATES = 640  # small pictures in memory among which a strip's are chosen at the end
+KINDS = ("image", "video")  # of inputs
 ROUNDING = 1e-6  # of a target frame: less is no difference in time
 
 DEMO_OUT = "data/demo"
@@ -59,8 +59,8 @@ def parse_arguments(like=None):
     add("--patience", metavar="S", type=float, default=60, help="seconds for a clip, twice, until a film fails (60)")
     parser.set_defaults(metas={}, **(like or {}))
     arguments = parser.parse_args()
-    least = {"image_frames": 1, "batch_size": 1, "fps": 0.1, "frames_per_clip": 1, "workers": 1}
-    for name, smallest in {**least, "patience": 0.1}.items():
+    least = {"image_frames": 1, "batch_size": 1, "fps": 0.1, "frames_per_clip": 1, "workers": 1, "patience": 0.1}
+    for name, smallest in least.items():
         value = getattr(arguments, name)
         if value is not None and not smallest <= value < float("inf"):
             parser.error(f"argument --{name.replace('_', '-')}: must be at least {smallest}")
@@ -78,7 +78,6 @@ import functools
 import hashlib
 import io
 import itertools
-import json
 import math
 import multiprocessing
 import re
@@ -89,7 +88,6 @@ import tarfile
 import threading
 import unicodedata
 import warnings
-import zlib
 from dataclasses import dataclass, field
 
 import divita  # first, as it sets Keras's backend
@@ -123,12 +121,9 @@ def main(arguments):
     wanted = wanted_representations(arguments)
     if arguments.videos is None:
         make_demo(out, arguments.workers)
-        videos = divita.find_videos([out / "videos"])
-    else:
-        videos = divita.find_videos(arguments.videos)
-        if (out / "true_cuts.csv").exists() and any(path.parent.parent != out.absolute() for path in videos.values()):
-            other = "another --out (03_evaluate.py: --data)"
-            raise UserError(f"{out}: contains the demo; choose {other} for your videos")
+    videos = divita.find_videos(arguments.videos or [out / "videos"])
+    if (out / "true_cuts.csv").exists() and any(path.parent.parent != out.absolute() for path in videos.values()):
+        raise UserError(f"{out}: contains the demo; choose another --out (03_evaluate.py: --data) for your videos")
     job = make_job(arguments, out, videos, wanted)
     if job.todo:
         prepare(job)
@@ -568,79 +563,71 @@ def shrink(image, pixel_aspect):
 
 @dataclass
 class Wanted:
-    """A representation to be made: its folder, what meta.json will say of it, and its backbone."""
+    """A representation to be made."""
 
     folder: Path
-    meta: dict  # what is known before the backbone is built
+    meta: dict  # its metadata, as far as known before the backbone is built
     weights: str | Path
     extract: object = None  # a divita.Extractor
 
 
 def follow(run):
-    """Return the arguments of the command line with a run's inputs for defaults, which no option may contradict.
+    """Return the arguments with a run's inputs for defaults, in `metas` {backbone: metadata of an input}.
 
-    `metas` is {backbone: what an input's meta.json says}.
+    Raises UserError if an option contradicts them.
     """
     configs = sorted(run.glob("split*/config.json"))
     if not configs:
         raise UserError(f"--like {run}: no finished run there; name a run's folder, such as runs/demo/RUN")
-    metas, made = list(divita.inputs(divita.read_json(configs[0])).values()), []
-    for kind in ("image", "video"):
-        made.append((kind, [meta["backbone"] for meta in metas if meta["input"] == kind] or ["none"]))
+    metas = divita.inputs(divita.read_json(configs[0])).values()
+    made = [(kind, [meta["backbone"] for meta in metas if meta["input"] == kind] or ["none"]) for kind in KINDS]
     for meta in metas:
         if divita.made_elsewhere(meta):
             what = f"its {meta['input']} vectors were made elsewhere, by {meta['backbone']}"
             raise UserError(f"--like {run}: {what}; make the new trailers' there, too, and predict their folder")
-        known = [name for name in ("segmentation", "detector", "fps", "frames_per_clip") if meta.get(name) is not None]
-        made += [(name, meta[name]) for name in known]  # not all is known of a published representation
-        if meta["input"] == "image":
-            made.append(("image_frames", meta["frames"]))
+        made += [(name, meta[name]) for name in (*STANDARD, "detector") if meta.get(name)]  # published: not all known
+        made += [("image_frames", meta["frames"])] if meta["input"] == "image" else []
     arguments = parse_arguments(dict(made))
     if arguments.precision:
         made += [("precision", meta.get("precision", arguments.precision)) for meta in metas]
     for name, value in made:
         if (given := getattr(arguments, name)) != value:
-            raise UserError(f"{option(name, given)} contradicts --like {run}, made with {option(name, value)}")
+            words = [f"--{name.replace('_', '-')} {' '.join(x) if name in KINDS else x}" for x in (given, value)]
+            raise UserError(f"{words[0]} contradicts --like {run}, made with {words[1]}")
     arguments.metas = {meta["backbone"]: meta for meta in metas}
     return arguments
 
 
-def option(name, value):
-    return f"--{name.replace('_', '-')} {' '.join(value) if isinstance(value, list) else value}"
-
-
 def wanted_representations(arguments):
-    """Return the Wanted that the command line asks for; a UserError names what does not exist or was made otherwise."""
-    asked = [(kind, name) for kind in ("image", "video") for name in getattr(arguments, kind) if name != "none"]
+    """Return the Wanted that the command line asks for; raise UserError if one cannot be made or has other settings."""
+    asked = [(kind, name) for kind in KINDS for name in getattr(arguments, kind) if name != "none"]
     if not asked:
         raise UserError("--image none --video none: nothing to make; name at least one backbone")
     weights, wanted = chosen_weights(arguments, [name for _, name in asked]), []
     for kind, name in dict.fromkeys(asked):
-        backbone, frames = divita.find_backbone(name), arguments.frames_per_clip
+        backbone, per_clip = divita.find_backbone(name), arguments.frames_per_clip
         if backbone.input != kind:
             raise UserError(f"--{kind} {name}: it is for --{backbone.input}")
-        if kind == "image" and arguments.image_frames:
-            frames = arguments.image_frames
-        if frames > arguments.frames_per_clip:
-            raise UserError(f"--image-frames {frames}: a clip has only {arguments.frames_per_clip} frames")
-        folder = divita.representation_name(name, arguments.segmentation, arguments.fps, arguments.frames_per_clip)
-        kind_of_weights = "file" if isinstance(weights[name], Path) else weights[name]
-        meta = {"representation": folder, "input": kind, "backbone": name, "weights": kind_of_weights}
+        frames = (kind == "image" and arguments.image_frames) or per_clip
+        if frames > per_clip:
+            raise UserError(f"--image-frames {frames}: a clip has only {per_clip} frames")
+        folder = divita.representation_name(name, arguments.segmentation, arguments.fps, per_clip)
+        meta = {"representation": folder, "input": kind, "backbone": name, "weights": weights[name]}
         meta |= {**clip_setting(arguments), "frames": frames, "input_size": backbone.size}
         meta["precision"] = arguments.precision or arguments.metas.get(name, {}).get("precision") or "float32"
         if isinstance(weights[name], Path):  # so that another file is refused where nothing is left to do, too
-            meta["file"] = f"sha256:{hash_of(weights[name], 'sha256')}"
+            digest = hashlib.sha256(weights[name].read_bytes()).hexdigest()
+            meta |= {"weights": "file", "file": f"sha256:{digest}"}
         wanted.append(Wanted(arguments.out / folder, meta, weights[name]))
         check_meta(wanted[-1].folder, meta, arguments.overwrite)
     return wanted
 
 
 def chosen_weights(arguments, names):
-    """Return {backbone's name: "pretrained", "random" or a checkpoint's path} as --weights, --like or demo say."""
-    weights = dict.fromkeys(names, "pretrained")
-    if arguments.videos is None:
-        weights.update({name: "random" for name in names if name not in DEMO_PRETRAINED})
-    weights.update({name: meta["weights"] for name, meta in arguments.metas.items() if name in names})
+    """Return {backbone: "pretrained", "random" or a checkpoint's path} by --weights, --like or the demo's default."""
+    pretrained = names if arguments.videos else DEMO_PRETRAINED
+    weights = {name: "pretrained" if name in pretrained else "random" for name in names}
+    weights |= {name: meta["weights"] for name, meta in arguments.metas.items()}
     words = [] if arguments.like else ["pretrained", "random"]
     for word in sorted(arguments.weights, key=lambda word: "=" in word):  # the files last
         name, _, file = word.rpartition("=")
@@ -652,37 +639,28 @@ def chosen_weights(arguments, names):
             beside = f" beside --like {arguments.like}" if arguments.like else ""
             choices = ", ".join([*words, *(f"{name}=FILE" for name in names)])
             raise UserError(f"--weights {word}{beside}: give {choices}, with a FILE that is there")
-    if of_file := [name for name in names if weights[name] == "file"]:
-        files = " ".join(f"{name}=FILE" for name in of_file)
+    if files := " ".join(f"{name}=FILE" for name in names if weights[name] == "file"):
         raise UserError(f"--like {arguments.like}: weights came from a file; add --weights {files}")
     return weights
 
 
 def clip_setting(arguments):
-    """Return the part of meta.json that says how videos became clips."""
+    """Return the clip setting as in meta.json."""
     detector = arguments.detector if arguments.segmentation == "shots" else None
-    setting = {"segmentation": arguments.segmentation, "detector": detector}
-    return setting | {"fps": arguments.fps, "frames_per_clip": arguments.frames_per_clip}
-
-
-def difference(folder, meta):
-    """Return in what a folder's meta.json, if it is there, differs, as words, or nothing."""
-    there = divita.meta_of(folder) or meta
-    for name, value in meta.items():
-        if there.get(name) != value:
-            return f"{name} {there.get(name)}, not {value}"
-    return ""
+    return {"detector": detector} | {name: getattr(arguments, name) for name in STANDARD}
 
 
 def check_meta(folder, meta, overwrite):
-    """Refuse to add to a folder what was made differently."""
-    if not overwrite and (other := difference(folder, meta)):
+    """Raise UserError if the folder has other settings."""
+    there = divita.meta_of(folder) or meta
+    unlike = [f"{name} {there.get(name)}, not {value}" for name, value in meta.items() if there.get(name) != value]
+    if unlike and not overwrite:
         remedy = "give the same options, another --out (03_evaluate.py: --data), or --overwrite to make it again"
-        raise UserError(f"{folder}: was made with {other}; {remedy}")
+        raise UserError(f"{folder}: was made with {unlike[0]}; {remedy}")
 
 
 def make_job(arguments, out, videos, wanted):
-    """Take the labels in, look at what is there and return the Job of this rank; name what cannot be prepared."""
+    """Import the labels and return the Job of this rank: the trailers that are missing or out of date."""
     rank, ranks = divita.ranks()
     if arguments.overwrite and ranks > 1:
         folders = ", ".join(str(one.folder) for one in wanted)
@@ -696,41 +674,38 @@ def make_job(arguments, out, videos, wanted):
     mine = list(videos)[rank::ranks]
     record(job, dict.fromkeys(mine))  # none has failed any more, until it does again
     for mid in mine:
-        if mid in there and is_current(job, mid):
-            continue
         try:
             divita.check_mid(mid, "its name")
-            job.todo[mid] = videos[mid]
+            if mid not in there or not is_current(job, mid):
+                job.todo[mid] = videos[mid]
         except UserError as error:
             fail(job, mid, str(error))
     return job
 
 
 def tables_folder(arguments, out):
-    """Return the folder of the clip tables: shots/ for a data folder's first setting, its own for every other."""
+    """Return the folder of the clip tables: shots/ for a data folder's first setting, another for each other one."""
     folder, setting = out / "shots", clip_setting(arguments)
-    if difference(folder, setting):
+    if not setting.items() <= (divita.meta_of(folder) or setting).items():
         detector = "_content" if setting["detector"] == "content" else ""
         folder = out / f"shots_{arguments.segmentation}{detector}_fps{arguments.fps:g}_fpc{arguments.frames_per_clip}"
-        check_meta(folder, setting, arguments.overwrite)
     return folder
 
 
 def take_labels(arguments, out, videos):
     """Copy the labels into the data folder, with splits; say which trailers lack a video and which lack labels."""
-    path, given, remarks = out / "labels.csv", None, []
+    path = out / "labels.csv"
     if arguments.labels:
         given, remarks = read_genre_table(arguments.labels)
         check_mids(arguments.labels, given.mids, videos)
         if not path.exists():
             divita.write_csv(path, *table_of(given))
+        if table_of(given) != table_of(divita.read_labels(path)):
+            raise UserError(f"{path}: differs from {arguments.labels}; remove it, or add to it what is new")
+        say("\n".join(remarks))
     if not path.exists():
         return
     labels = divita.read_labels(path)
-    if given and table_of(given) != table_of(labels):
-        raise UserError(f"{path}: differs from {arguments.labels}; remove it, or add to it what is new")
-    for remark in remarks:
-        say(remark)
     if gone := sorted(set(labels.mids) - set(videos)):
         say(f"{len(gone)} of {len(labels.mids)} labelled trailers have no video and are left out ({listed(gone, 10)})")
     if others := sorted(set(videos) - set(labels.mids)):
@@ -749,7 +724,7 @@ def table_of(labels):
 
 
 def prepared(job):
-    """Return the trailers of all ranks that have all their files, whatever these were made from."""
+    """Return the mids of all ranks whose files are complete, if perhaps out of date."""
     found = set(job.videos)
     for folder in [job.tables, *(one.folder for one in job.wanted)]:
         files = os.listdir(folder) if (folder / "meta.json").exists() else []
@@ -758,27 +733,24 @@ def prepared(job):
 
 
 def is_current(job, mid):
-    """Return whether a trailer's vectors were made from its present video and clip table.
-
-    A video with the noted stamp is not read; else its digest decides.
-    """
-    video, files = job.videos[mid], [one.folder / f"{mid}.npy" for one in job.wanted]
+    """Return whether a trailer's vectors are of its present video, by stamp or else digest, and clip table."""
+    video, table = job.videos[mid], job.tables / f"{mid}.csv"
     try:
-        digests, tables, stamps = map(set, zip(*(divita.read_vectors(path)[1] for path in files)))
-        if None in stamps or tables != {divita.digest_of((job.tables / f"{mid}.csv").read_text())}:
+        sources = [divita.read_vectors(one.folder / f"{mid}.npy")[1] for one in job.wanted]
+        digests, tables, stamps = map(set, zip(*sources))
+        if None in stamps or tables != {divita.digest_of(table.read_text())}:
             return False
-        if stamps == {video_stamp(video)}:
-            return len(digests) == 1
-        *_, (_, (digest, _)) = hash_video(video)
-        return digests == {digest}
+        if stamps != {video_stamp(video)}:
+            *_, (_, (digest, _)) = hash_video(video)
+            digests.add(digest)
+        return len(digests) == 1
     except (OSError, ValueError):  # one of the files is missing or damaged
         return False
 
 
 def video_stamp(path):
     """Return what changes with a file's content, even where another one has its size and modification time."""
-    about = path.stat()
-    return f"{about.st_size} {about.st_mtime_ns} {about.st_ctime_ns} {about.st_ino}"
+    return "{0.st_size} {0.st_mtime_ns} {0.st_ctime_ns} {0.st_ino}".format(path.stat())
 
 
 def hash_video(path):
@@ -794,7 +766,7 @@ def hash_video(path):
 
 
 def build(job):
-    """Build the backbones, refuse folders that others were used for, and write what says how they are filled."""
+    """Build the backbones and write the metadata; raise UserError if weights or folders are not as they must be."""
     arguments = job.arguments
     for one in job.wanted:
         name, frames, precision = one.meta["backbone"], one.meta["frames"], one.meta["precision"]
@@ -812,12 +784,11 @@ def build(job):
             check_meta(one.folder, one.meta, arguments.overwrite)
         divita.write_json(job.tables / "meta.json", clip_setting(arguments))
         for one in job.wanted:
-            file = one.folder / "meta.json"
-            if not file.exists() or difference(one.folder, one.meta):  # no old files among new ones
+            if not one.meta.items() <= divita.meta_of(one.folder).items():  # no old files among new ones
                 for path in one.folder.glob("*.npy"):
                     path.unlink()
-            about = {"clips": job.tables.name, "videos": paths, "synthetic": synthetic}
-            divita.write_json(file, one.meta | about)
+            one.meta |= {"clips": job.tables.name, "videos": paths, "synthetic": synthetic}
+            divita.write_json(one.folder / "meta.json", one.meta)
 
 
 def record(job, outcomes):
@@ -838,33 +809,30 @@ def summary(job):
     rank, ranks = divita.ranks()
     by = f" by rank {rank} of {ranks}" if ranks > 1 else ""
     if len(job.failed) == len(job.todo) > 1 and len(reasons := set(job.failed.values())) == 1:
-        why = "rather a fault of the set-up or the code than of the videos"
-        tqdm.write(f"all {len(job.failed)} videos failed alike, {why}: {reasons.pop()}", file=sys.stderr)
+        why = f"rather a fault of the set-up or the code than of the videos: {reasons.pop()}"
+        tqdm.write(f"all {len(job.failed)} videos failed alike, {why}", file=sys.stderr)
     ready = len(prepared(job))
     say(f"{ready} of {len(job.videos)} trailers prepared in {job.out}, {job.made} of them now{by}")
     if rank == 0:
-        folders = [one.folder for one in job.wanted]
-        for path in (*folders, job.tables, job.out / "pictures", job.out / "failed.csv"):
-            if path.exists():
-                say(f"  {path}")
+        paths = [*(one.folder for one in job.wanted), job.tables, job.out / "pictures", job.out / "failed.csv"]
+        say("\n".join(f"  {path}" for path in paths if path.exists()))
         if ready:
             say(f"next: {shlex.join(['python', *next_command(job)])}")
     return 1 if job.failed else 0
 
 
 def next_command(job):
-    """Return the command that goes on from here, as a list of words."""
+    """Return the words of the command that goes on from here."""
     out, run = job.out, job.arguments.like
     if run:
         run = run if run.name else run.absolute()
         return ["03_evaluate.py", "--predict", str(out), "--runs", str(run.parent), "--run", run.name]
     if not (out / "labels.csv").exists():
         return ["03_evaluate.py", "--predict", str(out)]
-    command = ["02_train.py", "--data", str(out)]
-    if not STANDARD.items() <= clip_setting(job.arguments).items():
-        names = {one.meta["input"]: one.folder.name for one in reversed(job.wanted)}  # the first of each
-        command += ["--image", names.get("image", "none"), "--video", names.get("video", "none")]
-    return [*command, "--runs", f"runs/{out.resolve().name}"]
+    names = {one.meta["input"]: one.folder.name for one in reversed(job.wanted)}  # the first of each
+    standard = STANDARD.items() <= clip_setting(job.arguments).items()
+    inputs = [] if standard else [word for kind in KINDS for word in (f"--{kind}", names.get(kind, "none"))]
+    return ["02_train.py", "--data", str(out), *inputs, "--runs", f"runs/{out.resolve().name}"]
 
 
 # ---- Genre tables ----
@@ -888,41 +856,37 @@ FEW_TRAILERS = 30  # for random splits
 
 
 def read_genre_table(path):
-    """Read a genre table as in README.md; return its Labels and remarks on what was read and what was skipped.
-
-    Raises UserError with the column or line that is wrong or ambiguous.
-    """
+    """Return a table's Labels and remarks, see README.md; raise UserError if a column or line is wrong or ambiguous."""
     columns = named_columns(path, *divita.read_table(path))
     mid, text = find_column(path, columns, "mid", MID_NAMES), find_column(path, columns, "genres", GENRE_NAMES)
     if not mid:
         raise UserError(f"{path}: no mid column; call the one with the video names mid, not {listed([*columns], 9)}")
     numbered = [name for name in columns if re.fullmatch(r"split\d+", name)]
     words = [name for name, cells in columns.items() if {*map(str.casefold, cells.values())} <= SUBSET_WORDS.keys()]
-    splits = {name: columns[name] for name in columns if name in numbered + words}
+    splits = [name for name in columns if name in numbered + words]
     others = {name: cells for name, cells in columns.items() if name not in (mid, text, *splits)}
     parsed = text_genres(path, text, columns[text]) if text else None
     divita.check_no_split(path, others, len(splits))
     genres, found = parsed or flag_genres(path, others, columns[mid])
+    if not genres:
+        raise UserError(f"{path}: no genre in {text!r}; fill it in")
     for name, other in itertools.pairwise(sorted(genres, key=str.casefold)):
         if name.casefold() == other.casefold():
             raise UserError(f"{path}: genres {name!r} and {other!r} differ only in case; write one of them")
     single = text and max(map(len, found.values())) == 1  # so that a trailer may have a row per genre
     trailers = {}  # {mid: (its first line, its genres, its subsets)}
     for line, cell in columns[mid].items():
-        row = [SUBSET_WORDS.get(cells[line].casefold(), cells[line].removesuffix(".0")) for cells in splits.values()]
-        first, known, subsets = trailers.setdefault(video_stem(cell), (line, {*found[line]}, row))
-        if first != line and not (single and row == subsets and known and {*found[line]} - known):
-            raise UserError(f"{path} line {line}: duplicate trailer {video_stem(cell)}; remove one of its rows")
-        known.update(found[line])
-    skipped = [name for name, (_, known, _) in trailers.items() if text and not known]
-    if len(skipped) == len(trailers):
-        raise UserError(f"{path}: no genre in {text!r}; fill it in")
+        stem, suffix = os.path.splitext(re.split(r"[/\\]", cell)[-1])
+        name = stem if suffix.lower() in divita.SUFFIXES else stem + suffix
+        cells = [columns[split][line] for split in splits]
+        row = [SUBSET_WORDS.get(cell.casefold(), cell.removesuffix(".0")) for cell in cells]
+        first, known, subsets = trailers.setdefault(name, (line, set(), row))
+        if first != line and not (single and row == subsets and known and found[line] - known):
+            raise UserError(f"{path} line {line}: duplicate trailer {name}; remove one of its rows")
+        known |= found[line]
     header = ["mid", *genres, *(splits if numbered or len(words) != 1 else ["split0"])]
-    rows = [
-        (line, [name, *("01"[genre in known] for genre in genres), *subsets])
-        for name, (line, known, subsets) in trailers.items()
-        if known or not text
-    ]
+    kept = [(name, *trailer) for name, trailer in trailers.items() if trailer[1] or not text]
+    rows = [(line, [name, *("01"[genre in known] for genre in genres), *row]) for name, line, known, row in kept]
     labels = divita.read_labels(path, (header, rows))
     for subset in empty_subsets(labels.splits, splits):
         raise UserError(f"{path}: no trailer in {subset}; each split needs train, validation and test")
@@ -930,7 +894,7 @@ def read_genre_table(path):
     remarks = [f"{path}: {len(rows)} trailers (mid: {mid}), genres: {listed(counts, 30)}"]
     if unused := [name for name in others if name not in genres]:
         remarks.append(f"unused columns: {listed(unused, 30)}")
-    if skipped:
+    if skipped := [name for name in trailers if text and not trailers[name][1]]:
         remarks.append(f"skipped {len(skipped)} trailers without a known genre: {listed(skipped, 30)}")
     if not splits and len(rows) < FEW_TRAILERS:
         remarks.append(f"warning: random splits of {len(rows)} trailers give unreliable scores; label {FEW_TRAILERS}")
@@ -940,15 +904,17 @@ def read_genre_table(path):
 def named_columns(path, header, rows):
     """Return {name: {line: cell}} of the columns with a name and of nameless ones that number the rows."""
     columns = {}
-    for number, (name, *cells) in enumerate(zip(header, *(map(str.strip, row) for _, row in rows)), 1):
-        if not name and any(cells):
-            if not all(map(str.isdecimal, cells)) or len(set(cells)) < len(cells):
-                raise UserError(f"{path}: the nameless column {number} holds {max(cells)!r}; name or remove it")
+    for number, name in enumerate(header, 1):
+        cells = {line: unicodedata.normalize("NFC", row[number - 1].strip()) for line, row in rows}
+        if not name and any(cells.values()):
             name = f"(nameless {'first column' if number == 1 else f'column {number}'})"
-        if name in columns:
+            if len({*filter(str.isdecimal, cells.values())}) < len(cells):
+                value = max(cells.values())
+                raise UserError(f"{path}: the nameless column {number} holds {value!r}; name or remove it")
+        if name and name in columns:
             raise UserError(f"{path}: duplicate column {name!r}; rename or remove one")
-        if name:
-            columns[name] = {line: unicodedata.normalize("NFC", cell) for (line, _), cell in zip(rows, cells)}
+        columns[name] = cells
+    columns.pop("", None)
     return columns
 
 
@@ -973,20 +939,13 @@ def flags(cells):
     return sum(cell in YES + NO for cell in known) / max(1, len(known))
 
 
-def video_stem(cell):
-    """Return a path's last part without a video's suffix."""
-    stem, suffix = os.path.splitext(re.split(r"[/\\]", cell)[-1])
-    return stem if suffix.lower() in divita.SUFFIXES else stem + suffix
-
-
 def flag_genres(path, columns, mids):
-    """Return the names of the 0/1 columns and {line: the genres of its trailer}, mids: {line: mid}."""
+    """Return the names of the 0/1 columns and {line: the set of its genres}, mids: {line: mid}."""
     genres = [name for name, cells in columns.items() if flags(cells) > 0.5]
     if not genres:
         raise UserError(f"{path}: no genres; add a column genres or, for each genre, a column of 0 and 1")
-    allowed, found = YES + NO, {line: [] for line in mids}
-    if not any(cell.casefold() in NO for name in genres for cell in columns[name].values()):
-        allowed = [*YES, ""]  # as in a table of x marks
+    explicit = any(cell.casefold() in NO for name in genres for cell in columns[name].values())
+    allowed = YES + (NO if explicit else [""])  # the latter in a table of x marks
     for name in genres:
         if re.fullmatch(NO_GENRE, name) or letters(name) in UNKNOWN:
             raise UserError(f"{path}: the 0/1 column {name!r} looks like no genre; remove or rename it")
@@ -994,41 +953,35 @@ def flag_genres(path, columns, mids):
             if cell.casefold() not in allowed:
                 value = repr(cell) if cell else "empty"
                 raise UserError(f"{path} line {line}: {name} of {mids[line]} is {value}; write 0 or 1")
-            if cell.casefold() in YES:
-                found[line].append(name)
-    return genres, found
+    return genres, {line: {name for name in genres if columns[name][line].casefold() in YES} for line in mids}
 
 
 def text_genres(path, name, cells):
-    """Return the genres in a column of text, sorted, and {line: the genres of its trailer, none if unknown}."""
+    """Return the genres in a column of text, sorted, and {line: the set of its genres, empty if unknown}."""
     plain = {cell for cell in cells.values() if cell[:1] not in ("[", "{")}
-    separator = next((character for character in "|;," if any(character in cell for cell in plain)), None)
+    separator = next((character for character in "|;," if character in "".join(plain)), None)
     whole = plain if not separator and plain.issuperset(cells.values()) else set()  # cells that nothing separates
     plural, found = letters(name).endswith("s"), {}
     for line, cell in cells.items():
         try:
             names = cell.split(separator or "|") if cell in plain else names_in_list(cell)
             names = [re.sub(r"[^\S\r\n]+", " ", genre.strip()) for genre in names if genre.strip()]
-        except Exception:  # JSON and Python raise many kinds
+        except Exception:  # Python's parser raises many kinds
             names = [cell]  # which its bracket excludes below
-        found[line] = [] if UNKNOWN.intersection(map(letters, names)) else names
-        for genre in found[line]:
+        found[line] = set() if UNKNOWN.intersection(map(letters, names)) else {*names}
+        for genre in sorted(found[line]):
             parts = re.split(r"[\W_]+", genre)
             several = whole and (plural and " " in genre or genre not in parts and whole.issuperset(parts))
             if several or re.search(r"""[|;,"\[\]{}\n\r]|^'|^[\d.]+$""", genre):
                 remedy = "write names separated by |" + ", or call the column genre if each is one" * bool(several)
                 raise UserError(f"{path} line {line}: {name} is {cell!r}; {remedy}")
-    return sorted({genre for names in found.values() for genre in names}), found
+    return sorted(set().union(*found.values())), found
 
 
 def names_in_list(cell):
     """Return the names in a list that JSON, Python or NumPy wrote, also as [{"name": ...}] or {"choices": [...]}."""
-    try:
-        content = json.loads(cell)
-    except ValueError:
-        content = ast.literal_eval(re.sub(r"""(?<=['"])\s+(?=['"])""", ",", cell))  # NumPy writes no commas
-    if isinstance(content, dict):
-        content = content["choices"] if isinstance(content["choices"], list) else [content["choices"]]
+    content = ast.literal_eval(re.sub(r"""(?<=['"])\s+(?=['"])""", ",", cell))  # NumPy writes no commas
+    content = np.atleast_1d(content["choices"]).tolist() if isinstance(content, dict) else content
     return [item["name"] if isinstance(item, dict) else item for item in content]
 
 
@@ -1040,13 +993,13 @@ def empty_subsets(splits, names):
 
 def check_mids(path, mids, videos):
     """Raise UserError if no mid is the name of a video, with what two of them differ in."""
-    reductions = {"nothing": str, "a suffix": lambda name: re.sub(r"\.\w*$", "", name), "case": str.casefold}
-    reductions |= {"case or signs": letters, "leading zeros or tt": lambda name: name.removeprefix("tt").lstrip("0")}
+    if not videos.keys().isdisjoint(mids):
+        return
+    reductions = {"a suffix": lambda name: re.sub(r"\.\w*$", "", name), "case": str.casefold, "case or signs": letters}
+    reductions |= {"leading zeros or tt": lambda name: name.removeprefix("tt").lstrip("0")}
     for what, reduce in {**reductions, "more than case and suffix": lambda name: ""}.items():
         stems = {reduce(stem): stem for stem in videos}
         if mid := next((mid for mid in mids if reduce(mid) in stems), None):
-            if what == "nothing":
-                return
             names = printable(f"{mid} and {stems[reduce(mid)]}")
             raise UserError(f"{path}: no mid is the name of a video: {names} differ in {what}; rename one of each pair")
 
@@ -1174,39 +1127,33 @@ def download(names, out):
     inputs = ["--image", kinds.get("image", "none"), "--video", kinds.get("video", "none")]
     command = ["python", "02_train.py", "--data", str(out), *inputs, "--runs", f"runs/{out.resolve().name}"]
     say(f"next: {shlex.join(command)}")
-    return 0
 
 
 def fetch(name, out, md5):
-    """Download a file of the record into a folder, unless it is there whole, and return its path."""
+    """Download a file of the record into a folder, unless it is there, and return its path."""
     path, url = out / name, f"{os.environ.get('DIVITA_PUBLISHED', ZENODO)}/{name}?download=1"
-    by_hand = shlex.join(["curl", "-fLC", "-", "-o", str(path), url])  # goes on where it was
+    curl = shlex.join(["curl", "-fLC", "-", "-o", str(path), url])  # resumes the download
     if path.exists():
-        if hash_of(path, "md5") != md5:
-            raise UserError(f"{path}: its MD5 is not the published {md5}; complete it with {by_hand} or remove it")
+        with open(path, "rb") as file:
+            if hashlib.file_digest(file, "md5").hexdigest() != md5:
+                raise UserError(f"{path}: its MD5 is not the published {md5}; complete it with {curl} or remove it")
         return path
     say(f"downloading {url}")
     bar = sys.stderr if sys.stderr.isatty() else io.StringIO()
-    remedy = f"run the same command again or, if the line keeps breaking, {by_hand} first"
+    remedy = f"run the same command again or, if the line keeps breaking, {curl} first"
     with divita.written(path) as temporary, divita.downloading(name, remedy), contextlib.redirect_stdout(bar):
         keras.utils.get_file(temporary.name, url, cache_subdir=out.absolute(), file_hash=md5, hash_algorithm="md5")
     return path
 
 
-def hash_of(path, name):
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, name).hexdigest()
-
-
 def unpack(archive, out):
     """Unpack <name>.tar.gz, which holds the folder <name>, and remove it. Nothing is written outside `out`."""
     name, folder = archive.name.removesuffix(".tar.gz"), out / ".unpacking"
-    shutil.rmtree(folder, ignore_errors=True)  # what an interrupted command left
     say(f"unpacking {archive}")
     try:
         shutil.unpack_archive(archive, folder, filter="data")  # which refuses ../, links to the outside, devices
         (folder / name).replace(out / name)
-    except (shutil.ReadError, tarfile.TarError, EOFError, zlib.error, FileNotFoundError) as error:
+    except (shutil.ReadError, tarfile.TarError, EOFError, FileNotFoundError) as error:
         raise UserError(f"{archive}: cannot be unpacked ({divita.one_line(error)}); remove it") from None
     finally:
         shutil.rmtree(folder, ignore_errors=True)
@@ -1218,39 +1165,30 @@ def unpack(archive, out):
 DEMO_TRAILERS, DEMO_SEED, DEMO_FPS = 100, 0, 24
 DEMO_SIZE = 192, 108  # width, height
 GENRES = {  # OpenCV's marker, how the camera moves: three genres are told by the first alone, seven only by both
-    "action": (cv2.MARKER_TRIANGLE_UP, "shake"),
-    "adventure": (cv2.MARKER_TRIANGLE_UP, "roll"),
-    "comedy": (cv2.MARKER_STAR, "still"),
-    "crime": (cv2.MARKER_SQUARE, "shake"),
-    "drama": (cv2.MARKER_CROSS, "still"),
-    "fantasy": (cv2.MARKER_DIAMOND, "still"),
-    "horror": (cv2.MARKER_TRIANGLE_UP, "pulse"),
-    "romance": (cv2.MARKER_TILTED_CROSS, "still"),
-    "sci-fi": (cv2.MARKER_DIAMOND, "roll"),
-    "thriller": (cv2.MARKER_SQUARE, "pulse"),
-}
+    "action": (cv2.MARKER_TRIANGLE_UP, "shake"), "adventure": (cv2.MARKER_TRIANGLE_UP, "roll"),
+    "comedy": (cv2.MARKER_STAR, "still"), "crime": (cv2.MARKER_SQUARE, "shake"),
+    "drama": (cv2.MARKER_CROSS, "still"), "fantasy": (cv2.MARKER_DIAMOND, "still"),
+    "horror": (cv2.MARKER_TRIANGLE_UP, "pulse"), "romance": (cv2.MARKER_TILTED_CROSS, "still"),
+    "sci-fi": (cv2.MARKER_DIAMOND, "roll"), "thriller": (cv2.MARKER_SQUARE, "pulse"),
+}  # fmt: skip
 
 
 def make_demo(out, workers):
-    """Make the synthetic demo data set in the folder `out`: the same files whatever the number of `workers`.
+    """Make the synthetic demo data set in the folder `out`, whose files are kept; raise UserError if it holds others.
 
-    Writes true_cuts.csv (mid, frame: the first frame of each shot but the first), labels.csv and videos/<mid>.mp4;
-    what is there already is kept. A folder that holds something else is a UserError: it is not the demo's.
+    Writes true_cuts.csv (mid, frame: the first frame of each shot but the first), labels.csv and videos/<mid>.mp4.
     """
-    if divita.ranks()[1] > 1:
-        raise UserError("the demo is for one process; make it without torchrun, or give --videos")
     y, splits = demo_labels()
-    mids = [f"demo{i:03d}" for i in range(len(y))]
-    edits = [demo_edit(i, np.flatnonzero(row)) for i, row in enumerate(y)]
-    cuts = [(mid, cut) for mid, edit in zip(mids, edits) for cut in np.cumsum([n for _, n in edit])[:-1]]
-    text = "mid,frame\n" + "".join(f"{mid},{cut}\n" for mid, cut in cuts)
+    edits = {f"demo{i:03d}": demo_edit(i, np.flatnonzero(row)) for i, row in enumerate(y)}
+    cuts = [f"{mid},{cut}\n" for mid, edit in edits.items() for cut in np.cumsum([n for _, n in edit])[:-1]]
+    text = "mid,frame\n" + "".join(cuts)
     true_cuts, labels = out / "true_cuts.csv", out / "labels.csv"
     if any(out.glob("[!.]*")) and not (true_cuts.exists() and true_cuts.read_text() == text):
         raise UserError(f"{out}: holds something else than the demo; say with --videos where the films are")
     divita.write_text(true_cuts, text)  # first: from now on the folder is the demo's
     if not labels.exists():
-        divita.write_csv(labels, *table_of(divita.Labels(mids, list(GENRES), y, splits)))
-    tasks = [(out / "videos" / f"{mid}.mp4", i, edit) for i, (mid, edit) in enumerate(zip(mids, edits))]
+        divita.write_csv(labels, *table_of(divita.Labels([*edits], [*GENRES], y, splits)))
+    tasks = [(out / "videos" / f"{mid}.mp4", i, edit) for i, (mid, edit) in enumerate(edits.items())]
     if tasks := [task for task in tasks if not task[0].exists()]:
         thread_map(make_film, tasks, max_workers=workers, desc="demo trailers", unit="trailer")
 
@@ -1286,28 +1224,24 @@ def make_film(task):
         for genre, frames in edit:
             hue, dark = hue + rng.integers(50, 130), not dark  # a cut is seen in colour and in light
             marker, camera = GENRES[genre]
-            for frame in shoot(paint(marker, hue, dark, rng), camera, frames, rng):
+            for frame in shoot(marker, hue, dark, camera, frames, rng):
                 writer.write(frame)
         writer.release()
         if cv2.VideoCapture(str(temporary)).get(cv2.CAP_PROP_FRAME_COUNT) != sum(frames for _, frames in edit):
             raise UserError(f"{path}: cannot be written whole; make room on the disk and run the same command again")
 
 
-def paint(marker, hue, dark, rng):
-    """-> canvas (162, 288, 3) uint8 BGR, larger than a frame: markers of one kind strewn over a plain ground."""
+def shoot(marker, hue, dark, camera, frames, rng):
+    """Yield `frames` frames (108, 192, 3) of markers of one kind strewn over a plain ground, seen by a moving camera.
+
+    Where a camera does not move, it stands where it could be at some moment if it did: a single frame tells nothing.
+    """
     canvas = np.full((162, 288, 3), (hue % 180, 90, 100 if dark else 200), np.uint8)  # OpenCV's hues are half degrees
     for x, y in np.ndindex(14, 8):
         place = 20 * x + rng.integers(4, 18), 20 * y + rng.integers(4, 18)
         colour = int(hue + rng.integers(15, 30)) % 180, 90, 150
         cv2.drawMarker(canvas, place, colour, marker, int(rng.integers(10, 18)), 2)
-    return cv2.cvtColor(canvas, cv2.COLOR_HSV2BGR)
-
-
-def shoot(canvas, camera, frames, rng):
-    """Yield `frames` frames (108, 192, 3) of the canvas, seen by a moving camera.
-
-    Where a camera does not move, it stands where it could be at some moment if it did: a single frame tells nothing.
-    """
+    canvas = cv2.cvtColor(canvas, cv2.COLOR_HSV2BGR)  # larger than a frame
     turn, flash, zoom = *rng.uniform(0, 2 * np.pi, 2), rng.uniform(0.9, 1.1)
     for i in range(frames):
         angle = 7 * np.sin(turn + 2 * np.pi / 16 * i * (camera == "roll"))  # degrees
