@@ -137,7 +137,7 @@ def digest_of(*arrays):
 
 
 def subset(labels, split, name):
-    """Return the rows of `labels` in one of SUBSETS of split number `split`."""
+    """Return the rows of `labels` in the subset `name` (train, validation or test) of split number `split`."""
     return np.flatnonzero(labels.splits[:, split] == SUBSETS.index(name))
 
 
@@ -582,28 +582,20 @@ def kerascv():
 
 def efficientnetlite_b0(shape):
     network = kerascv().models.EfficientNetLiteBackbone(
-        include_rescaling=False,
-        width_coefficient=1.0,
-        depth_coefficient=1.0,
-        stackwise_kernel_sizes=[3, 3, 5, 3, 5, 5, 3],
-        stackwise_num_repeats=[1, 2, 2, 3, 3, 4, 1],
+        stackwise_kernel_sizes=[3, 3, 5, 3, 5, 5, 3], stackwise_num_repeats=[1, 2, 2, 3, 3, 4, 1],
         stackwise_input_filters=[32, 16, 24, 40, 80, 112, 192],
         stackwise_output_filters=[16, 24, 40, 80, 112, 192, 320],
-        stackwise_expansion_ratios=[1, 6, 6, 6, 6, 6, 6],
-        stackwise_strides=[1, 2, 2, 2, 1, 2, 1],
-        input_shape=shape,
-    )
+        stackwise_expansion_ratios=[1, 6, 6, 6, 6, 6, 6], stackwise_strides=[1, 2, 2, 2, 1, 2, 1],
+        width_coefficient=1.0, depth_coefficient=1.0, include_rescaling=False, input_shape=shape,
+    )  # fmt: skip
     return keras.Model(network.input, mean_over_space(network.output))
 
 
 def resnet50(shape):
     network = kerascv().models.ResNetBackbone(
-        include_rescaling=False,
-        stackwise_filters=[64, 128, 256, 512],
-        stackwise_blocks=[3, 4, 6, 3],
-        stackwise_strides=[1, 2, 2, 2],
-        input_shape=shape,
-    )
+        stackwise_filters=[64, 128, 256, 512], stackwise_blocks=[3, 4, 6, 3], stackwise_strides=[1, 2, 2, 2],
+        include_rescaling=False, input_shape=shape,
+    )  # fmt: skip
     return keras.Model(network.input, mean_over_space(network.output))
 
 
@@ -719,7 +711,7 @@ def preprocess(frame, backbone):
     return x.numpy()[0, :, top : top + backbone.size, left : left + backbone.size].transpose(1, 2, 0)
 
 
-AT_ONCE = {"cpu": (4, 2**35), "cuda": (256, 2**41)}  # most frames or clips, and multiply-adds, in a pass: caches, memory
+AT_ONCE = {"cpu": (4, 2**35), "cuda": (256, 2**41)}  # most frames or clips, and multiply-adds, in a pass
 SIDE_BY_SIDE = 4  # passes at a time on a CPU, its cores shared out: beside decoding, one on all cores is slower
 
 
@@ -788,7 +780,7 @@ def normalised(backbone, model):
 
 
 def pass_size(inputs, macs, device):
-    """Return the number of frames or clips in a pass, so that the passes of a batch are equal, few and within AT_ONCE."""
+    """Return the number of frames or clips in a pass: those of a batch are equal, few and within AT_ONCE."""
     most, most_macs = AT_ONCE.get(device, AT_ONCE["cpu"])
     passes = math.ceil(max(inputs / most, inputs * macs / most_macs))
     return math.ceil(inputs / passes)
