@@ -565,16 +565,16 @@ def kerascv():
     warnings.filterwarnings("ignore", message=".*was passed an input with a mask attached to it")  # Swin's, harmless
     unused = "tensorflow", "tensorflow.keras.layers", "tensorflow_datasets", "keras_cv.src.backend.tf_ops"
     stand_in = mock.MagicMock(__version__="2.21.0", __path__=[], keras=keras)
-    stand_ins = dict.fromkeys(unused, stand_in) | {"tensorflow.keras": keras}
-    before = {name: sys.modules[name] for name in stand_ins.keys() & sys.modules}
-    sys.modules.update(stand_ins)
+    fakes = dict.fromkeys(unused, stand_in) | {"tensorflow.keras": keras, "tensorflow.keras.callbacks": keras.callbacks}
+    before = {name: sys.modules[name] for name in fakes.keys() & sys.modules}
+    sys.modules.update(fakes)
     try:
         with warnings.catch_warnings(action="ignore"):
             import keras_cv
     except ImportError as error:
         raise UserError(f"KerasCV, whose backbone this is, cannot be imported ({one_line(error)})") from None
     finally:
-        for name in stand_ins:
+        for name in fakes:
             del sys.modules[name]
         sys.modules.update(before)
     return keras_cv
