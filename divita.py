@@ -283,7 +283,8 @@ def open_representation(data, name):
                 remove(old)
     index = read_json(packed / "index.json")
     clips = np.memmap(packed / "clips.f32", np.float32, "r").reshape(-1, index["features"])
-    return Representation(path, None if path.suffix == ".zarr" else meta_of(path), clips, **index)
+    meta = None if path.suffix == ".zarr" else meta_of(path)
+    return Representation(path, meta, clips, index["features"], index["rows"], index["sources"], index["digests"])
 
 
 def pack(path, packed):
