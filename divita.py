@@ -76,18 +76,17 @@ class Labels:
 
 def find_labels(data):
     """Return the labels of a data folder: its labels.csv or, as published, its mtgc.csv."""
-    for name in ("labels.csv", "mtgc.csv"):
-        if (Path(data) / name).exists():
-            return read_labels(Path(data) / name)
+    for path in (Path(data, "labels.csv"), Path(data, "mtgc.csv")):
+        if path.exists():
+            return read_labels(path)
     raise UserError(f"{data}: no labels.csv and no mtgc.csv there; give 01_prepare.py the table with --labels")
 
 
 def read_labels(path, table=None):
     """Read a genre table, or check one that read_table() returned, in the format of the published mtgc.csv.
 
-    A first column `mid`, one column of 0 and 1 per genre, then split0, split1 ... with 0 for training, 1 for
-    validation and 2 for test. Without split columns, three splits are made, see made_splits(). Raises UserError with
-    the line.
+    Its columns are mid, the genres, of 0 and 1, then split0, split1 ..., of indices into SUBSETS; without these, splits
+    are made. Raises UserError with the line.
     """
     header, rows = table or read_table(path)
     genres = [name for name in header[1:] if not re.fullmatch(r"split\d+", name)]
@@ -97,59 +96,49 @@ def read_labels(path, table=None):
         columns = "mid, the genres, then split0, split1 ... if any, none empty and none twice"
         raise UserError(f"{path}: the columns must be {columns}; not {header}")
     cells = {}
-    for line, row in rows:
-        where, mid = f"{path} line {line}", unicodedata.normalize("NFC", row[0])
+    for line, (mid, *values) in rows:
+        where, mid = f"{path} line {line}", unicodedata.normalize("NFC", mid)
         check_mid(mid, f"{where}: the mid {mid!r}")
         if mid in cells:
             raise UserError(f"{where}: the trailer {mid} is there twice; remove one of its lines")
-        for name, cell in zip(header[1:], row[1:]):
+        for name, cell in zip(header[1:], values):
             allowed = ["0", "1", "2"] if name in splits else ["0", "1"]
             if cell.strip() not in allowed:
                 raise UserError(f"{where}: {name} is {cell!r}, not one of {', '.join(allowed)}")
-        cells[mid] = [int(cell.strip()) for cell in row[1:]]
+        cells[mid] = [int(cell) for cell in values]
     y, subsets = np.split(np.array(list(cells.values()), np.uint8), [len(genres)], axis=1)
     return Labels(list(cells), genres, y, subsets if splits else made_splits(path, list(cells)))
 
 
 def check_no_split(path, names, number):
-    """Raise UserError if one of the columns that are no splits looks like split column `number`."""
-    if odd := [name for name in names if looks_like_a_split(name)]:
-        remedy = f"call it split{number} (0 train, 1 validation, 2 test) or, if it is a genre, otherwise"
-        raise UserError(f"{path}: the column {odd[0]!r} looks like a split; {remedy}")
-
-
-def looks_like_a_split(name):
-    """Tell whether a column's name ends in the word split or fold, as mtgc_split does, or is made of nothing but words
-    for a data set's parts, as is_test, TrainVal and Partition 1 are."""
+    """Raise UserError if a column that is no split looks like split column `number`: its name ends in split or fold, as
+    mtgc_split does, or is made of nothing but words for subsets, as is_test, TrainVal and Partition 1 are."""
     part = "split|fold|(sub)?set|part(ition)?|phase|train(ing)?|test(ing)?|val(id(ation)?)?|dev|eval(uation)?|holdout"
-    letters = re.sub(r"[\W\d_]", "", name.casefold())
-    made_of_parts = re.fullmatch(f"(is|in|for|data|cross|cv|k)*(({part})s?)+(id|index|number)?", letters)
-    return bool(made_of_parts or re.search(r"(\b|_)(split|fold)s?[\W\d_]*$", name.casefold()))
+    for name in names:
+        letters = re.sub(r"[\W\d_]", "", name.casefold())
+        made_of_parts = re.fullmatch(f"(is|in|for|data|cross|cv|k)*(({part})s?)+(id|index|number)?", letters)
+        if made_of_parts or re.search(r"(\b|_)(split|fold)s?[\W\d_]*$", name.casefold()):
+            remedy = f"call it split{number} (0 train, 1 validation, 2 test) or, if it is a genre, otherwise"
+            raise UserError(f"{path}: the column {name!r} looks like a split; {remedy}")
 
 
 def made_splits(path, mids):
-    """Return three splits (N, 3) for the trailers of a table without any; whatever the lines' order, they are the same.
-
-    In each, the trailers are sorted by a hash of their mid and the split's number and then cut at 70 and 80 %.
-    """
+    """Return three splits (N, 3): mids in the order of a hash of mid and split number, cut at 70 and 80 %."""
     if len(mids) < 3:
         raise UserError(f"{path}: {len(mids)} trailers; splits need at least 3, one for each part")
     validation, test = (max(1, round(share * len(mids))) for share in SHARES[1:])
-    parts = np.repeat([0, 1, 2], [len(mids) - validation - test, validation, test])  # (N,)
-    splits = np.zeros((len(mids), 3), np.uint8)
-    for k in range(3):
-        order = np.argsort([hashlib.sha256(f"{mid} {k}".encode()).hexdigest() for mid in mids])  # (N,)
-        splits[order, k] = parts
-    return splits
+    parts = np.repeat(np.uint8([0, 1, 2]), [len(mids) - validation - test, validation, test])  # (N,)
+    hashes = [[hashlib.sha256(f"{mid} {k}".encode()).hexdigest() for k in range(3)] for mid in mids]
+    return parts[np.argsort(np.argsort(hashes, axis=0), axis=0)]  # of each hash's rank
 
 
 def digest_of(*arrays):
-    """Return a short digest of arrays or lists, to tell whether two runs saw the same."""
+    """Return a short digest of arrays or lists."""
     return hashlib.sha256(b"".join(np.asarray(array).tobytes() for array in arrays)).hexdigest()[:16]
 
 
 def subset(labels, split, name):
-    """Return the rows of `labels` that are in a subset ("train", "validation" or "test") of split number `split`."""
+    """Return the rows of `labels` in the subset `name` (train, validation or test) of split number `split`."""
     return np.flatnonzero(labels.splits[:, split] == SUBSETS.index(name))
 
 
@@ -177,15 +166,12 @@ class Representation:
     """A backbone's vectors of all clips of all trailers."""
 
     path: Path  # its folder or archive
+    meta: dict | None  # what meta.json says, None for a published archive
     clips: np.ndarray  # (all clips, F), trailer after trailer; memory-mapped, since it may be larger than memory
+    features: int  # F
     rows: dict  # mid -> its first row in clips and the one after its last
     sources: dict  # mid -> what it was made from, see read_vectors()
     digests: dict  # mid -> a digest of its vectors
-    meta: dict | None  # what meta.json says, None for a published archive
-
-    @property
-    def features(self):
-        return self.clips.shape[1]
 
     def __repr__(self):
         return f"<Representation {self.path}: {len(self)} trailers, {len(self.clips)} clips, {self.features} features>"
@@ -217,12 +203,12 @@ def representations(data):
 
 
 def find_representation(data, name, missing_ok=False):
-    """Return the path of a representation, by its own name or, at the standard setting (shots, 24 frames per second,
-    24 per clip), by its backbone's. A UserError says what there is instead; None where it may be missing."""
+    """Return the path of a representation, by its own name or, at the STANDARD setting, by its backbone's. If it is
+    missing, returns None or raises UserError with what there is instead."""
     there = representations(data)
     found = [path for path in there if name in (path.name, path.name.removesuffix(".zarr"))]
-    wanted = (STANDARD | {"backbone": name}).items()  # what a meta.json does not say is taken for the standard
-    found += [path for path, meta in there.items() if wanted <= (STANDARD | meta).items()]
+    wanted = STANDARD | {"backbone": name}  # what a meta.json does not say is taken for the standard
+    found += [path for path, meta in there.items() if wanted.items() <= (STANDARD | meta).items()]
     if not found and not missing_ok:
         choices = ", ".join(path.name for path in there) or "none; prepare one with 01_prepare.py"
         raise UserError(f"{data}: no representation is called {name!r}; there is {choices}")
@@ -230,26 +216,25 @@ def find_representation(data, name, missing_ok=False):
 
 
 def meta_of(path):
-    """Return what the meta.json of a representation says or what is known of a published archive; else nothing.
-
-    That of vectors made elsewhere need only say "input"; the folder's name is their "backbone" if it does not say.
-    """
-    if path.suffix != ".zarr":
-        file = path / "meta.json"
-        if not file.exists():
-            return {}
-        meta = read_json(file)
-        for name, kind in META_TYPES.items():
-            if not isinstance(meta.get(name), (kind, type(None))):
-                raise UserError(f"{file}: {name!r} cannot be {meta[name]!r}; mend it or leave it out")
-        if meta.get("input") not in ("image", "video") and any(path.glob("*.npy")):
-            raise UserError(f'{file}: "input" must be "image" or "video", what the vectors of this folder are used as')
-        return meta | {"backbone": meta.get("backbone") or path.name}
-    if path.stem not in PUBLISHED:
-        raise UserError(f"{path}: not one of the published archives {', '.join(PUBLISHED)}; rename it to one of them")
-    backbone, _ = PUBLISHED[path.stem]
-    meta = {"backbone": backbone, "input": find_backbone(backbone).input, "weights": "pretrained"}
-    return meta | STANDARD | {"frames": 24}
+    """Return what the meta.json of a representation says or what is known of a published archive; else nothing. Vectors
+    made elsewhere need only say "input"; their "backbone" is the folder's name if not given."""
+    if path.suffix == ".zarr":
+        if path.stem not in PUBLISHED:
+            names = ", ".join(PUBLISHED)
+            raise UserError(f"{path}: not one of the published archives {names}; rename it to one of them")
+        backbone, _ = PUBLISHED[path.stem]
+        meta = {"backbone": backbone, "input": find_backbone(backbone).input, "weights": "pretrained", "frames": 24}
+        return meta | STANDARD
+    file = path / "meta.json"
+    if not file.exists():
+        return {}
+    meta = read_json(file)
+    for name, kind in META_TYPES.items():
+        if not isinstance(meta.get(name), (kind, type(None))):
+            raise UserError(f"{file}: {name!r} cannot be {meta[name]!r}; mend it or leave it out")
+    if meta.get("input") not in ("image", "video") and any(path.glob("*.npy")):
+        raise UserError(f'{file}: "input" must be "image" or "video", what the vectors of this folder are used as')
+    return meta | {"backbone": meta.get("backbone") or path.name}
 
 
 def made_elsewhere(meta):
@@ -265,25 +250,21 @@ def inputs(config):
 
 def unlike(a, b):
     """Return in which fields two config.json differ, but for those of a split; none: they are splits of one run."""
-
-    def known(value):  # of a representation's meta.json, "videos" and "synthetic" are mere information
-        return value | {"videos": None, "synthetic": None} if isinstance(value, dict) else value
-
-    fields = [field for field in dict.fromkeys([*a, *b]) if field not in OF_A_SPLIT]
-    return [field for field in fields if known(a.get(field)) != known(b.get(field))]
+    remarks = {"videos": None, "synthetic": None}  # of a representation's meta.json, mere information
+    a, b = ({key: x | remarks if isinstance(x, dict) else x for key, x in config.items()} for config in (a, b))
+    return [field for field in dict.fromkeys([*a, *b]) if field not in OF_A_SPLIT and a.get(field) != b.get(field)]
 
 
 def open_representation(data, name):
     """Open a representation of either kind, a folder of <mid>.npy or a published archive (zarr format 2).
 
-    The first time, its trailers are checked and copied into one file, from which batches are cut without opening many.
-    It is never replaced, since others may have mapped it; <data>/.packed/<name>.* of other signatures are removed a day
-    after they were last opened. A UserError names what is broken.
+    The first time, its trailers are checked and packed into one file, which is never replaced, since others may have
+    mapped it, and removed a day after the last use once the vectors have changed. Raises UserError with what is broken.
     """
     path = find_representation(data, name)
-    files = sorted((entry.name, entry.stat()) for entry in os.scandir(path) if not entry.name.startswith("."))
-    about = [MAX_VALUE, *((name, stat.st_size, stat.st_mtime_ns) for name, stat in files)]
-    signature = digest_of(repr(about))  # changes with any file, and with what is checked
+    files = [(file.name, file.stat()) for file in os.scandir(path) if not file.name.startswith(".")]
+    stamps = sorted((name, stat.st_size, stat.st_mtime_ns) for name, stat in files)
+    signature = digest_of(repr([MAX_VALUE, *stamps]))  # changes with any file, and with what is checked
     packed = Path(data) / ".packed" / f"{path.name}.{signature}"
     if not packed.exists():
         writable(packed.parent)
@@ -301,35 +282,33 @@ def open_representation(data, name):
         for old in packed.parent.iterdir():
             if old.stem == path.name and time.time() - old.stat().st_mtime > DAY:
                 remove(old)
-    known = read_json(packed / "index.json")
-    clips = np.memmap(packed / "clips.f32", np.float32, "r").reshape(-1, known["features"])
+    index = read_json(packed / "index.json")
+    clips = np.memmap(packed / "clips.f32", np.float32, "r").reshape(-1, index["features"])
     meta = None if path.suffix == ".zarr" else meta_of(path)
-    return Representation(path, clips, known["rows"], known["sources"], known["digests"], meta)
+    return Representation(path, meta, clips, index["features"], index["rows"], index["sources"], index["digests"])
 
 
 def pack(path, packed):
-    """Copy a representation's trailers one after another into one file of float32; return what is known of them."""
+    """Copy a representation's trailers one after another into one file of float32; return the index of the file."""
     features, total, rows, sources, digests = None, 0, {}, {}, {}
     with written(packed) as temporary, open(temporary, "wb") as file:
         for name, clips, source in trailers(path):
-            where, mid = f"{path}/{name}", unicodedata.normalize("NFC", name)
+            mid, problem = unicodedata.normalize("NFC", name), None
             check_mid(mid, f"{path}: the name {mid!r}")
-            problem = None
             if clips.dtype.kind != "f" or clips.ndim != 2 or features not in (None, clips.shape[1]):
                 problem = f"{clips.dtype} {clips.shape}, not floating-point (clips, {features or 'features'})"
             elif not clips.size:
                 problem = "no clips"
             elif not (largest := float(abs(clips).max())) <= MAX_VALUE:  # or NaN
                 problem = f"a value of {largest:.2g} where finite ones of about 1 are expected"
+            elif mid in rows:
+                problem = f"the trailer {mid} is there twice"
             if problem:
                 remedy = "fix" if made_elsewhere(meta_of(path)) else "prepare or download"
-                raise UserError(f"{where}: {problem}; remove it or {remedy} it")
-            features = clips.shape[1]
-            if mid in rows:
-                raise UserError(f"{where}: the trailer {mid} is there twice; remove one of its files")
+                raise UserError(f"{path}/{name}: {problem}; remove it or {remedy} it")
             content = clips.astype(np.float32).tobytes()
             file.write(content)
-            rows[mid], total = (total, total + len(clips)), total + len(clips)
+            features, rows[mid], total = clips.shape[1], (total, total + len(clips)), total + len(clips)
             sources[mid], digests[mid] = source, hashlib.sha256(content).hexdigest()
     if not rows:
         raise UserError(f"{path}: no vectors, <mid>.npy, in it; add them or remove the folder")
@@ -366,18 +345,17 @@ def read_vectors(path):
 
 
 def usable(mids, inputs):
-    """Return at which places (M,) of a list are trailers that all inputs, one or two Representations, have with equal
-    numbers of clips; and one line on what was left out, or None. A UserError names two that do not belong together, or
-    mids that have lost their leading zeros."""
-    if len(inputs) == 2:
-        check_alike(mids, *inputs)
+    """Return the indices (M,) of the mids that all inputs, one or two Representations, have with as many clips; and
+    a line on those left out, or None. Raises UserError if the inputs or the mids do not belong together."""
     lengths = {mid: {len(x[mid]) for x in inputs} for mid in mids if all(mid in x.rows for x in inputs)}
-    missing = [mid for mid in mids if mid not in lengths]
-    names = set().union(*(x.rows for x in inputs))
-    without_zeros = {name.lstrip("0") for name in names if name.startswith("0")}
-    if lost := [mid for mid in missing if mid in without_zeros and mid not in names]:
+    if len(inputs) == 2:
+        check_alike(lengths, *inputs)
+    names = set().union(*inputs)
+    without_zeros = {name.lstrip("0") for name in names} - names
+    if lost := [mid for mid in mids if mid in without_zeros]:
         what = f"{len(lost)} mids of the labels lack leading zeros that the files have ({listed(lost)})"
         raise UserError(f"{what}, as a spreadsheet leaves them; give the mid column as text")
+    missing = [mid for mid in mids if mid not in lengths]
     uneven = [mid for mid in lengths if len(lengths[mid]) > 1]
     rows = np.flatnonzero(~np.isin(mids, missing + uneven))
     whys = ((missing, "not in every representation"), (uneven, "with other numbers of clips in the two"))
@@ -386,16 +364,14 @@ def usable(mids, inputs):
 
 
 def check_alike(mids, a, b):
-    """Refuse two representations whose clips were cut otherwise or, of a trailer, from another film or clip table."""
+    """Raise UserError if the clips of two representations differ in setting or, of one of the mids, in their source."""
     names, x, y = [a.path.name, b.path.name], meta_of(a.path), meta_of(b.path)
     for field in ("segmentation", "detector", "fps", "frames_per_clip"):
         if field in x and field in y and x[field] != y[field]:
             made = f"{names[0]} was made with {field} {x[field]}, {names[1]} with {y[field]}"
             raise UserError(f"{made}; make one of them again with the other's option and --overwrite")
-    common = [mid for mid in mids if mid in a.rows and mid in b.rows]
     for number, what in enumerate(("film", "clip table")):
-        other = [mid for mid in common if len({a.sources[mid][number], b.sources[mid][number]} - {None}) > 1]
-        if other:
+        if other := [mid for mid in mids if len({a.sources[mid][number], b.sources[mid][number]} - {None}) > 1]:
             again = " ".join(f"--{meta['input']} {meta['backbone']}" for meta in (x, y))
             made = f"{' and '.join(names)} were made from another {what} of {len(other)} trailers ({listed(other)})"
             raise UserError(f"{made}; make both again in one command, 01_prepare.py {again} and the options of before")
@@ -405,10 +381,8 @@ def check_alike(mids, a, b):
 
 
 class Snippets(keras.utils.PyDataset):
-    """Batches ([(snippets, S, F), ...], labels (snippets, G)) of B trailers each, for Keras's fit().
-
-    inputs: one or two Representations, mids (N), y (N, G), length: S.
-    """
+    """Batches ([(snippets, S, F), ...], labels (snippets, G)) of B trailers each, for Keras's fit(), from one or two
+    Representations (inputs), mids (N), y (N, G) and S (length)."""
 
     def __init__(self, inputs, mids, y, length, batch_size, seed=0):
         super().__init__()
@@ -420,33 +394,25 @@ class Snippets(keras.utils.PyDataset):
 
 
 class TrainingSnippets(Snippets):
-    """In each epoch one snippet per trailer in a new order, S clips on from a random one.
+    """In each epoch one snippet per trailer, S clips on from a random one, in random order, by seed and epoch."""
 
-    A batch follows from the seed, the epoch and its number. Keras ends an epoch once before the first, when it has
-    looked at a batch.
-    """
-
-    def on_epoch_end(self):
+    def on_epoch_end(self):  # called once before the first, too, when Keras has looked at a batch
         self.epoch += 1
 
     def __getitem__(self, i):
         generator = np.random.default_rng((self.seed, self.epoch))
-        order, starts = generator.permutation(len(self.mids)), generator.random(len(self.mids))
+        order, places = generator.permutation(len(self.mids)), generator.random(len(self.mids))
         rows = order[i * self.batch_size : (i + 1) * self.batch_size]
-
-        def part(clips, place):  # (C, F) -> (at most S, F)
-            start = int(place * max(1, len(clips) - self.length + 1))
-            return clips[start : start + self.length]
-
-        parts = [[part(x[self.mids[row]], starts[row]) for row in rows] for x in self.inputs]
+        mids = [self.mids[row] for row in rows]
+        choices = [max(1, len(self.inputs[0][mid]) - self.length + 1) for mid in mids]
+        starts = (places[rows] * choices).astype(int)  # (B,)
+        parts = [[x[mid][start : start + self.length] for mid, start in zip(mids, starts)] for x in self.inputs]
         return tuple(evaluation_snippets(x, self.length)[0] for x in parts), self.y[rows]  # (B, S, F), (B, G)
 
 
 def evaluation_snippets(trailers, length):
-    """Cut trailers, [(C, F), ...], into all their snippets in order, the last one of each padded with zeros.
-
-    Return the snippets (N, S, F) and each trailer's number of them (B,).
-    """
+    """Cut trailers, [(C, F), ...], into snippets (N, S, F), the last one of each padded with zeros; return them and the
+    number of each trailer's (B,)."""
     counts = [math.ceil(len(clips) / length) for clips in trailers]
     snippets = np.zeros((sum(counts), length, trailers[0].shape[1]), np.float32)
     for clips, part in zip(trailers, np.split(snippets, np.cumsum(counts)[:-1])):
@@ -464,10 +430,8 @@ class EvaluationSnippets(Snippets):
 
 
 def predict(model, trailers, length, batch_size=32):
-    """Return genre probabilities (N, G), those of a trailer's snippets averaged (the paper's evaluation).
-
-    trailers: for each trailer its clips in each input, [(C, F), ...]; length: S, the clips in a snippet.
-    """
+    """Return genre probabilities (N, G) of trailers [[(C, F), one per input], ...], averaged over the snippets of a
+    trailer (the paper's evaluation); length: S."""
     averages = []
     for i in range(0, len(trailers), batch_size):
         x, counts = zip(*(evaluation_snippets(clips, length) for clips in zip(*trailers[i : i + batch_size])))
@@ -482,9 +446,6 @@ def snippet_probabilities(model, inputs):
 
 
 # ---- Backbones ----
-#
-# A backbone turns a frame or a clip into one vector. Each is one entry of the table BACKBONES below the networks; one's
-# own takes a few lines there or in a script that imports this file, see README.md.
 
 
 @dataclass(frozen=True)
@@ -506,7 +467,7 @@ class Backbone:
     layers: list | None = None  # their names in the checkpoint, in the model's order; None: as in the model
 
 
-BACKBONES = {}  # name -> Backbone
+BACKBONES = {}  # name -> Backbone, entered below the networks; for one's own see README.md
 SILENCE = 30.0  # seconds, after which a download of weights has failed
 IMAGENET = {"mean": (123.675, 116.28, 103.53), "std": (58.395, 57.12, 57.375)}
 
@@ -518,8 +479,7 @@ def add_backbone(name, *arguments, **keywords):
 def find_backbone(name):
     """Return the Backbone of a name in BACKBONES or of kerascv:PRESET; a UserError lists the names there are."""
     if name.startswith("kerascv:"):
-        build = functools.partial(kerascv_preset, name)
-        return Backbone(name, "image", build, None, size=224, resize=256, checkpoint=name)
+        return Backbone(name, "image", functools.partial(kerascv_preset, name), None, 224, 256, checkpoint=name)
     if name not in BACKBONES:
         raise UserError(f"no backbone is called {name!r}; there is {', '.join(BACKBONES)} and kerascv:PRESET")
     return BACKBONES[name]
@@ -544,10 +504,7 @@ def mean_over_space(x):  # (N, H, W, F) or (N, T, H, W, F) -> (N, F)
 
 
 def shufflenet(shape, units, last, branch):
-    """ShuffleNetV2 1x for frames or, with 3 x 3 x 3 in place of 3 x 3, for clips.
-
-    units are the checkpoint's names of its 4 + 8 + 4 units, of the last layers and of a unit's branches.
-    """
+    """ShuffleNetV2 1x for frames or clips; units, last and branch are the checkpoint's names of its parts."""
 
     def step(x, filters, kernel, strides, name, index=0, groups=1, relu=True):  # index in a torch Sequential
         return convolution(x, filters, kernel, strides, f"{name}.{index}", f"{name}.{index + 1}", groups, relu)
@@ -606,26 +563,20 @@ def r2plus1d(shape):
 
 @functools.cache
 def kerascv():
-    """Import KerasCV without TensorFlow, which it imports for data pipelines and legacy layers that are not used here.
-
-    A stand-in takes TensorFlow's place during the import, also where TensorFlow is installed.
-    """
+    """Import KerasCV with a stand-in for TensorFlow, installed or not, whose data pipelines are not used here."""
     warnings.filterwarnings("ignore", message=".*was passed an input with a mask attached to it")  # Swin's, harmless
     unused = "tensorflow", "tensorflow.keras.layers", "tensorflow_datasets", "keras_cv.src.backend.tf_ops"
     stand_in = mock.MagicMock(__version__="2.21.0", __path__=[], keras=keras)
-
-    def replaced():
-        return {name: sys.modules[name] for name in sys.modules if name in unused or name.startswith("tensorflow.")}
-
-    before = replaced()
-    sys.modules.update(dict.fromkeys(unused, stand_in) | {"tensorflow.keras": keras})
+    fakes = dict.fromkeys(unused, stand_in) | {"tensorflow.keras": keras, "tensorflow.keras.callbacks": keras.callbacks}
+    before = {name: sys.modules[name] for name in fakes.keys() & sys.modules}
+    sys.modules.update(fakes)
     try:
         with warnings.catch_warnings(action="ignore"):
             import keras_cv
     except ImportError as error:
         raise UserError(f"KerasCV, whose backbone this is, cannot be imported ({one_line(error)})") from None
     finally:
-        for name in replaced():
+        for name in fakes:
             del sys.modules[name]
         sys.modules.update(before)
     return keras_cv
@@ -633,28 +584,20 @@ def kerascv():
 
 def efficientnetlite_b0(shape):
     network = kerascv().models.EfficientNetLiteBackbone(
-        include_rescaling=False,
-        width_coefficient=1.0,
-        depth_coefficient=1.0,
-        stackwise_kernel_sizes=[3, 3, 5, 3, 5, 5, 3],
-        stackwise_num_repeats=[1, 2, 2, 3, 3, 4, 1],
+        stackwise_kernel_sizes=[3, 3, 5, 3, 5, 5, 3], stackwise_num_repeats=[1, 2, 2, 3, 3, 4, 1],
         stackwise_input_filters=[32, 16, 24, 40, 80, 112, 192],
         stackwise_output_filters=[16, 24, 40, 80, 112, 192, 320],
-        stackwise_expansion_ratios=[1, 6, 6, 6, 6, 6, 6],
-        stackwise_strides=[1, 2, 2, 2, 1, 2, 1],
-        input_shape=shape,
-    )
+        stackwise_expansion_ratios=[1, 6, 6, 6, 6, 6, 6], stackwise_strides=[1, 2, 2, 2, 1, 2, 1],
+        width_coefficient=1.0, depth_coefficient=1.0, include_rescaling=False, input_shape=shape,
+    )  # fmt: skip
     return keras.Model(network.input, mean_over_space(network.output))
 
 
 def resnet50(shape):
     network = kerascv().models.ResNetBackbone(
-        include_rescaling=False,
-        stackwise_filters=[64, 128, 256, 512],
-        stackwise_blocks=[3, 4, 6, 3],
-        stackwise_strides=[1, 2, 2, 2],
-        input_shape=shape,
-    )
+        stackwise_filters=[64, 128, 256, 512], stackwise_blocks=[3, 4, 6, 3], stackwise_strides=[1, 2, 2, 2],
+        include_rescaling=False, input_shape=shape,
+    )  # fmt: skip
     return keras.Model(network.input, mean_over_space(network.output))
 
 
@@ -664,7 +607,7 @@ def kerascv_preset(name, shape):
 
 
 def from_kerascv(name, **options):
-    """Return the network of kerascv:PRESET; a UserError says which ones there are, or what to fetch by hand."""
+    """Return the network of kerascv:PRESET. Raises UserError if it is unknown or cannot be downloaded."""
     preset, models = name.removeprefix("kerascv:"), kerascv().models
     families = models.Backbone.__subclasses__()
     places = {name: about.get("kaggle_handle") for family in families for name, about in family.presets.items()}
@@ -747,16 +690,13 @@ add_backbone(
 )  # fmt: skip
 
 
-# Before the network: a frame to the network's size
-
 MAX_ASPECT = 4  # of a frame: more is cut off at both ends first, as it lies outside the centre and costs time
 
 
 def preprocess(frame, backbone):
     """Resize a frame, uint8 (H, W, 3) of any size, and cut out its centre: uint8 (S, S, 3).
 
-    Within a grey level of torchvision's transforms, bicubic ones within two of Pillow's. Normalisation follows on the
-    accelerator, see Extractor.
+    Within a grey level of torchvision's transforms, bicubic ones within two of Pillow's.
     """
     size, short = backbone.resize, min(frame.shape[:2])
     if isinstance(size, int):  # the short side; the long side is rounded down, as torchvision does
@@ -773,10 +713,8 @@ def preprocess(frame, backbone):
     return x.numpy()[0, :, top : top + backbone.size, left : left + backbone.size].transpose(1, 2, 0)
 
 
-AT_ONCE = {"cpu": (4, 2**35), "cuda": (256, 2**41)}  # frames or clips, and multiply-adds, at most in one pass: more
-# than 4 leave a processor's caches; so few of the heavy ones, because their attention takes a gigabyte
-SIDE_BY_SIDE = 4  # passes at a time on a CPU, its cores shared out. One pass on all cores is as fast while nothing else
-# runs, and several times slower beside a decoding process, whose turns on one core all the others wait for
+AT_ONCE = {"cpu": (4, 2**35), "cuda": (256, 2**41)}  # most frames or clips, and multiply-adds, in a pass
+SIDE_BY_SIDE = 4  # passes at a time on a CPU, its cores shared out: beside decoding, one on all cores is slower
 
 
 class Extractor:
@@ -809,24 +747,21 @@ class Extractor:
             say(f"{name}: cannot be optimised; it runs as plain Keras, several times slower")
 
     def __call__(self, clips):
+        inputs = clips.reshape(-1, *clips.shape[2:]) if self.backbone.input == "image" else clips
         while self.per_pass:
             with contextlib.suppress(torch.OutOfMemoryError):
-                return self.vectors(clips)
+                if self.network is None:
+                    pixels = np.random.default_rng(0).integers(0, 256, (self.per_pass, *inputs.shape[1:]), np.uint8)
+                    pixels = torch.from_numpy(pixels).to(self.device)
+                    (self.network,) = self.map(frozen_if_the_same, [self.plain], [pixels])  # as passes run
+                passes = [inputs[i : i + self.per_pass] for i in range(0, len(inputs), self.per_pass)]
+                vectors = torch.cat(list(self.map(self.one_pass, passes)))
+                vectors = vectors.reshape(len(clips), -1, self.features)  # (N, T or 1, F)
+                return vectors.mean(1).cpu().numpy()  # only here does this process wait for a GPU
             self.network, self.per_pass = None, self.per_pass // 2
             gc.collect()  # of Keras's traceback, which holds tensors and itself
             torch.cuda.empty_cache()
         raise UserError(f"{self.backbone.name}: out of memory with one clip; free some or use a smaller --batch-size")
-
-    def vectors(self, clips):
-        inputs = clips.reshape(-1, *clips.shape[2:]) if self.backbone.input == "image" else clips
-        if self.network is None:
-            pixels = np.random.default_rng(0).integers(0, 256, (self.per_pass, *inputs.shape[1:]), np.uint8)
-            pixels = torch.from_numpy(pixels).to(self.device)
-            (self.network,) = self.map(frozen_if_the_same, [self.plain], [pixels])  # as passes run
-        passes = [inputs[i : i + self.per_pass] for i in range(0, len(inputs), self.per_pass)]
-        vectors = torch.cat(list(self.map(self.one_pass, passes)))
-        vectors = vectors.reshape(len(clips), -1, self.features)  # (N, T or 1, F)
-        return vectors.mean(1).cpu().numpy()  # only here does this process wait for a GPU
 
     def one_pass(self, inputs):
         """Give the network its per_pass frames or clips, zeros where there are fewer: (P, ...) -> (P, F)."""
@@ -847,8 +782,7 @@ def normalised(backbone, model):
 
 
 def pass_size(inputs, macs, device):
-    """Return how many frames or clips go into one pass where a batch has so many and each takes so many multiply-adds,
-    so that the passes are few, of one size and within AT_ONCE."""
+    """Return the number of frames or clips in a pass: those of a batch are equal, few and within AT_ONCE."""
     most, most_macs = AT_ONCE.get(device, AT_ONCE["cpu"])
     passes = math.ceil(max(inputs / most, inputs * macs / most_macs))
     return math.ceil(inputs / passes)
@@ -865,22 +799,21 @@ def aggregation(function):
     return function
 
 
-def uniform(fan_in):
-    """PyTorch's default initial weights, for kernels and biases alike."""
-    return keras.initializers.RandomUniform(-(fan_in**-0.5), fan_in**-0.5)
+def uniform(fan_in, *variables):
+    """Return a layer's arguments for PyTorch's default initial weights, the same for kernels and biases."""
+    bound = fan_in**-0.5
+    return {f"{name}_initializer": keras.initializers.RandomUniform(-bound, bound) for name in variables}
 
 
 def linear(x, units, activation=None, name=None):
-    start = uniform(x.shape[-1])
-    return keras.layers.Dense(units, activation, kernel_initializer=start, bias_initializer=start.clone(), name=name)(x)
+    return keras.layers.Dense(units, activation, name=name, **uniform(x.shape[-1], "kernel", "bias"))(x)
 
 
 @aggregation
 def tsfm(x, dropout=DROPOUT):
     """One post-norm transformer block without positional encoding, then the mean over clips: (B, S, F) -> (B, 128)."""
     x = linear(x, HIDDEN)  # (B, S, F) -> (B, S, H)
-    start = uniform(HIDDEN)
-    attention = keras.layers.MultiHeadAttention(HEADS, HIDDEN // HEADS, use_bias=False, kernel_initializer=start)
+    attention = keras.layers.MultiHeadAttention(HEADS, HIDDEN // HEADS, use_bias=False, **uniform(HIDDEN, "kernel"))
     x = add_and_norm(x, attention(x, x), dropout)  # (B, S, H)
     y = linear(x, FEED_FORWARD, "relu")  # (B, S, H) -> (B, S, 768)
     x = add_and_norm(x, linear(y, HIDDEN), dropout)  # (B, S, 768) -> (B, S, H)
@@ -895,17 +828,15 @@ def add_and_norm(x, y, dropout):  # (B, S, H), (B, S, H) -> (B, S, H)
 @aggregation
 def gru(x):
     """A GRU over the clips, the mean of its rectified outputs: (B, S, F) -> (B, 115)."""
-    start = uniform(GRU_UNITS)
-    kernels = {"kernel_initializer": start, "recurrent_initializer": start.clone(), "bias_initializer": start.clone()}
-    x = keras.layers.GRU(GRU_UNITS, return_sequences=True, **kernels)(x)  # (B, S, F) -> (B, S, 115)
+    start = uniform(GRU_UNITS, "kernel", "recurrent", "bias")
+    x = keras.layers.GRU(GRU_UNITS, return_sequences=True, **start)(x)  # (B, S, F) -> (B, S, 115)
     return keras.layers.GlobalAveragePooling1D()(keras.layers.ReLU()(x))
 
 
 @aggregation
 def conv(x):
     """A convolution over three clips, the mean of its rectified outputs: (B, S, F) -> (B, 128)."""
-    start = uniform(3 * x.shape[-1])
-    x = keras.layers.Conv1D(HIDDEN, 3, padding="same", kernel_initializer=start, bias_initializer=start.clone())(x)
+    x = keras.layers.Conv1D(HIDDEN, 3, padding="same", **uniform(3 * x.shape[-1], "kernel", "bias"))(x)
     return keras.layers.GlobalAveragePooling1D()(keras.layers.ReLU()(x))
 
 
@@ -923,17 +854,15 @@ def clip_aggregation_module(x, aggregation, genres, name, **options):
 
 
 def divita(features, genres, aggregation="tsfm", fusion="late", **options):
-    """Build DIViTA for the inputs whose numbers of features are given, {"image": 1280, "video": 1024} or one of them.
+    """Build DIViTA for numbers of features, {"image": 1280, "video": 1024} or one of them.
 
-    Returns a Keras model of snippets [(B, S, F), ...], image first, that gives logits (B, G). Late fusion averages the
-    logits of one module per input; early fusion joins the features in front of a single module. Initial weights come
-    from Keras's global seed. `options` go to the aggregation, e.g. dropout=0.0 to tsfm. Raises
-    UserError if an input, the aggregation or the fusion is unknown.
+    Returns a Keras model: snippets [(B, S, F), ...], image first -> logits (B, G). Late fusion averages the logits of
+    one module per input; early fusion joins the features in front of a single module. `options` go to the aggregation,
+    e.g. dropout=0.0 to tsfm. Raises UserError if an input, the aggregation or the fusion is unknown.
     """
-    if aggregation not in AGGREGATIONS:
-        raise UserError(f"no aggregation is called {aggregation!r}; there is {', '.join(AGGREGATIONS)}")
-    if fusion not in ("late", "early"):
-        raise UserError(f"no fusion is called {fusion!r}; there is late, early")
+    for what, name, names in (("aggregation", aggregation, AGGREGATIONS), ("fusion", fusion, ("late", "early"))):
+        if name not in names:
+            raise UserError(f"no {what} is called {name!r}; there is {', '.join(names)}")
     inputs = [keras.Input((None, features[name]), name=name) for name in ("image", "video") if features.get(name)]
     if not inputs or len(inputs) < len(features):
         raise UserError(f"inputs {features}: unknown or none; use {{'image': F, 'video': F}} or one of them")
@@ -958,11 +887,8 @@ METRICS = ("uAP", "mAP", "wAP", "sAP")
 
 
 def area_under_curve(y_true, y_prob):
-    """Area under the precision-recall curve by the trapezoid rule, which is not the average precision.
-
-    y_true (n,) of 0 and 1, with a 1 at least; y_prob (n,). All metrics come from here. The area is that of
-    scikit-learn's precision_recall_curve and auc.
-    """
+    """Return the area under the precision-recall curve by the trapezoid rule, as scikit-learn's precision_recall_curve
+    and auc give it; y_true (n,) of 0 and 1, with a 1 at least, y_prob (n,)."""
     order = np.argsort(-y_prob, kind="stable")
     ends = np.flatnonzero(np.append(np.diff(y_prob[order]) != 0, True))  # a threshold takes in all equal scores
     positives = np.cumsum(y_true[order])[ends]
@@ -975,9 +901,8 @@ def metrics(y_true, y_prob, per_trailer=None, area=None):
     """Return the paper's metrics, as fractions, of labels and probabilities (N, G).
 
     uAP is the area over all cells, mAP the mean over genres, wAP their mean weighted by frequency, sAP the mean over
-    trailers; per_genre (G,) and per_trailer (N,) are the areas that were averaged. A genre or a trailer without a
-    positive has no curve: its area is NaN and left out of the means. A per_trailer that is known is not computed again.
-    `area` is in place of area_under_curve.
+    trailers; per_genre (G,) and per_trailer (N,), which may be given, are the areas that were averaged. Without a
+    positive an area is NaN and left out of the means. `area` is in place of area_under_curve.
     """
     y_true, y_prob, area = np.asarray(y_true, int), np.asarray(y_prob), area or area_under_curve
 
@@ -988,8 +913,7 @@ def metrics(y_true, y_prob, per_trailer=None, area=None):
         known = np.isfinite(values)
         return np.average(values[known], weights=weights[known]) if known.any() else np.nan
 
-    if per_trailer is None:
-        per_trailer = areas(y_true, y_prob)
+    per_trailer = areas(y_true, y_prob) if per_trailer is None else per_trailer
     per_genre = areas(y_true.T, y_prob.T)
     return {
         "uAP": areas([y_true.ravel()], [y_prob.ravel()])[0],
@@ -1002,21 +926,19 @@ def metrics(y_true, y_prob, per_trailer=None, area=None):
 
 
 def chance(y_true):
-    """Return what metrics() gives on average for random probabilities, as the same dictionary; y_true (N, G)."""
-    return metrics(y_true, y_true, area=area_of_chance)
+    """Return what metrics() gives on average for random probabilities, as the same dictionary; y_true (N, G).
 
-
-def area_of_chance(y_true, _):
-    """Return the expected area_under_curve of random scores; y_true (n,) of 0 and 1, with a 1 at least.
-
-    The curve advances where a positive comes in the order of the scores, at each rank n with equal probability. Among
+    A curve advances where a positive comes in the order of the scores, at each rank n with equal probability. Among
     the n - 1 before it, a share q is positive, so that the precision is (1 + (n - 1) q) / n there and was q before it;
     a curve starts at precision 1.
     """
-    q = (y_true.sum() - 1) / max(len(y_true) - 1, 1)
-    rank = np.arange(1, len(y_true) + 1)
-    before = np.where(rank == 1, 1, q)
-    return np.mean(((1 + (rank - 1) * q) / rank + before) / 2)
+
+    def area(true, _):  # (n,) of 0 and 1, with a 1 at least
+        q = (true.sum() - 1) / max(len(true) - 1, 1)
+        rank = np.arange(1, len(true) + 1)
+        return np.mean(((1 + (rank - 1) * q) / rank + np.where(rank == 1, 1, q)) / 2)
+
+    return metrics(y_true, y_true, area=area)
 
 
 # ---- Cost ----

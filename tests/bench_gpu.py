@@ -255,7 +255,7 @@ def made_representations(sizes):
     for seed in (1, 2):
         some = np.random.default_rng(seed).standard_normal((64 * sizes.trailer_clips, sizes.features), np.float32)
         clips = np.resize(some, (len(mids) * sizes.trailer_clips, sizes.features))  # the same again and again
-        inputs.append(divita.Representation(Path(), clips, rows, {}, {}, None))
+        inputs.append(divita.Representation(Path(), None, clips, clips.shape[1], rows, {}, {}))
     return inputs, mids, y
 
 
