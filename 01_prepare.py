@@ -236,8 +236,13 @@ def fail(job, mid, reason, lost=False):
 class Frame:
     """A frame of a film: its number, its time in seconds, its picture, uint8 BGR (H, W, 3)."""
 
-    def __init__(self, number, time, picture):
-        self.number, self.time, self.picture, self.views = number, time, picture, {}
+    def __init__(self, number, time, picture, small_size):
+        self.number, self.time, self.picture, self.small_size, self.views = number, time, picture, small_size, {}
+
+    @functools.cached_property
+    def small(self):
+        """The picture as PySceneDetect wants it, some 256 pixels long; all of a film have one size."""
+        return cv2.resize(self.picture, self.small_size, interpolation=cv2.INTER_LINEAR)
 
     def view(self, look):
         """Return look(picture) as RGB, made once. Channels are turned here, where there are few pixels left."""
@@ -257,6 +262,8 @@ def read_frames(pictures, rate, longest_pause=LONGEST_PAUSE):
     for number, ((timestamp, picture), following) in enumerate(with_following):
         if number == 0:  # its time will be 0; the shifts are what is added to timestamps
             time, shift, shift_after_jump = -1 / rate, -timestamp, -timestamp
+            factor = scenedetect.scene_manager.compute_downscale_factor(max(picture.shape))
+            small_size = tuple(max(1, round(side / factor)) for side in picture.shape[1::-1])
         longest = longest_pause if following is None or timestamp <= following[0] else LONGEST_STEP
         for likely in (shift, shift_after_jump):
             if 0 < timestamp + likely - time <= longest:
@@ -266,7 +273,7 @@ def read_frames(pictures, rate, longest_pause=LONGEST_PAUSE):
             gap = following[0] + shift - time if following else math.nan
             time += min(1 / rate, gap / 2) if 0 < gap <= LONGEST_STEP else 1 / rate
             shift_after_jump = time - timestamp
-        yield Frame(number, time, picture)
+        yield Frame(number, time, picture, small_size)
 
 
 def usual_rate(stream):
@@ -288,15 +295,10 @@ def find_shots(frames, name):
     detector = kind(min_scene_len=SHORTEST_SHOT)
     latest = SHORTEST_SHOT if name == "content" else math.inf  # seconds
     microsecond, rate = Fraction(1, 10**6), scenedetect.FrameTimecode(0, 1000.0)  # which few detectors use
-    waiting, cuts, size = collections.deque(), [], None
+    waiting, cuts = collections.deque(), []
     for frame in frames:
-        if size is None:
-            height, width, _ = frame.picture.shape
-            factor = scenedetect.scene_manager.compute_downscale_factor(max(width, height))
-            size = max(1, round(width / factor)), max(1, round(height / factor))
         timecode = scenedetect.FrameTimecode(timecode=Timecode(round(frame.time * 10**6), microsecond), fps=rate)
-        small = cv2.resize(frame.picture, size, interpolation=cv2.INTER_LINEAR)
-        cuts += [cut.seconds for cut in detector.process_frame(timecode, small)]
+        cuts += [cut.seconds for cut in detector.process_frame(timecode, frame.small)]
         waiting.append(frame)
         while waiting and (len(waiting) > detector.event_buffer_length or waiting[0].time <= frame.time - latest):
             first = waiting.popleft()
@@ -623,7 +625,7 @@ class Strip:
         if self.last and self.cell(time) == self.cell(self.times[-1]):
             self.times.pop()
         elif self.last:
-            self.pictures.append(shrink(self.last.picture, self.film.pixel_aspect))
+            self.pictures.append(shrink(self.last.small, self.film.pixel_aspect))
         self.times.append(time)
         self.last = frame
         while len(self.times) > MAX_CANDIDATES:
@@ -636,15 +638,11 @@ class Strip:
         return math.ceil(time / self.step)
 
     def jpeg(self, duration):
-        """Return the strip of a duration in seconds as a JPEG file's content; narrower pictures get black borders."""
-        pictures = [*self.pictures, shrink(self.last.picture, self.film.pixel_aspect)]
+        """Return the strip of a duration in seconds as a JPEG file's content."""
+        pictures = [*self.pictures, shrink(self.last.small, self.film.pixel_aspect)]
         due = (np.arange(STRIP_PICTURES) + 0.5) / STRIP_PICTURES * duration
-        chosen = [pictures[i - 1] for i in np.searchsorted(self.times, due, "right")]
-        canvas = np.zeros((STRIP_PICTURES, STRIP_HEIGHT, max(picture.shape[1] for picture in chosen), 3), np.uint8)
-        for area, picture in zip(canvas, chosen):
-            left = (area.shape[1] - picture.shape[1]) // 2
-            area[:, left : left + picture.shape[1]] = picture
-        return cv2.imencode(".jpg", np.hstack(canvas))[1].tobytes()
+        strip = np.hstack([pictures[i - 1] for i in np.searchsorted(self.times, due, "right")])
+        return cv2.imencode(".jpg", strip)[1].tobytes()
 
 
 def shrink(image, pixel_aspect):
