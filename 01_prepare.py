@@ -651,7 +651,7 @@ def shrink(image, pixel_aspect):
     columns = min(width, max(1, round(height * 16 / 9 / pixel_aspect)))
     left, size = (width - columns) // 2, max(1, round(STRIP_HEIGHT * columns * pixel_aspect / height))
     size = min(size, STRIP_HEIGHT * 16 // 9), STRIP_HEIGHT
-    return cv2.resize(image[:, left : left + columns], size, interpolation=cv2.INTER_AREA)
+    return cv2.resize(image[:, left : left + columns], size)
 
 
 # ---- What is to be made, and what is there already ----
