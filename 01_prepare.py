@@ -220,9 +220,14 @@ def fail(job, mid, reason, lost=False):
 class Frame:
     """A frame of a film: its number, its time in seconds, its picture, uint8 BGR (H, W, 3)."""
 
-    def __init__(self, number, time, picture):
-        self.number, self.time, self.picture = number, time, picture
+    def __init__(self, number, time, picture, small_size):
+        self.number, self.time, self.picture, self.small_size = number, time, picture, small_size
         self.view = functools.cache(lambda look: cv2.cvtColor(look(picture), cv2.COLOR_BGR2RGB))  # turns few pixels
+
+    @functools.cached_property
+    def small(self):
+        """The picture as PySceneDetect wants it, some 256 pixels long; all of a film have one size."""
+        return cv2.resize(self.picture, self.small_size, interpolation=cv2.INTER_LINEAR)
 
 
 def read_frames(pictures, rate, longest_pause):
@@ -234,6 +239,8 @@ def read_frames(pictures, rate, longest_pause):
     for number, ((timestamp, picture), following) in enumerate(itertools.pairwise(itertools.chain(pictures, [None]))):
         if number == 0:  # its time will be 0; the shifts are what is added to timestamps
             time, shift, shift_after_jump = -1 / rate, -timestamp, -timestamp
+            factor = scenedetect.scene_manager.compute_downscale_factor(max(picture.shape))
+            small_size = tuple(max(1, round(side / factor)) for side in picture.shape[1::-1])
         longest = longest_pause if following is None or timestamp <= following[0] else LONGEST_STEP
         for likely in (shift, shift_after_jump):
             if 0 < timestamp + likely - time <= longest:
@@ -243,7 +250,7 @@ def read_frames(pictures, rate, longest_pause):
             gap = following[0] + shift - time if following else math.nan
             time += min(1 / rate, gap / 2) if 0 < gap <= LONGEST_STEP else 1 / rate
             shift_after_jump = time - timestamp
-        yield Frame(number, time, picture)
+        yield Frame(number, time, picture, small_size)
 
 
 # ---- Shots ----
@@ -258,16 +265,11 @@ def find_shots(frames, name):
     kind = {"adaptive": scenedetect.AdaptiveDetector, "content": scenedetect.ContentDetector}[name]
     detector = kind(min_scene_len=SHORTEST_SHOT)
     latest = SHORTEST_SHOT if name == "content" else math.inf  # seconds
-    waiting, cuts, size = collections.deque(), [], None  # cuts: times in seconds
+    waiting, cuts = collections.deque(), []  # cuts: times in seconds
     for frame in itertools.chain(frames, [None]):
         if frame:
-            if size is None:
-                height, width, _ = frame.picture.shape
-                factor = scenedetect.scene_manager.compute_downscale_factor(max(width, height))
-                size = max(1, round(width / factor)), max(1, round(height / factor))
             timecode = scenedetect.FrameTimecode(frame.time, 1000.0)  # a rate, which few detectors use
-            small = cv2.resize(frame.picture, size, interpolation=cv2.INTER_LINEAR)
-            cuts += [cut.seconds for cut in detector.process_frame(timecode, small)]
+            cuts += [cut.seconds for cut in detector.process_frame(timecode, frame.small)]
             waiting.append(frame)
         most = detector.event_buffer_length if frame else 0
         while len(waiting) > most or (waiting and waiting[0].time <= frame.time - latest):
@@ -527,7 +529,7 @@ class Strip:
         if self.last and self.cell(time) == self.cell(self.times[-1]):
             self.times.pop()
         elif self.last:
-            self.pictures.append(shrink(self.last.picture, self.film.pixel_aspect))
+            self.pictures.append(shrink(self.last.small, self.film.pixel_aspect))
         self.times.append(time)
         self.last = frame
         while len(self.times) > MAX_CANDIDATES:
@@ -540,12 +542,10 @@ class Strip:
         return math.ceil(time / self.step)
 
     def jpeg(self, duration):
-        """Return the strip of a duration in seconds as a JPEG file's content; narrower pictures get a black border."""
-        pictures = [*self.pictures, shrink(self.last.picture, self.film.pixel_aspect)]
+        """Return the strip of a duration in seconds as a JPEG file's content."""
+        pictures = [*self.pictures, shrink(self.last.small, self.film.pixel_aspect)]
         due = (np.arange(STRIP_PICTURES) + 0.5) / STRIP_PICTURES * duration
-        chosen = [pictures[i - 1] for i in np.searchsorted(self.times, due, "right")]
-        width = max(picture.shape[1] for picture in chosen)
-        strip = np.hstack([np.pad(one, ((0, 0), (0, width - one.shape[1]), (0, 0))) for one in chosen])
+        strip = np.hstack([pictures[i - 1] for i in np.searchsorted(self.times, due, "right")])
         return cv2.imencode(".jpg", strip)[1].tobytes()
 
 
@@ -555,7 +555,7 @@ def shrink(image, pixel_aspect):
     columns = min(width, max(1, round(height * 16 / 9 / pixel_aspect)))
     left, size = (width - columns) // 2, max(1, round(STRIP_HEIGHT * columns * pixel_aspect / height))
     size = min(size, STRIP_HEIGHT * 16 // 9), STRIP_HEIGHT
-    return cv2.resize(image[:, left : left + columns], size, interpolation=cv2.INTER_AREA)
+    return cv2.resize(image[:, left : left + columns], size)
 
 
 # ---- What is to be made, and what is there already ----

@@ -196,7 +196,7 @@ def test_few_pictures_are_kept_whatever_the_header_promises(promised):
     strip = prepare.Strip(prepare.Film("", ""), promised)
     times = [*np.arange(0, 30, 0.02), *np.arange(60, 100, 0.02)]
     for i, time in enumerate(times):
-        strip.add(prepare.Frame(i, time, np.full((9, 16, 3), 2 * time, np.uint8)))
+        strip.add(prepare.Frame(i, time, np.full((9, 16, 3), 2 * time, np.uint8), (16, 9)))
         assert len(strip.pictures) < len(strip.times) <= prepare.MAX_CANDIDATES
     strip = cv2.imdecode(np.frombuffer(strip.jpeg(100), np.uint8), cv2.IMREAD_COLOR)
     shown = strip.reshape(90, 10, 160, 3).mean((0, 2, 3)) / 2
