@@ -340,8 +340,9 @@ def read_vectors(path):
     clips = np.lib.format.open_memmap(path, mode="r")
     with open(path, "rb") as file:
         file.seek(clips.offset + clips.nbytes)
-        source = np.lib.format.read_array(file).tolist() if file.peek(1) else []
-    return clips, (*source, None, None, None)[:3]
+        source = np.lib.format.read_array(file).tolist() if file.peek(1) else [None] * 3
+    video, table, stamp = [*source, None] if len(source) == 2 else source  # earlier versions noted no stamp
+    return clips, (video, table, stamp)
 
 
 def usable(mids, inputs):

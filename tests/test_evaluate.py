@@ -1201,7 +1201,7 @@ def test_genres_of_a_film_in_one_command(filmed):
         "TORCHELASTIC_RUN_ID": "x",
     }
     done = evaluate_films(filmed, "--predict", *films, "--data", "data/new", "--run", run, **of_torchrun)
-    assert done.returncode == 1 and vectors.stat().st_mtime_ns == before
+    assert done.returncode == 0 and vectors.stat().st_mtime_ns == before  # to torchrun, a 1 is a crash
     assert len([line for line in (done.stdout + done.stderr).splitlines() if "broken" in line]) == 1
     assert "\ngood: " in done.stdout and "other" not in done.stdout  # of the folder, the films given
     assert [row["mid"] for row in read_csv(filmed / "results" / "new" / "predictions.csv")] == ["other", "good"]

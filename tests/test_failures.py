@@ -288,7 +288,7 @@ BROKEN = {
     "empty": overwrite(b""),
     "text": overwrite(b"hello"),
     "an archive": lambda folder: np.savez(open(folder / "tt0003.npy", "wb"), np.zeros((9, 8), np.float32)),
-    "half a source": lambda folder: write_vectors(folder / "tt0003.npy", np.zeros((9, 8)), "only a film"),
+    "half a source": lambda folder: write_vectors(folder / "tt0003.npy", np.zeros((9, 8)), "only a video"),
     "a source cut short": lambda folder: cut_end(folder / "tt0003.npy"),
     "a folder": lambda folder: ((folder / "tt0003.npy").unlink(), (folder / "tt0003.npy").mkdir()),
 }
@@ -471,12 +471,12 @@ def test_a_lock_holds_on_nfs(tmp_path, monkeypatch):
 
 
 def test_a_source_is_read_back(tmp_path):
-    write_vectors(tmp_path / "known.npy", np.zeros((9, 8)), "film", "table")
+    write_vectors(tmp_path / "known.npy", np.zeros((9, 8)), "video", "table", "stamp")
     write_vectors(tmp_path / "unknown.npy", np.zeros((9, 8)))
     clips, source = divita.read_vectors(tmp_path / "known.npy")
-    assert clips.shape == (9, 8) and source == ("film", "table")
+    assert clips.shape == (9, 8) and source == ("video", "table", "stamp")
     clips, source = divita.read_vectors(tmp_path / "unknown.npy")
-    assert clips.shape == (9, 8) and source == (None, None)
+    assert clips.shape == (9, 8) and source == (None, None, None)
     whole = (tmp_path / "known.npy").read_bytes()
     for length in (0, 100, len(whole) - 1):
         (tmp_path / "cut.npy").write_bytes(whole[:length])

@@ -717,7 +717,7 @@ def test_runs_side_by_side_give_the_same_bytes_and_lines(script, data, tmp_path)
             best = f"best epoch {config['best_epoch']} of 2, validation loss {history['val_loss'].min():.4f}"
             expected.add(f"{config['run']}/split1: {best}, validation uAP {100 * uap:.2f} %")
         lines = result.out.splitlines()
-        assert len(expected) == 3 and set(lines[1:4]) == expected and lines[4] == f"runs: {folder}"
+        assert len(expected) == 3 and set(lines[2:5]) == expected and lines[5] == f"runs: {folder}"
         found.append(results(folder))
     assert len(found[0]) == 12 and found[0] == found[1]
 
