@@ -17,10 +17,10 @@ import os
 import signal
 from pathlib import Path
 
-SHORTEST_SHOT = 0.6  # seconds; PySceneDetect's 15 frames at 24 or 25 frames per second, and as long at any other rate
-LONGEST_STEP = 10.0  # seconds from one frame to the next that are taken on trust
-LONGEST_PAUSE = 3600.0  # seconds that are believed if the timestamps go on from there; more is a damaged timestamp
-EARLIEST = 0.5  # seconds before its time from which on a frame may be shown
+MIN_SHOT = 0.6  # seconds; PySceneDetect's 15 frames at 24 or 25 frames per second, and as long at any other rate
+MAX_STEP = 10.0  # seconds from one frame to the next that are taken on trust
+MAX_PAUSE = 3600.0  # seconds that are believed if the timestamps go on from there; more is a damaged timestamp
+MAX_EARLY = 0.5  # seconds before its time from which on a frame may be shown
 STRIP_PICTURES, STRIP_HEIGHT = 10, 90  # of pictures/<mid>.jpg; height in pixels
 MAX_CANDIDATES = 640  # small pictures in memory among which a strip's are chosen at the end
 KINDS = ("image", "video")  # of inputs
@@ -36,10 +36,10 @@ def parse_arguments(like=None):
     description = f"{__doc__.splitlines()[0]} Defaults are in parentheses."
     parser = argparse.ArgumentParser(usage=argparse.SUPPRESS, description=description)  # so that an error is one line
     add = parser.add_argument_group("what").add_argument
-    add("--videos", metavar="PATH", type=Path, nargs="+", help="folders of films, <mid>.mp4, or films (the demo)")
+    add("--videos", metavar="PATH", type=Path, nargs="+", help="video files or folders of <mid>.mp4 (the demo)")
     add("--labels", metavar="CSV", type=Path, help="genre table, see README (none: only predict)")
     add("--out", metavar="DIR", type=Path, default=DEMO_OUT, help="data folder to write (%(default)s)")
-    add("--like", metavar="RUN", type=Path, help="a run's folder: prepare as its inputs were")
+    add("--like", metavar="RUN", type=Path, help="reuse the settings of this run folder")
     add("--download", metavar="NAME", nargs="+", help="only fetch published representations, or all")
     add = parser.add_argument_group("backbones").add_argument
     add("--image", metavar="NAME", nargs="+", default=["efficientnetlite_b0"], help="or none (efficientnetlite_b0)")
@@ -56,7 +56,7 @@ def parse_arguments(like=None):
     add = parser.add_argument_group("the job").add_argument
     add("--workers", metavar="N", type=int, help="films decoded at a time (usable cores)")
     add("--overwrite", action="store_true", help="make again what is there")
-    add("--patience", metavar="S", type=float, default=60, help="seconds for a clip, twice, until a film fails (60)")
+    add("--patience", metavar="S", type=float, default=60, help="decoding timeout per clip in s, one retry (60)")
     parser.set_defaults(metas={}, **(like or {}))
     arguments = parser.parse_args()
     least = {"image_frames": 1, "batch_size": 1, "fps": 0.1, "frames_per_clip": 1, "workers": 1, "patience": 0.1}
@@ -102,7 +102,7 @@ import torch
 from tqdm import tqdm
 from tqdm.contrib.concurrent import thread_map
 
-from divita import STANDARD, UserError, listed, printable, say
+from divita import STANDARD_SETTING, UserError, abbreviate, printable, say
 
 cv2.setNumThreads(1)  # films are decoded side by side
 warnings.filterwarnings("ignore", message="This DataLoader will create")  # more processes than cores, if one says so
@@ -111,14 +111,14 @@ warnings.filterwarnings("ignore", message="This DataLoader will create")  # more
 def main(arguments):
     """Prepare videos, or fetch what is published; return the exit status."""
     if arguments.like:
-        arguments = follow(arguments.like)
+        arguments = parse_arguments_like(arguments.like)
     arguments.workers = arguments.workers or divita.usable_cores()
-    out = divita.writable(arguments.out)
+    out = divita.check_writable(arguments.out)
     if arguments.download:
         return download(arguments.download, out)
     if arguments.videos is None and arguments.image_frames is None:
         arguments.image_frames = DEMO_IMAGE_FRAMES
-    wanted = wanted_representations(arguments)
+    wanted = make_targets(arguments)
     if arguments.videos is None:
         make_demo(out, arguments.workers)
     videos = divita.find_videos(arguments.videos or [out / "videos"])
@@ -140,7 +140,7 @@ class Job:
     arguments: argparse.Namespace
     out: Path
     videos: dict  # {mid: path} of all ranks
-    wanted: list  # of Wanted
+    targets: list  # of Wanted
     tables: Path  # the folder of the clip tables
     todo: dict = field(default_factory=dict)  # {mid: path} of what this rank has to prepare
     failed: dict = field(default_factory=dict)  # {mid: reason}
@@ -149,15 +149,15 @@ class Job:
 
 def prepare(job):
     """Decode this rank's trailers, run the backbones over their clips and save each trailer once it is complete."""
-    given, (rank, ranks) = job.arguments, divita.ranks()
+    given, (rank, ranks) = job.arguments, divita.rank_and_world_size()
     films, batch = {}, []  # {mid: Film} of the decoded trailers; [(mid, its clip as each backbone sees it)]
-    vectors = collections.defaultdict(lambda: [[] for _ in job.wanted])  # {mid: a list of vectors (F) per backbone}
-    messages = decoded(job.todo, make_plan(job), given.workers, given.patience, most=2 * given.batch_size)
+    vectors = collections.defaultdict(lambda: [[] for _ in job.targets])  # {mid: a list of vectors (F) per backbone}
+    messages = decode_in_parallel(job.todo, make_plan(job), given.workers, given.patience, most=2 * given.batch_size)
     with contextlib.closing(messages):
         first = next(messages)  # starts the processes that decode
         name = f", rank {rank} of {ranks}" if ranks > 1 else ""
-        say(f"{len(job.todo)} of {len(job.videos)} trailers to prepare, {divita.device()}{name}")
-        build(job)
+        say(f"{len(job.todo)} of {len(job.videos)} trailers to prepare, {divita.select_device()}{name}")
+        build_extractors(job)
         with tqdm(total=len(job.todo), desc=name[2:], unit="trailer", disable=rank > 0, smoothing=0.05) as bar:
             for mid, kind, content in itertools.chain([first], messages, [(None, "last", None)]):
                 if kind == "clip":
@@ -170,47 +170,47 @@ def prepare(job):
                     vectors.pop(mid, None)
                     batch = [clip for clip in batch if clip[0] != mid]
                     if kind != "hash":
-                        fail(job, mid, content, lost=kind == "failed")
+                        mark_failed(job, mid, content, lost=kind == "failed")
                         bar.update()
                 if batch and (kind == "last" or len(batch) == given.batch_size):
                     run_batch(job, batch, vectors)
                 for done in [mid for mid, film in films.items() if len(vectors[mid][0]) == len(film.rows)]:
-                    save(job, done, films.pop(done), [np.stack(clips) for clips in vectors.pop(done)])
+                    save_trailer(job, done, films.pop(done), [np.stack(clips) for clips in vectors.pop(done)])
                     bar.update()
 
 
 def run_batch(job, batch, vectors):
     """Run the backbones over a batch's clips, hand each vector to its trailer and empty the batch."""
-    for i, one in enumerate(job.wanted):
+    for i, one in enumerate(job.targets):
         made = one.extract(np.stack([inputs[i] for _, inputs in batch]))  # (N, T, S, S, 3) -> (N, F)
         for (mid, _), vector in zip(batch, made):
             vectors[mid][i].append(vector)
     batch.clear()
 
 
-def save(job, mid, film, vectors):
+def save_trailer(job, mid, film, vectors):
     """Write a trailer's pictures, its clip table and, with what they were made from, its vectors, (clips, F) each."""
     if not all(np.isfinite(clips).all() for clips in vectors):
-        return fail(job, mid, "a backbone's vectors are not all finite numbers", lost=True)
+        return mark_failed(job, mid, "a backbone's vectors are not all finite numbers", lost=True)
     table = "clip,shot,start_frame,end_frame,start_s,end_s\n"
     table += "".join(",".join(map(str, row)) + "\n" for row in film.rows)
-    with divita.written(job.out / "pictures" / f"{mid}.jpg") as temporary:
+    with divita.atomic_write(job.out / "pictures" / f"{mid}.jpg") as temporary:
         temporary.write_bytes(film.pictures)
     divita.write_text(job.tables / f"{mid}.csv", table)
-    source = np.array([film.digest, divita.digest_of(table), film.stamp])
-    for one, clips in zip(job.wanted, vectors):
-        with divita.written(one.folder / f"{mid}.npy") as temporary, open(temporary, "wb") as file:
+    source = np.array([film.digest, divita.array_digest(table), film.stamp])
+    for one, clips in zip(job.targets, vectors):
+        with divita.atomic_write(one.folder / f"{mid}.npy") as temporary, open(temporary, "wb") as file:
             np.save(file, clips)
             np.save(file, source)
     job.made += 1
 
 
-def fail(job, mid, reason, lost=False):
+def mark_failed(job, mid, reason, lost=False):
     """Report a trailer that cannot be prepared; if it is lost, as its video cannot be decoded, delete earlier files."""
     job.failed[mid] = reason
-    for folder, suffix in [(job.out / "pictures", "jpg"), *((one.folder, "npy") for one in job.wanted)] if lost else ():
+    for folder, suffix in [(job.out / "pictures", "jpg"), *((one.folder, "npy") for one in job.targets)] if lost else ():
         (folder / f"{mid}.{suffix}").unlink(missing_ok=True)
-    record(job, {mid: reason})
+    update_failed_csv(job, {mid: reason})
     tqdm.write(f"{printable(mid)}: failed: {reason}", file=sys.stderr)
 
 
@@ -222,7 +222,7 @@ class Frame:
 
     def __init__(self, number, time, picture, small_size):
         self.number, self.time, self.picture, self.small_size = number, time, picture, small_size
-        self.view = functools.cache(lambda look: cv2.cvtColor(look(picture), cv2.COLOR_BGR2RGB))  # turns few pixels
+        self.transformed = functools.cache(lambda look: cv2.cvtColor(look(picture), cv2.COLOR_BGR2RGB))  # turns few pixels
 
     @functools.cached_property
     def small(self):
@@ -230,7 +230,7 @@ class Frame:
         return cv2.resize(self.picture, self.small_size, interpolation=cv2.INTER_LINEAR)
 
 
-def read_frames(pictures, rate, longest_pause):
+def repair_timestamps(pictures, rate, longest_pause):
     """Yield the Frames of (timestamp in seconds or NaN, picture), with times that increase from 0.
 
     Timestamps that increase by at most `longest_pause` seconds are trusted; others, and one after its successor, are
@@ -241,14 +241,14 @@ def read_frames(pictures, rate, longest_pause):
             time, shift, shift_after_jump = -1 / rate, -timestamp, -timestamp
             factor = scenedetect.scene_manager.compute_downscale_factor(max(picture.shape))
             small_size = tuple(max(1, round(side / factor)) for side in picture.shape[1::-1])
-        longest = longest_pause if following is None or timestamp <= following[0] else LONGEST_STEP
+        longest = longest_pause if following is None or timestamp <= following[0] else MAX_STEP
         for likely in (shift, shift_after_jump):
             if 0 < timestamp + likely - time <= longest:
                 time, shift = timestamp + likely, likely
                 break
         else:
             gap = following[0] + shift - time if following else math.nan
-            time += min(1 / rate, gap / 2) if 0 < gap <= LONGEST_STEP else 1 / rate
+            time += min(1 / rate, gap / 2) if 0 < gap <= MAX_STEP else 1 / rate
             shift_after_jump = time - timestamp
         yield Frame(number, time, picture, small_size)
 
@@ -256,15 +256,15 @@ def read_frames(pictures, rate, longest_pause):
 # ---- Shots ----
 
 
-def find_shots(frames, name):
+def detect_shots(frames, name):
     """Yield (frame, whether it starts a shot), with the cuts that PySceneDetect's SceneManager finds.
 
     Frames wait for late reports: event_buffer_length of them, with the content detector (144) only SHORTEST_SHOT. A cut
     that is reported even later falls on the next frame.
     """
     kind = {"adaptive": scenedetect.AdaptiveDetector, "content": scenedetect.ContentDetector}[name]
-    detector = kind(min_scene_len=SHORTEST_SHOT)
-    latest = SHORTEST_SHOT if name == "content" else math.inf  # seconds
+    detector = kind(min_scene_len=MIN_SHOT)
+    latest = MIN_SHOT if name == "content" else math.inf  # seconds
     waiting, cuts = collections.deque(), []  # cuts: times in seconds
     for frame in itertools.chain(frames, [None]):
         if frame:
@@ -289,21 +289,21 @@ Plan = collections.namedtuple("Plan", "segmentation detector fps frames_per_clip
 def make_plan(job):
     """Return the Plan of all backbones; those with the same preprocessing share it."""
     given, looks, inputs = job.arguments, {}, []
-    for one in job.wanted:
-        backbone = divita.find_backbone(one.meta["backbone"])
+    for one in job.targets:
+        backbone = divita.get_backbone(one.meta["backbone"])
         preprocessing = backbone.size, backbone.resize, backbone.interpolation, backbone.antialias
         look = looks.setdefault(preprocessing, functools.partial(divita.preprocess, backbone=backbone))
         inputs.append((look, one.meta["frames"]))
     return Plan(given.segmentation, given.detector, given.fps, given.frames_per_clip, inputs)
 
 
-def positions(frames, frames_per_clip):
+def frame_positions(frames, frames_per_clip):
     """Return which of a clip's frames are seen: `frames` of them, evenly spaced."""
     return [int((i + 0.5) * frames_per_clip / frames) for i in range(frames)]
 
 
 @dataclass
-class Film:
+class DecodedVideo:
     """What is known of a film, all of it when it has been decoded."""
 
     digest: str
@@ -315,34 +315,34 @@ class Film:
     pictures: bytes = b""  # a JPEG file
 
 
-def shown_from(before, frame):
+def display_start(before, frame):
     """Return the time in seconds from which on a frame is shown: the middle, at most EARLIEST before its own."""
-    return max((before.time + frame.time) / 2, frame.time - EARLIEST)
+    return max((before.time + frame.time) / 2, frame.time - MAX_EARLY)
 
 
-class Shot:
+class ShotClipper:
     """Cuts a shot into clips, for the film's clip table too. Target frame k is due k / fps seconds after its start."""
 
     def __init__(self, film, plan, first):
         self.film, self.plan, self.start, self.shown = film, plan, first.time, first
-        self.wanted = [(look, positions(n, plan.frames_per_clip)) for look, n in plan.inputs]
+        self.wanted = [(look, frame_positions(n, plan.frames_per_clip)) for look, n in plan.inputs]
         self.number = film.rows[-1][1] + 1 if film.rows else 0
         self.length = 0  # target frames so far
 
-    def add(self, frame):
+    def add_frame(self, frame):
         """Take the next source frame; yield the clips that the one before it completes."""
-        until = shown_from(self.shown, frame) - self.start
-        yield from self.show_until(math.floor(until * self.plan.fps + ROUNDING) + 1)
+        until = display_start(self.shown, frame) - self.start
+        yield from self.fill_until(math.floor(until * self.plan.fps + ROUNDING) + 1)
         self.shown = frame
 
-    def end(self, time):
+    def finish(self, time):
         """Yield the last clips of a shot that ends at `time`; half a clip, or less if it is the only one, is padded."""
         length, per_clip = round((time - self.start) * self.plan.fps), self.plan.frames_per_clip
-        yield from self.show_until(max(1, (length + per_clip // 2) // per_clip) * per_clip)
+        yield from self.fill_until(max(1, (length + per_clip // 2) // per_clip) * per_clip)
         *row, clip_end = self.film.rows[-1]
         self.film.rows[-1] = (*row, min(clip_end, round(time, 6)))
 
-    def show_until(self, length):
+    def fill_until(self, length):
         """Repeat the source frame up to target frame number `length`; yield ("clip", inputs) for each full clip."""
         per_clip, fps, rows = self.plan.frames_per_clip, self.plan.fps, self.film.rows
         while self.length < length:
@@ -351,7 +351,7 @@ class Shot:
                 self.first, self.pictures = self.shown.number, [[] for _ in self.wanted]
             for (look, seen), pictures in zip(self.wanted, self.pictures):
                 if position in seen:
-                    pictures.append(self.shown.view(look))
+                    pictures.append(self.shown.transformed(look))
             self.length += 1
             if position == per_clip - 1:
                 start = self.start + clip * per_clip / fps
@@ -360,36 +360,36 @@ class Shot:
                 yield "clip", [np.stack(pictures) for pictures in self.pictures]
 
 
-def read_clips(path, plan):
+def decode_clips(path, plan):
     """Decode a video once. Yield what hash_video() does, ("clip", [uint8 (T, S, S, 3) per input]) for each clip and
     ("end", Film). Raises OSError if it cannot be read, VideoError if it cannot be decoded."""
     for message in hash_video(path):
         yield message
     container, stream = open_video(path)
-    film, shot, time = Film(*message[1], float(stream.sample_aspect_ratio or 1)), None, 0.0
+    film, shot, time = DecodedVideo(*message[1], float(stream.sample_aspect_ratio or 1)), None, 0.0
     packets = PacketCount(stream)
-    strip = Strip(film, packets.promised)
+    strip = PictureStrip(film, packets.promised)
     pictures = to_bgr_images(decode_frames(container, stream, packets), film)
-    frames = read_frames(pictures, packets.usual_rate, LONGEST_STEP if packets.is_ts else LONGEST_PAUSE)
+    frames = repair_timestamps(pictures, packets.usual_rate, MAX_STEP if packets.is_ts else MAX_PAUSE)
     by_shots = plan.segmentation == "shots"
-    for frame, starts in find_shots(frames, plan.detector) if by_shots else zip(frames, itertools.repeat(False)):
+    for frame, starts in detect_shots(frames, plan.detector) if by_shots else zip(frames, itertools.repeat(False)):
         time, step = frame.time, frame.time - time
         if starts and shot:
-            yield from shot.end(time)
+            yield from shot.finish(time)
         if starts or not shot:
-            shot = Shot(film, plan, frame)
+            shot = ShotClipper(film, plan, frame)
         strip.add(frame)
-        yield from shot.add(frame)
+        yield from shot.add_frame(frame)
     if not shot:
         raise VideoError(f"not one frame of stream {stream.index} ({stream.codec_context.name}) can be decoded")
     average = time / frame.number if frame.number else 1 / packets.usual_rate
     film.duration = exact = time + (average if average < 1 else step)  # step: where there are pauses
     if frame.number + 1 == stream.frames and packets.promised > time:  # all frames are there
-        exact = min(packets.promised, time + LONGEST_PAUSE)
+        exact = min(packets.promised, time + MAX_PAUSE)
         film.duration = exact if exact > film.duration + 1 else film.duration
     film.remarks += packets.missing(frame.number + 1, film.duration)
     film.pictures = strip.jpeg(exact)
-    yield from shot.end(film.duration)
+    yield from shot.finish(film.duration)
     container.close()
     if video_stamp(path) != film.stamp:
         raise VideoError("it was written to while it was decoded; run the same command again when it is complete")
@@ -415,7 +415,7 @@ def open_video(path):
         raise VideoError(f"no video in it that can be read ({error.strerror})") from None
     stream = container.streams.best("video")
     if stream is None:
-        raise VideoError(f"no video in it; its streams: {listed([s.type for s in container.streams]) or 'none'}")
+        raise VideoError(f"no video in it; its streams: {abbreviate([s.type for s in container.streams]) or 'none'}")
     if stream.disposition & av.stream.Disposition.attached_pic:
         raise VideoError(f"stream {stream.index} is a picture, such as a cover, and no film")
     if stream.codec_context is None:
@@ -517,7 +517,7 @@ def to_bgr_images(frames, film):
 # pictures, the last before each multiple of a step stays, which divides a twentieth of the promised duration.
 
 
-class Strip:
+class PictureStrip:
     """Collects small pictures of a film's frames, with the times in seconds from which on they are shown."""
 
     def __init__(self, film, promised):
@@ -525,7 +525,7 @@ class Strip:
         self.times, self.pictures = [], []
 
     def add(self, frame):
-        time = shown_from(self.last, frame) + ROUNDING if self.last else 0.0
+        time = display_start(self.last, frame) + ROUNDING if self.last else 0.0
         if self.last and self.cell(time) == self.cell(self.times[-1]):
             self.times.pop()
         elif self.last:
@@ -562,7 +562,7 @@ def shrink(image, pixel_aspect):
 
 
 @dataclass
-class Wanted:
+class Target:
     """A representation to be made."""
 
     folder: Path
@@ -571,7 +571,7 @@ class Wanted:
     extract: object = None  # a divita.Extractor
 
 
-def follow(run):
+def parse_arguments_like(run):
     """Return the arguments with a run's inputs for defaults, in `metas` {backbone: metadata of an input}.
 
     Raises UserError if an option contradicts them.
@@ -579,13 +579,13 @@ def follow(run):
     configs = sorted(run.glob("split*/config.json"))
     if not configs:
         raise UserError(f"--like {run}: no finished run there; name a run's folder, such as runs/demo/RUN")
-    metas = divita.inputs(divita.read_json(configs[0])).values()
+    metas = divita.input_metas(divita.read_json(configs[0])).values()
     made = [(kind, [meta["backbone"] for meta in metas if meta["input"] == kind] or ["none"]) for kind in KINDS]
     for meta in metas:
-        if divita.made_elsewhere(meta):
+        if divita.is_external(meta):
             what = f"its {meta['input']} vectors were made elsewhere, by {meta['backbone']}"
             raise UserError(f"--like {run}: {what}; make the new trailers' there, too, and predict their folder")
-        made += [(name, meta[name]) for name in (*STANDARD, "detector") if meta.get(name)]  # published: not all known
+        made += [(name, meta[name]) for name in (*STANDARD_SETTING, "detector") if meta.get(name)]  # published: not all known
         made += [("image_frames", meta["frames"])] if meta["input"] == "image" else []
     arguments = parse_arguments(dict(made))
     if arguments.precision:
@@ -598,14 +598,14 @@ def follow(run):
     return arguments
 
 
-def wanted_representations(arguments):
+def make_targets(arguments):
     """Return the Wanted that the command line asks for; raise UserError if one cannot be made or has other settings."""
     asked = [(kind, name) for kind in KINDS for name in getattr(arguments, kind) if name != "none"]
     if not asked:
         raise UserError("--image none --video none: nothing to make; name at least one backbone")
     weights, wanted = chosen_weights(arguments, [name for _, name in asked]), []
     for kind, name in dict.fromkeys(asked):
-        backbone, per_clip = divita.find_backbone(name), arguments.frames_per_clip
+        backbone, per_clip = divita.get_backbone(name), arguments.frames_per_clip
         if backbone.input != kind:
             raise UserError(f"--{kind} {name}: it is for --{backbone.input}")
         frames = (kind == "image" and arguments.image_frames) or per_clip
@@ -618,8 +618,8 @@ def wanted_representations(arguments):
         if isinstance(weights[name], Path):  # so that another file is refused where nothing is left to do, too
             digest = hashlib.sha256(weights[name].read_bytes()).hexdigest()
             meta |= {"weights": "file", "file": f"sha256:{digest}"}
-        wanted.append(Wanted(arguments.out / folder, meta, weights[name]))
-        check_meta(wanted[-1].folder, meta, arguments.overwrite)
+        wanted.append(Target(arguments.out / folder, meta, weights[name]))
+        check_folder_setting(wanted[-1].folder, meta, arguments.overwrite)
     return wanted
 
 
@@ -647,98 +647,98 @@ def chosen_weights(arguments, names):
 def clip_setting(arguments):
     """Return the clip setting as in meta.json."""
     detector = arguments.detector if arguments.segmentation == "shots" else None
-    return {"detector": detector} | {name: getattr(arguments, name) for name in STANDARD}
+    return {"detector": detector} | {name: getattr(arguments, name) for name in STANDARD_SETTING}
 
 
-def check_meta(folder, meta, overwrite):
+def check_folder_setting(folder, meta, overwrite):
     """Raise UserError if the folder has other settings."""
-    there = divita.meta_of(folder) or meta
+    there = divita.read_meta(folder) or meta
     unlike = [f"{name} {there.get(name)}, not {value}" for name, value in meta.items() if there.get(name) != value]
     if unlike and not overwrite:
-        remedy = "give the same options, another --out (03_evaluate.py: --data), or --overwrite to make it again"
+        remedy = "use the same options, another --out (03_evaluate.py: --data), or --overwrite to redo it"
         raise UserError(f"{folder}: was made with {unlike[0]}; {remedy}")
 
 
 def make_job(arguments, out, videos, wanted):
     """Import the labels and return the Job of this rank: the trailers that are missing or out of date."""
-    rank, ranks = divita.ranks()
+    rank, ranks = divita.rank_and_world_size()
     if arguments.overwrite and ranks > 1:
         folders = ", ".join(str(one.folder) for one in wanted)
         raise UserError(f"--overwrite is for one process; remove {folders} instead")
     out.mkdir(parents=True, exist_ok=True)
-    divita.sweep(out)
+    divita.remove_stale_files(out)
     if rank == 0:
-        take_labels(arguments, out, videos)
-    job = Job(arguments, out, videos, wanted, tables_folder(arguments, out))
-    there = set() if arguments.overwrite else prepared(job)
+        import_labels(arguments, out, videos)
+    job = Job(arguments, out, videos, wanted, clip_table_folder(arguments, out))
+    there = set() if arguments.overwrite else prepared_mids(job)
     mine = list(videos)[rank::ranks]
-    record(job, dict.fromkeys(mine))  # none has failed any more, until it does again
+    update_failed_csv(job, dict.fromkeys(mine))  # none has failed any more, until it does again
     for mid in mine:
         try:
             divita.check_mid(mid, "its name")
-            if mid not in there or not is_current(job, mid):
+            if mid not in there or not is_up_to_date(job, mid):
                 job.todo[mid] = videos[mid]
         except UserError as error:
-            fail(job, mid, str(error))
+            mark_failed(job, mid, str(error))
     return job
 
 
-def tables_folder(arguments, out):
+def clip_table_folder(arguments, out):
     """Return the folder of the clip tables: shots/ for a data folder's first setting, another for each other one."""
     folder, setting = out / "shots", clip_setting(arguments)
-    if not setting.items() <= (divita.meta_of(folder) or setting).items():
+    if not setting.items() <= (divita.read_meta(folder) or setting).items():
         detector = "_content" if setting["detector"] == "content" else ""
         folder = out / f"shots_{arguments.segmentation}{detector}_fps{arguments.fps:g}_fpc{arguments.frames_per_clip}"
     return folder
 
 
-def take_labels(arguments, out, videos):
+def import_labels(arguments, out, videos):
     """Copy the labels into the data folder, with splits; say which trailers lack a video and which lack labels."""
     path = out / "labels.csv"
     if arguments.labels:
         given, remarks = read_genre_table(arguments.labels)
         check_mids(arguments.labels, given.mids, videos)
         if not path.exists():
-            divita.write_csv(path, *table_of(given))
-        if table_of(given) != table_of(divita.read_labels(path)):
+            divita.write_csv(path, *labels_table(given))
+        if labels_table(given) != labels_table(divita.read_labels(path)):
             raise UserError(f"{path}: differs from {arguments.labels}; remove it, or add to it what is new")
         say("\n".join(remarks))
     if not path.exists():
         return
     labels = divita.read_labels(path)
     if gone := sorted(set(labels.mids) - set(videos)):
-        say(f"{len(gone)} of {len(labels.mids)} labelled trailers have no video and are left out ({listed(gone, 10)})")
+        say(f"{len(gone)} of {len(labels.mids)} labelled trailers have no video and are left out ({abbreviate(gone, 10)})")
     if others := sorted(set(videos) - set(labels.mids)):
-        names = printable(listed(others))
+        names = printable(abbreviate(others))
         say(f"{len(others)} of {len(videos)} videos have no labels and are prepared all the same ({names})")
     splits = labels.splits[[mid in videos for mid in labels.mids]]
-    if empty := empty_subsets(splits, [f"split{k}" for k in range(splits.shape[1])]):
-        say(f"warning: no video in {listed(empty)}; to train, each split needs train, validation and test")
+    if empty := find_empty_subsets(splits, [f"split{k}" for k in range(splits.shape[1])]):
+        say(f"warning: no video in {abbreviate(empty)}; to train, each split needs train, validation and test")
 
 
-def table_of(labels):
+def labels_table(labels):
     """Return a labels.csv's header and its rows."""
     splits = [f"split{k}" for k in range(labels.splits.shape[1])]
     cells = np.concatenate([labels.y, labels.splits], 1).tolist()
     return ["mid", *labels.genres, *splits], [[mid, *row] for mid, row in zip(labels.mids, cells)]
 
 
-def prepared(job):
+def prepared_mids(job):
     """Return the mids of all ranks whose files are complete, if perhaps out of date."""
     found = set(job.videos)
-    for folder in [job.tables, *(one.folder for one in job.wanted)]:
+    for folder in [job.tables, *(one.folder for one in job.targets)]:
         files = os.listdir(folder) if (folder / "meta.json").exists() else []
         found &= {name[:-4] for name in files if name.endswith((".csv", ".npy"))}
     return found
 
 
-def is_current(job, mid):
+def is_up_to_date(job, mid):
     """Return whether a trailer's vectors are of its present video, by stamp or else digest, and clip table."""
     video, table = job.videos[mid], job.tables / f"{mid}.csv"
     try:
-        sources = [divita.read_vectors(one.folder / f"{mid}.npy")[1] for one in job.wanted]
+        sources = [divita.read_vectors(one.folder / f"{mid}.npy")[1] for one in job.targets]
         digests, tables, stamps = map(set, zip(*sources))
-        if None in stamps or tables != {divita.digest_of(table.read_text())}:
+        if None in stamps or tables != {divita.array_digest(table.read_text())}:
             return False
         if stamps != {video_stamp(video)}:
             *_, (_, (digest, _)) = hash_video(video)
@@ -765,36 +765,36 @@ def hash_video(path):
     yield "hash", (total.hexdigest()[:16], stamp)
 
 
-def build(job):
+def build_extractors(job):
     """Build the backbones and write the metadata; raise UserError if weights or folders are not as they must be."""
     arguments = job.arguments
-    for one in job.wanted:
+    for one in job.targets:
         name, frames, precision = one.meta["backbone"], one.meta["frames"], one.meta["precision"]
         one.extract = divita.Extractor(name, one.weights, frames, arguments.batch_size, precision)
         expected = arguments.metas.get(name, {}).get("digest")
         if expected not in (None, one.extract.digest):
             raise UserError(f"{name}: its weights are {one.extract.digest}, not those of {arguments.like}, {expected}")
-        for key in ("features", "digest", "parameters", "macs_per_clip"):
-            one.meta[key] = getattr(one.extract, key)
+        one.meta |= {"features": one.extract.num_features, "digest": one.extract.digest}
+        one.meta |= {"parameters": one.extract.parameters, "macs_per_clip": one.extract.macs_per_clip}
     paths = arguments.videos and [str(path.absolute()) for path in arguments.videos]  # none: the demo's
     synthetic = any((path.parent.parent / "true_cuts.csv").exists() for path in job.videos.values())
-    with divita.locked(job.out):  # another job may have begun to fill the same folders
-        job.tables = tables_folder(arguments, job.out)
-        for one in job.wanted:
-            check_meta(one.folder, one.meta, arguments.overwrite)
+    with divita.folder_lock(job.out):  # another job may have begun to fill the same folders
+        job.tables = clip_table_folder(arguments, job.out)
+        for one in job.targets:
+            check_folder_setting(one.folder, one.meta, arguments.overwrite)
         divita.write_json(job.tables / "meta.json", clip_setting(arguments))
-        for one in job.wanted:
-            if not one.meta.items() <= divita.meta_of(one.folder).items():  # no old files among new ones
+        for one in job.targets:
+            if not one.meta.items() <= divita.read_meta(one.folder).items():  # no old files among new ones
                 for path in one.folder.glob("*.npy"):
                     path.unlink()
             one.meta |= {"clips": job.tables.name, "videos": paths, "synthetic": synthetic}
             divita.write_json(one.folder / "meta.json", one.meta)
 
 
-def record(job, outcomes):
+def update_failed_csv(job, outcomes):
     """Bring failed.csv up to date with {mid: reason, or None for one that has not failed}."""
     path, present = job.out / "failed.csv", set(map(printable, job.videos))
-    with divita.locked(job.out):
+    with divita.folder_lock(job.out):
         rows = divita.read_table(path)[1] if path.exists() else []
         reasons = {row[0]: row[-1] for _, row in rows} | {printable(mid): reason for mid, reason in outcomes.items()}
         rows = [(mid, reason) for mid, reason in sorted(reasons.items()) if mid in present and reason]
@@ -806,15 +806,15 @@ def record(job, outcomes):
 
 def summary(job):
     """Say where the results lie and what to do next; return the exit status."""
-    rank, ranks = divita.ranks()
+    rank, ranks = divita.rank_and_world_size()
     by = f" by rank {rank} of {ranks}" if ranks > 1 else ""
     if len(job.failed) == len(job.todo) > 1 and len(reasons := set(job.failed.values())) == 1:
         why = f"rather a fault of the set-up or the code than of the videos: {reasons.pop()}"
         tqdm.write(f"all {len(job.failed)} videos failed alike, {why}", file=sys.stderr)
-    ready = len(prepared(job))
+    ready = len(prepared_mids(job))
     say(f"{ready} of {len(job.videos)} trailers prepared in {job.out}, {job.made} of them now{by}")
     if rank == 0:
-        paths = [*(one.folder for one in job.wanted), job.tables, job.out / "pictures", job.out / "failed.csv"]
+        paths = [*(one.folder for one in job.targets), job.tables, job.out / "pictures", job.out / "failed.csv"]
         say("\n".join(f"  {path}" for path in paths if path.exists()))
         if ready:
             say(f"next: {shlex.join(['python', *next_command(job)])}")
@@ -829,8 +829,8 @@ def next_command(job):
         return ["03_evaluate.py", "--predict", str(out), "--runs", str(run.parent), "--run", run.name]
     if not (out / "labels.csv").exists():
         return ["03_evaluate.py", "--predict", str(out)]
-    names = {one.meta["input"]: one.folder.name for one in reversed(job.wanted)}  # the first of each
-    standard = STANDARD.items() <= clip_setting(job.arguments).items()
+    names = {one.meta["input"]: one.folder.name for one in reversed(job.targets)}  # the first of each
+    standard = STANDARD_SETTING.items() <= clip_setting(job.arguments).items()
     inputs = [] if standard else [word for kind in KINDS for word in (f"--{kind}", names.get(kind, "none"))]
     return ["02_train.py", "--data", str(out), *inputs, "--runs", f"runs/{out.resolve().name}"]
 
@@ -857,17 +857,17 @@ FEW_TRAILERS = 30  # for random splits
 
 def read_genre_table(path):
     """Return a table's Labels and remarks, see README.md; raise UserError if a column or line is wrong or ambiguous."""
-    columns = named_columns(path, *divita.read_table(path))
+    columns = index_columns(path, *divita.read_table(path))
     mid, text = find_column(path, columns, "mid", MID_NAMES), find_column(path, columns, "genres", GENRE_NAMES)
     if not mid:
-        raise UserError(f"{path}: no mid column; call the one with the video names mid, not {listed([*columns], 9)}")
+        raise UserError(f"{path}: no mid column; call the one with the video names mid, not {abbreviate([*columns], 9)}")
     numbered = [name for name in columns if re.fullmatch(r"split\d+", name)]
     words = [name for name, cells in columns.items() if {*map(str.casefold, cells.values())} <= SUBSET_WORDS.keys()]
     splits = [name for name in columns if name in numbered + words]
     others = {name: cells for name, cells in columns.items() if name not in (mid, text, *splits)}
-    parsed = text_genres(path, text, columns[text]) if text else None
+    parsed = parse_genre_text(path, text, columns[text]) if text else None
     divita.check_no_split(path, others, len(splits))
-    genres, found = parsed or flag_genres(path, others, columns[mid])
+    genres, found = parsed or parse_flags(path, others, columns[mid])
     if not genres:
         raise UserError(f"{path}: no genre in {text!r}; fill it in")
     for name, other in itertools.pairwise(sorted(genres, key=str.casefold)):
@@ -877,7 +877,7 @@ def read_genre_table(path):
     trailers = {}  # {mid: (its first line, its genres, its subsets)}
     for line, cell in columns[mid].items():
         stem, suffix = os.path.splitext(re.split(r"[/\\]", cell)[-1])
-        name = stem if suffix.lower() in divita.SUFFIXES else stem + suffix
+        name = stem if suffix.lower() in divita.VIDEO_SUFFIXES else stem + suffix
         cells = [columns[split][line] for split in splits]
         row = [SUBSET_WORDS.get(cell.casefold(), cell.removesuffix(".0")) for cell in cells]
         first, known, subsets = trailers.setdefault(name, (line, set(), row))
@@ -888,20 +888,20 @@ def read_genre_table(path):
     kept = [(name, *trailer) for name, trailer in trailers.items() if trailer[1] or not text]
     rows = [(line, [name, *("01"[genre in known] for genre in genres), *row]) for name, line, known, row in kept]
     labels = divita.read_labels(path, (header, rows))
-    for subset in empty_subsets(labels.splits, splits):
+    for subset in find_empty_subsets(labels.splits, splits):
         raise UserError(f"{path}: no trailer in {subset}; each split needs train, validation and test")
     counts = [f"{genre} {count}" for genre, count in zip(genres, labels.y.sum(0))]
-    remarks = [f"{path}: {len(rows)} trailers (mid: {mid}), genres: {listed(counts, 30)}"]
+    remarks = [f"{path}: {len(rows)} trailers (mid: {mid}), genres: {abbreviate(counts, 30)}"]
     if unused := [name for name in others if name not in genres]:
-        remarks.append(f"unused columns: {listed(unused, 30)}")
+        remarks.append(f"unused columns: {abbreviate(unused, 30)}")
     if skipped := [name for name in trailers if text and not trailers[name][1]]:
-        remarks.append(f"skipped {len(skipped)} trailers without a known genre: {listed(skipped, 30)}")
+        remarks.append(f"skipped {len(skipped)} trailers without a known genre: {abbreviate(skipped, 30)}")
     if not splits and len(rows) < FEW_TRAILERS:
         remarks.append(f"warning: random splits of {len(rows)} trailers give unreliable scores; label {FEW_TRAILERS}")
     return labels, [*map(printable, remarks)]
 
 
-def named_columns(path, header, rows):
+def index_columns(path, header, rows):
     """Return {name: {line: cell}} of the columns with a name and of nameless ones that number the rows."""
     columns = {}
     for number, name in enumerate(header, 1):
@@ -921,7 +921,7 @@ def named_columns(path, header, rows):
 def find_column(path, columns, what, patterns):
     """Return the name of the column of mids or genres, None without any; raise UserError if there are two."""
     for pattern in patterns:
-        found = [name for name, cells in columns.items() if re.fullmatch(pattern, letters(name)) and flags(cells) < 1]
+        found = [name for name, cells in columns.items() if re.fullmatch(pattern, normalize_name(name)) and flag_share(cells) < 1]
         if len(found) > 1:
             names = " and ".join(map(repr, found))
             raise UserError(f"{path}: {names} could each be the {what}; keep one or call one of them {what}")
@@ -929,25 +929,25 @@ def find_column(path, columns, what, patterns):
             return found[0]
 
 
-def letters(text):
+def normalize_name(text):
     return re.sub(r"[\W_]", "", text.casefold())
 
 
-def flags(cells):
+def flag_share(cells):
     """Return which share of a column's known cells is yes or no."""
-    known = [cell for cell in map(str.casefold, cells.values()) if cell in NO or letters(cell) not in UNKNOWN]
+    known = [cell for cell in map(str.casefold, cells.values()) if cell in NO or normalize_name(cell) not in UNKNOWN]
     return sum(cell in YES + NO for cell in known) / max(1, len(known))
 
 
-def flag_genres(path, columns, mids):
+def parse_flags(path, columns, mids):
     """Return the names of the 0/1 columns and {line: the set of its genres}, mids: {line: mid}."""
-    genres = [name for name, cells in columns.items() if flags(cells) > 0.5]
+    genres = [name for name, cells in columns.items() if flag_share(cells) > 0.5]
     if not genres:
         raise UserError(f"{path}: no genres; add a column genres or, for each genre, a column of 0 and 1")
     explicit = any(cell.casefold() in NO for name in genres for cell in columns[name].values())
     allowed = YES + (NO if explicit else [""])  # the latter in a table of x marks
     for name in genres:
-        if re.fullmatch(NO_GENRE, name) or letters(name) in UNKNOWN:
+        if re.fullmatch(NO_GENRE, name) or normalize_name(name) in UNKNOWN:
             raise UserError(f"{path}: the 0/1 column {name!r} looks like no genre; remove or rename it")
         for line, cell in columns[name].items():
             if cell.casefold() not in allowed:
@@ -956,19 +956,19 @@ def flag_genres(path, columns, mids):
     return genres, {line: {name for name in genres if columns[name][line].casefold() in YES} for line in mids}
 
 
-def text_genres(path, name, cells):
+def parse_genre_text(path, name, cells):
     """Return the genres in a column of text, sorted, and {line: the set of its genres, empty if unknown}."""
     plain = {cell for cell in cells.values() if cell[:1] not in ("[", "{")}
     separator = next((character for character in "|;," if character in "".join(plain)), None)
     whole = plain if not separator and plain.issuperset(cells.values()) else set()  # cells that nothing separates
-    plural, found = letters(name).endswith("s"), {}
+    plural, found = normalize_name(name).endswith("s"), {}
     for line, cell in cells.items():
         try:
-            names = cell.split(separator or "|") if cell in plain else names_in_list(cell)
+            names = cell.split(separator or "|") if cell in plain else parse_list(cell)
             names = [re.sub(r"[^\S\r\n]+", " ", genre.strip()) for genre in names if genre.strip()]
         except Exception:  # Python's parser raises many kinds
             names = [cell]  # which its bracket excludes below
-        found[line] = set() if UNKNOWN.intersection(map(letters, names)) else {*names}
+        found[line] = set() if UNKNOWN.intersection(map(normalize_name, names)) else {*names}
         for genre in sorted(found[line]):
             parts = re.split(r"[\W_]+", genre)
             several = whole and (plural and " " in genre or genre not in parts and whole.issuperset(parts))
@@ -978,14 +978,14 @@ def text_genres(path, name, cells):
     return sorted(set().union(*found.values())), found
 
 
-def names_in_list(cell):
+def parse_list(cell):
     """Return the names in a list that JSON, Python or NumPy wrote, also as [{"name": ...}] or {"choices": [...]}."""
     content = ast.literal_eval(re.sub(r"""(?<=['"])\s+(?=['"])""", ",", cell))  # NumPy writes no commas
     content = np.atleast_1d(content["choices"]).tolist() if isinstance(content, dict) else content
     return [item["name"] if isinstance(item, dict) else item for item in content]
 
 
-def empty_subsets(splits, names):
+def find_empty_subsets(splits, names):
     """Return which subsets of the splits (N, K) have no trailer, in words."""
     pairs = itertools.product(zip(names, splits.T), enumerate(divita.SUBSETS))
     return [f"{subset} of {name}" for (name, split), (i, subset) in pairs if i not in split]
@@ -995,7 +995,7 @@ def check_mids(path, mids, videos):
     """Raise UserError if no mid is the name of a video, with what two of them differ in."""
     if not videos.keys().isdisjoint(mids):
         return
-    reductions = {"a suffix": lambda name: re.sub(r"\.\w*$", "", name), "case": str.casefold, "case or signs": letters}
+    reductions = {"a suffix": lambda name: re.sub(r"\.\w*$", "", name), "case": str.casefold, "case or signs": normalize_name}
     reductions |= {"leading zeros or tt": lambda name: name.removeprefix("tt").lstrip("0")}
     for what, reduce in {**reductions, "more than case and suffix": lambda name: ""}.items():
         stems = {reduce(stem): stem for stem in videos}
@@ -1007,7 +1007,7 @@ def check_mids(path, mids, videos):
 # ---- Films decoded side by side ----
 
 
-class Films(torch.utils.data.IterableDataset):
+class VideoDataset(torch.utils.data.IterableDataset):
     """(mid, kind, content) of films, {mid: path}: what read_clips() yields, or at last ("failed", why) if the video
     cannot be decoded and ("error", why) for any other reason. Each worker takes the next film that none has taken."""
 
@@ -1021,7 +1021,7 @@ class Films(torch.utils.data.IterableDataset):
                     continue
                 self.taken.value += 1
             try:
-                for kind, content in read_clips(path, self.plan):
+                for kind, content in decode_clips(path, self.plan):
                     yield mid, kind, content
             except Exception as error:  # also of the disk, whatever a damaged video brings up, or a fault of the code
                 kind = "failed" if isinstance(error, VideoError) else "error"
@@ -1029,20 +1029,20 @@ class Films(torch.utils.data.IterableDataset):
                 yield mid, kind, name + divita.one_line(error)
 
 
-def decoded(films, plan, workers, patience, most):
+def decode_in_parallel(films, plan, workers, patience, most):
     """Yield what Films gives of films, {mid: path}, decoded in processes that are about `most` messages ahead.
 
     If a film ends its process, or nothing comes for `patience` seconds, the films begun are decoded again, each alone;
     the second time is an error. The first message starts the processes; no thread may run before, as forks would hang.
     """
-    signal.signal(signal.SIGALRM, give_up)
+    signal.signal(signal.SIGALRM, on_timeout)
     alarm = functools.partial(signal.setitimer, signal.ITIMER_REAL)
     groups = [(films.copy(), False)]  # films that are decoded side by side, whether again
     try:
         while groups:
             left, again = groups.pop(0)
-            dataset = Films(left.copy(), plan)
-            messages = start(dataset, min(workers, len(left)), most)
+            dataset = VideoDataset(left.copy(), plan)
+            messages = start_workers(dataset, min(workers, len(left)), most)
             try:
                 alarm(patience)
                 for message in messages:
@@ -1055,8 +1055,8 @@ def decoded(films, plan, workers, patience, most):
             except RuntimeError:  # the loader's, when a process has ended, or give_up()'s
                 alarm(0)
                 silent = multiprocessing.active_children()
-                end_processes()
-                why = f"no clip in {patience:g} s of decoding" if silent else "its decoding ended the process"
+                stop_workers()
+                why = f"no clip in {patience:g} s of decoding" if silent else "it crashed the decoder"
                 begun = [mid for mid in list(dataset.films)[: dataset.taken.get_obj().value] if mid in left]
                 for mid in begun or list(left)[:1]:  # the first one, where none was begun
                     film = {mid: left.pop(mid)}
@@ -1067,10 +1067,10 @@ def decoded(films, plan, workers, patience, most):
                 if left:
                     groups.append((left, again))
     finally:
-        end_processes()
+        stop_workers()
 
 
-def start(dataset, processes, most):
+def start_workers(dataset, processes, most):
     """Start processes that decode and return an iterator of what they give."""
     loader = torch.utils.data.DataLoader(
         dataset,
@@ -1090,11 +1090,11 @@ def start(dataset, processes, most):
     return messages
 
 
-def give_up(*_):
+def on_timeout(*_):
     raise RuntimeError("nothing came")
 
 
-def end_processes():
+def stop_workers():
     """End the processes that decode, also one that would not end by itself."""
     for process in multiprocessing.active_children():
         process.kill()
@@ -1115,10 +1115,10 @@ ZENODO = "https://zenodo.org/records/5716410/files"
 def download(names, out):
     """Fetch the published labels and representations, and unpack them: out/mtgc.csv, out/<name>.zarr."""
     names = list(divita.PUBLISHED) if names == ["all"] else [name.removesuffix(".zarr") for name in names]
-    kinds = {divita.meta_of(Path(f"{name}.zarr"))["input"]: name for name in names}  # refuses an unknown one
+    kinds = {divita.read_meta(Path(f"{name}.zarr"))["input"]: name for name in names}  # refuses an unknown one
     out.mkdir(parents=True, exist_ok=True)
-    with divita.locked(out):  # of two processes, the second finds everything there
-        divita.sweep(out)
+    with divita.folder_lock(out):  # of two processes, the second finds everything there
+        divita.remove_stale_files(out)
         fetch("mtgc.csv", out, divita.LABELS_MD5)
         for name in names:
             if not (out / f"{name}.zarr" / ".zgroup").exists():
@@ -1141,7 +1141,7 @@ def fetch(name, out, md5):
     say(f"downloading {url}")
     bar = sys.stderr if sys.stderr.isatty() else io.StringIO()
     remedy = f"run the same command again or, if the line keeps breaking, {curl} first"
-    with divita.written(path) as temporary, divita.downloading(name, remedy), contextlib.redirect_stdout(bar):
+    with divita.atomic_write(path) as temporary, divita.download_errors(name, remedy), contextlib.redirect_stdout(bar):
         keras.utils.get_file(temporary.name, url, cache_subdir=out.absolute(), file_hash=md5, hash_algorithm="md5")
     return path
 
@@ -1184,13 +1184,13 @@ def make_demo(out, workers):
     text = "mid,frame\n" + "".join(cuts)
     true_cuts, labels = out / "true_cuts.csv", out / "labels.csv"
     if any(out.glob("[!.]*")) and not (true_cuts.exists() and true_cuts.read_text() == text):
-        raise UserError(f"{out}: holds something else than the demo; say with --videos where the films are")
+        raise UserError(f"{out}: not the demo's folder; pass your own videos with --videos")
     divita.write_text(true_cuts, text)  # first: from now on the folder is the demo's
     if not labels.exists():
-        divita.write_csv(labels, *table_of(divita.Labels([*edits], [*GENRES], y, splits)))
+        divita.write_csv(labels, *labels_table(divita.Labels([*edits], [*GENRES], y, splits)))
     tasks = [(out / "videos" / f"{mid}.mp4", i, edit) for i, (mid, edit) in enumerate(edits.items())]
     if tasks := [task for task in tasks if not task[0].exists()]:
-        thread_map(make_film, tasks, max_workers=workers, desc="demo trailers", unit="trailer")
+        thread_map(make_video, tasks, max_workers=workers, desc="demo trailers", unit="trailer")
 
 
 def demo_labels():
@@ -1214,12 +1214,12 @@ def demo_edit(trailer, genres):
     return [(list(GENRES)[genre], int(n)) for genre, n in zip(np.resize(genres, 9), lengths)]
 
 
-def make_film(task):
+def make_video(task):
     """Shoot and cut one trailer: `task` is its path, its number and its edit."""
     path, trailer, edit = task
     rng = np.random.default_rng([DEMO_SEED, 2, trailer])
     hue, dark = rng.integers(180), rng.integers(2)
-    with divita.written(path) as temporary:
+    with divita.atomic_write(path) as temporary:
         writer = cv2.VideoWriter(str(temporary), cv2.VideoWriter_fourcc(*"mp4v"), DEMO_FPS, DEMO_SIZE)
         for genre, frames in edit:
             hue, dark = hue + rng.integers(50, 130), not dark  # a cut is seen in colour and in light
@@ -1252,4 +1252,4 @@ def shoot(marker, hue, dark, camera, frames, rng):
 
 
 if __name__ == "__main__":
-    divita.run(main, ARGUMENTS)
+    divita.run_script(main, ARGUMENTS)

@@ -5,8 +5,8 @@
     python 02_train.py --data data/trailers12k --experiment transfer --runs runs/trailers12k
     torchrun --nproc-per-node 4 02_train.py --data data/trailers12k --experiment transfer --runs runs/trailers12k
 
-A run leaves runs/<name>/<run>/split<k>/ with model.keras, history.csv, predictions.npz and, last, config.json; it is
-not repeated. 01_prepare.py makes what this reads, 03_evaluate.py reads what this makes.
+Each run writes model.keras, history.csv, predictions.npz and, last, config.json to runs/<name>/<run>/split<k>/.
+Finished runs are skipped. Reads the output of 01_prepare.py; 03_evaluate.py reads the runs.
 """
 
 import argparse
@@ -24,10 +24,10 @@ from pathlib import Path
 
 EPOCHS, LEARNING_RATE, BATCH_SIZE, CLIPS = 100, 1e-4, 32, 30
 DEMO_DATA, DEMO_EPOCHS, DEMO_LEARNING_RATE = Path("data/demo"), 40, 2e-3  # an epoch of the demo is two batches
-PATIENCE_RATE, PATIENCE_STOP = 10, 20  # epochs without a lower validation loss: learning rate divided by 10; the end
-KINDS = ("image", "video")  # of inputs
+LR_PATIENCE, STOP_PATIENCE = 10, 20  # epochs without improvement before learning rate / 10 and before stopping
+INPUT_NAMES = ("image", "video")  # of inputs
 OPTIONS = ("aggregation", "fusion", "clips", "epochs", "lr", "batch_size", "seed")  # that a run keeps
-IMAGE, VIDEO = "--image", "--video"  # in a row below: the input that this option names, or the first that there is
+IMAGE, VIDEO = "--image", "--video"  # placeholders in the rows below: the input given by this option or the first
 INPUTS = {"image": (IMAGE, None), "video": (None, VIDEO), "fusion": (IMAGE, VIDEO)}
 EXPERIMENTS = {  # tables of runs; a row: label, image input, video input (or a backbone's name), what else is changed
     "inputs": [(label, *inputs, {}) for label, inputs in INPUTS.items()],
@@ -62,7 +62,7 @@ def parse_arguments():
     add("--runs", metavar="DIR", type=Path, default=Path("runs/demo"), help="for the runs (%(default)s)")
     add("--overwrite", action="store_true", help="train again what is trained already")
     add = parser.add_argument_group("which runs").add_argument
-    add("--experiment", choices=EXPERIMENTS, help="a table of runs (inputs, if no input is named)")
+    add("--experiment", choices=EXPERIMENTS, help="table of runs (inputs, if no --image/--video)")
     add("--aggregation", metavar="NAME", default="tsfm", help="tsfm, gru, conv or savg (%(default)s)")
     add("--fusion", choices=("late", "early"), default="late", help="of image and video (%(default)s)")
     add("--clips", metavar="N", type=int, default=CLIPS, help="in a snippet, 0: whole trailer (%(default)s)")
@@ -98,32 +98,32 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from divita import STANDARD, UserError, say
+from divita import STANDARD_SETTING, UserError, say
 
 
 def main(arguments):
     """Train this rank's share of the runs that are asked for and not there yet; return the exit status."""
-    (rank, world), workers = divita.ranks(), 1
+    (rank, world), workers = divita.rank_and_world_size(), 1
     if not torch.cuda.is_available():
         torch.set_num_threads(1)  # the same results on any number of cores; runs side by side are in no other's way
         workers = arguments.workers or divita.usable_cores()
     if arguments.aggregation not in divita.AGGREGATIONS:
         raise UserError(f"--aggregation {arguments.aggregation}: there is {', '.join(divita.AGGREGATIONS)}")
-    divita.writable(arguments.runs)
-    labels = divita.find_labels(arguments.data)
-    found, failed = configurations(arguments), []
-    runs = list(all_runs(arguments, found, labels, failed))
+    divita.check_writable(arguments.runs)
+    labels = divita.load_labels(arguments.data)
+    found, failed = make_configurations(arguments), []
+    runs = list(make_split_runs(arguments, found, labels, failed))
     if not runs:
         raise UserError(failed[0])
     again = {run.folder for run in runs} if arguments.overwrite else set()
     done = [is_finished(run, again) for run in runs]
     if rank == 0:
-        divita.sweep(arguments.runs)
+        divita.remove_stale_files(arguments.runs)
         if arguments.experiment:
             rows = [{"label": label, "run": run_name(configuration)} for label, configuration in found]
             path = arguments.runs / f"{arguments.experiment}.json"
             divita.write_json(path, {"experiment": arguments.experiment, "rows": rows})
-    say(f"{divita.device()}; {len(labels.mids)} trailers, {len(runs)} runs, {sum(done)} of them done already")
+    say(f"{divita.select_device()}; {len(labels.mids)} trailers, {len(runs)} runs, {sum(done)} of them done already")
     say(f"at most {arguments.epochs} epochs, learning rate {arguments.lr:g}")
     todo = [runs[i] for i in range(rank, len(runs), world) if not done[i]]  # does not depend on when a rank starts
     for line in failed if rank == 0 else ():
@@ -156,7 +156,7 @@ def train_all(runs, epochs, workers, hidden):
         if workers > 1:
             train_side_by_side(runs, workers, show)
         else:
-            train_each(None, runs, range(len(runs)), show)
+            train_one_by_one(None, runs, range(len(runs)), show)
     return failed
 
 
@@ -164,11 +164,11 @@ def train_side_by_side(runs, workers, show):
     """Train runs in forked processes, each of which takes the next run when it is free; show() what they tell."""
     mp = torch.multiprocessing
     logging.getLogger("torch.multiprocessing.spawn").setLevel("ERROR")  # our own line says that a process was killed
-    longest_first = sorted(range(len(runs)), key=lambda i: -len(runs[i].inputs) * runs[i].config["snippet_clips"])
+    longest_first = sorted(range(len(runs)), key=lambda i: -len(runs[i].representations) * runs[i].config["snippet_clips"])
     try:
         numbers, messages = (mp.get_context("fork").SimpleQueue() for _ in range(2))
         shared = (runs, iter(numbers.get, None), messages.put)  # inherited by forked processes
-        processes = mp.start_processes(train_each, shared, nprocs=workers, join=False, daemon=True, start_method="fork")
+        processes = mp.start_processes(train_one_by_one, shared, nprocs=workers, join=False, daemon=True, start_method="fork")
         for number in [*longest_first, *[None] * workers]:
             numbers.put(number)
         while not (processes.join(timeout=0.1) and messages.empty()):
@@ -180,7 +180,7 @@ def train_side_by_side(runs, workers, show):
         raise UserError(f"no process can be started ({divita.one_line(error)}); use fewer --workers") from None
 
 
-def train_each(_, runs, numbers, tell):
+def train_one_by_one(_, runs, numbers, tell):
     """Train the runs of these numbers; tell((number, "epoch", losses)), then (number, "trained" or "failed", line)."""
     for i in numbers:
         try:
@@ -198,16 +198,16 @@ def train_each(_, runs, numbers, tell):
 
 def train(run, tell):
     """Train one head and write its folder, config.json last; tell() of each epoch; return a line on the best one."""
-    divita.writable(run.folder)
-    config, inputs, parts = run.config, [*run.inputs.values()], run.parts
+    divita.check_writable(run.folder)
+    config, inputs, parts = run.config, [*run.representations.values()], run.subsets
     if empty := [name for name, (mids, _) in parts.items() if not mids]:
         raise UserError(f"no {empty[0]} trailers that can be used; choose other --splits")
     length, batch, seed = config["snippet_clips"], config["batch_size"], config["seed"]
     keras.utils.clear_session()
     keras.utils.set_random_seed(seed)  # of the initial weights
-    features = {kind: x.features for kind, x in run.inputs.items()}
-    model = divita.divita(features, len(config["genres"]), config["aggregation"], config["fusion"] or "late")
-    divita.compiled(model, config["lr"])
+    num_features = {name: x.num_features for name, x in run.representations.items()}
+    model = divita.divita(num_features, len(config["genres"]), config["aggregation"], config["fusion"] or "late")
+    divita.compile_model(model, config["lr"])
     training = divita.TrainingSnippets(inputs, *parts["train"], length, batch, seed)
     validation = divita.EvaluationSnippets(inputs, *parts["validation"], length, batch)
     started = time.perf_counter()
@@ -218,19 +218,19 @@ def train(run, tell):
     predictions = {"genres": config["genres"], "train_mids": parts["train"][0]}
     for name in ("validation", "test"):
         mids, y = parts[name]
-        p = divita.predict(model, [[x[mid] for x in inputs] for mid in mids], length)
+        p = divita.predict_trailers(model, [[x[mid] for x in inputs] for mid in mids], length)
         predictions |= {f"{name}_mids": mids, f"{name}_true": y, f"{name}_probabilities": p}
     (run.folder / "config.json").unlink(missing_ok=True)  # of an earlier training, whose files are replaced now
-    with divita.written(run.folder / "model.keras") as temporary:
+    with divita.atomic_write(run.folder / "model.keras") as temporary:
         model.save(temporary)
-    with divita.written(run.folder / "predictions.npz") as temporary:
+    with divita.atomic_write(run.folder / "predictions.npz") as temporary:
         np.savez_compressed(temporary, **predictions)
     names = ("loss", "val_loss", "learning_rate")
     rows = [[epoch, *map("{:.8g}".format, row)] for epoch, row in enumerate(zip(*map(history.get, names)), 1)]
     divita.write_csv(run.folder / "history.csv", ["epoch", *names], rows)
     versions = {"python": platform.python_version(), "keras": keras.__version__, "torch": torch.__version__}
     divita.write_json(run.folder / "config.json", config | about | {"versions": versions})
-    uap = divita.metrics(predictions["validation_true"], predictions["validation_probabilities"])["uAP"]
+    uap = divita.compute_metrics(predictions["validation_true"], predictions["validation_probabilities"])["uAP"]
     best = f"best epoch {about['best_epoch']} of {len(history['loss'])}, validation loss {min(history['val_loss']):.4f}"
     return f"{best}, validation uAP {100 * uap:.2f} %"
 
@@ -239,7 +239,7 @@ def fit(model, config, training, validation, tell):
     """Train a model on batches; return {"loss", "val_loss" and "learning_rate": a list over epochs}."""
     optimizer = torch.optim.SGD([torch.zeros(1)], config["lr"])  # only holds the rate
     # PyTorch's scheduler, as published; Keras's own reduces an epoch earlier
-    scheduler = torch.optim.lr_scheduler.ReduceLROnPlateau(optimizer, factor=0.1, patience=PATIENCE_RATE)
+    scheduler = torch.optim.lr_scheduler.ReduceLROnPlateau(optimizer, factor=0.1, patience=LR_PATIENCE)
 
     def end_epoch(epoch, logs):
         logs["learning_rate"] = scheduler.get_last_lr()[0]
@@ -247,7 +247,7 @@ def fit(model, config, training, validation, tell):
         model.optimizer.learning_rate = scheduler.get_last_lr()[0]
         tell(f"loss {logs['loss']:.3f}, validation {logs['val_loss']:.3f}")
 
-    stop = keras.callbacks.EarlyStopping(patience=PATIENCE_STOP, restore_best_weights=True)
+    stop = keras.callbacks.EarlyStopping(patience=STOP_PATIENCE, restore_best_weights=True)
     callbacks = [keras.callbacks.LambdaCallback(on_epoch_end=end_epoch), stop, keras.callbacks.TerminateOnNaN()]
     options = {"epochs": config["epochs"], "shuffle": False, "verbose": 0, "callbacks": callbacks}
     return model.fit(training, validation_data=validation, **options).history
@@ -255,11 +255,11 @@ def fit(model, config, training, validation, tell):
 
 # ---- The runs: a configuration on a split ----
 
-Run = collections.namedtuple("Run", "label folder config inputs parts")
-# parts: {"train": (mids (M), their genres (M, G)), "validation": ..., "test": ...} of the trailers that it can use
+SplitRun = collections.namedtuple("SplitRun", "label folder config representations subsets")
+# subsets: {"train": (mids (M), their genres (M, G)), "validation": ..., "test": ...} of the trailers that it can use
 
 
-def all_runs(arguments, found, labels, failed):
+def make_split_runs(arguments, found, labels, failed):
     """Yield the Run of every configuration and split asked for, finished or not; add a line to `failed` for others."""
     count = labels.splits.shape[1]
     splits = dict.fromkeys(arguments.splits or range(count))
@@ -268,31 +268,31 @@ def all_runs(arguments, found, labels, failed):
     opened, leaked = functools.cache(divita.open_representation), {}
     for label, configuration in found:
         try:
-            inputs = {kind: opened(arguments.data, configuration[kind]) for kind in KINDS if configuration[kind]}
-            rows, left_out = divita.usable(labels.mids, [*inputs.values()])
+            inputs = {kind: opened(arguments.data, configuration[kind]) for kind in INPUT_NAMES if configuration[kind]}
+            rows, left_out = divita.select_trailers(labels.mids, [*inputs.values()])
         except (UserError, OSError) as error:
             failed.append(f"{run_name(configuration)}: failed: {divita.one_line(error)}")
             continue
         if left_out:
             say(f"{run_name(configuration)}: {left_out}")
-        identity = describe(configuration, inputs, labels, rows)
+        identity = run_identity(configuration, inputs, labels, rows)
         for split in splits:
             parts, folder = {}, arguments.runs / identity["run"] / f"split{split}"
             for name in divita.SUBSETS:
                 part = np.intersect1d(rows, divita.subset(labels, split, name))
                 parts[name] = [labels.mids[row] for row in part], labels.y[part]
             sizes = {name: len(mids) for name, (mids, _) in parts.items()}
-            twins = find_twins(inputs, parts)
+            twins = find_leaks(inputs, parts)
             leaked |= twins
-            config = {"split": split, "subsets": divita.digest_of(labels.splits[rows, split]), "trailers": sizes}
-            yield Run(label, folder, identity | config | {"leaked": len(twins)}, inputs, parts)
-    if leaked and divita.ranks()[0] == 0:
-        twins = divita.listed([f"{mid} as {twin}" for mid, twin in leaked.items()])
+            config = {"split": split, "subsets": divita.array_digest(labels.splits[rows, split]), "trailers": sizes}
+            yield SplitRun(label, folder, identity | config | {"leaked": len(twins)}, inputs, parts)
+    if leaked and divita.rank_and_world_size()[0] == 0:
+        twins = divita.abbreviate([f"{mid} as {twin}" for mid, twin in leaked.items()])
         what = f"{len(leaked)} validation or test trailers have the vectors or video of a training trailer ({twins})"
         say(f"warning: {what}; put such trailers into one subset or remove them")
 
 
-def find_twins(inputs, parts):
+def find_leaks(inputs, parts):
     """Return {mid of a validation or test trailer: mid of a training trailer with the same vectors or video}."""
 
     def digests(mid):
@@ -303,21 +303,21 @@ def find_twins(inputs, parts):
     return {mid: trained[digest] for mid in evaluated for digest in digests(mid) if digest in trained}
 
 
-def describe(configuration, inputs, labels, rows):
-    """Return what identifies a run, the first part of its config.json; two equal ones give equal results on a split."""
+def run_identity(configuration, inputs, labels, rows):
+    """Return the config.json fields that identify a run; equal ones give equal results on a split."""
     mids = [labels.mids[row] for row in rows]
     clips = [len(x[mid]) for x in inputs.values() for mid in mids]
     config = {
-        "format": divita.FORMAT,
+        "format": divita.FORMAT_VERSION,
         "run": run_name(configuration),
         **configuration,
         "snippet_clips": configuration["clips"] or max(clips, default=0),
         "genres": labels.genres,
-        "labels": divita.digest_of(mids, labels.y[rows]),
+        "labels": divita.array_digest(mids, labels.y[rows]),
     }
     for kind, x in inputs.items():
-        config |= {f"{kind}_features": x.features, f"{kind}_meta": x.meta}
-        config[f"{kind}_data"] = divita.digest_of([x.digests[mid] for mid in mids])
+        config |= {f"{kind}_features": x.num_features, f"{kind}_meta": x.meta}
+        config[f"{kind}_data"] = divita.array_digest([x.digests[mid] for mid in mids])
     return config
 
 
@@ -325,11 +325,11 @@ def is_finished(run, again):
     """Return whether a run is finished and not in `again`; raise UserError if one of its splits has other settings."""
     for folder in sorted({path.parent for path in run.folder.parent.glob("split*/config.json")} - again):
         there = divita.read_json(folder / "config.json")
-        other = divita.unlike(run.config, there)
+        other = divita.differing_config_fields(run.config, there)
         if folder == run.folder and run.config["subsets"] != there.get("subsets"):
             other.append("subsets")
         if other:
-            remedy = "choose another --runs, or --overwrite with all splits that are there"
+            remedy = "choose another --runs, or --overwrite with all its splits"
             raise UserError(f"{folder}: trained with another {', '.join(other)}; {remedy}")
     return run.folder not in again and (run.folder / "config.json").exists()
 
@@ -337,22 +337,22 @@ def is_finished(run, again):
 # ---- What to run ----
 
 
-def chosen_inputs(arguments):
+def select_inputs(arguments):
     """Return {IMAGE and VIDEO: a representation's name or None}: those named or, if none is, the first of each input,
     all at one setting, the standard one if it is there."""
-    names = dict(zip(KINDS, (arguments.image, arguments.video)))
-    there = divita.representations(arguments.data)
+    names = dict(zip(INPUT_NAMES, (arguments.image, arguments.video)))
+    there = divita.list_representations(arguments.data)
     named = {kind: name for kind, name in names.items() if name not in (None, "none")}
     chosen = {kind: divita.find_representation(arguments.data, name) for kind, name in named.items()}
     for kind, path in chosen.items():
         if (other := there[path]["input"]) != kind:
             raise UserError(f"--{kind} {names[kind]}: it is for --{other}, as its meta.json says")
     if not chosen:
-        kinds = [kind for kind in KINDS if not names[kind]]
-        settings, standard = {}, tuple(STANDARD.values())  # setting -> {kind: path}
+        kinds = [kind for kind in INPUT_NAMES if not names[kind]]
+        settings, standard = {}, tuple(STANDARD_SETTING.values())  # setting -> {kind: path}
         for path, meta in there.items():
             if meta["input"] in kinds:
-                setting = tuple(meta.get(key) for key in STANDARD)
+                setting = tuple(meta.get(key) for key in STANDARD_SETTING)
                 settings.setdefault(setting, {}).setdefault(meta["input"], path)
         if not settings:
             wanted = " or ".join(kinds) or "neither image nor video"
@@ -360,19 +360,19 @@ def chosen_inputs(arguments):
         chosen = settings.get(standard) or max(settings.values(), key=len)
         if standard not in settings:
             say(f"no representation at the standard setting; trained on: {', '.join(p.name for p in chosen.values())}")
-    return {f"--{kind}": chosen[kind].name if kind in chosen else None for kind in KINDS}
+    return {f"--{kind}": chosen[kind].name if kind in chosen else None for kind in INPUT_NAMES}
 
 
-def configurations(arguments):
+def make_configurations(arguments):
     """Return [(label, configuration)] of the experiment's rows, without --experiment of the last row; missing
     representations are printed, and rows that lack an input or repeat another are skipped."""
-    chosen, found, missing = chosen_inputs(arguments), {}, []
+    chosen, found, missing = select_inputs(arguments), {}, []
     for label, *names, changes in EXPERIMENTS[arguments.experiment or "inputs"]:
-        setting = {key: value for key, value in changes.items() if key in STANDARD}
-        inputs = {kind: chosen.get(name, name) for kind, name in zip(KINDS, names)}  # a backbone's name stays
+        setting = {key: value for key, value in changes.items() if key in STANDARD_SETTING}
+        inputs = {kind: chosen.get(name, name) for kind, name in zip(INPUT_NAMES, names)}  # a backbone's name stays
         inputs = {kind: find_input(arguments.data, name, setting) for kind, name in inputs.items() if name}
         absent = [(kind, wanted) for kind, (name, wanted) in inputs.items() if not name]
-        configuration = dict.fromkeys(KINDS) | {kind: name for kind, (name, _) in inputs.items()}
+        configuration = dict.fromkeys(INPUT_NAMES) | {kind: name for kind, (name, _) in inputs.items()}
         configuration |= {option: changes.get(option, getattr(arguments, option)) for option in OPTIONS}
         if len(inputs) < 2:
             configuration["fusion"] = None
@@ -380,48 +380,48 @@ def configurations(arguments):
             found[label] = configuration
         missing += absent
     if missing:
-        line = what_is_missing(arguments.data, missing)
+        line = missing_message(arguments.data, missing)
         if not found:
             raise UserError(line)
         say(line)
     if not found or (arguments.experiment == "fusion" and len(found) < 2):
-        raise UserError(f"--experiment {arguments.experiment}: lacks an input; give --image, --video or both")
+        raise UserError(f"--experiment {arguments.experiment}: input missing; use --image, --video or both")
     return list(found.items()) if arguments.experiment else list(found.items())[-1:]
 
 
 def find_input(data, name, changes):
     """Return the representation, its name or None, that differs from `name` by `changes` to its setting, and what its
     meta.json has to say. name: a representation, or a backbone at the standard setting."""
-    there = {path.name: meta for path, meta in divita.representations(data).items()}
-    meta = there.get(name) or {"backbone": name} | STANDARD
-    wanted = {key: meta[key] for key in ("backbone", *STANDARD) if key in meta} | changes
+    there = {path.name: meta for path, meta in divita.list_representations(data).items()}
+    meta = there.get(name) or {"backbone": name} | STANDARD_SETTING
+    wanted = {key: meta[key] for key in ("backbone", *STANDARD_SETTING) if key in meta} | changes
     names = [other for other in (name, *there) if wanted.items() <= there.get(other, {}).items()]
-    if not names and name in there and divita.made_elsewhere(meta):
+    if not names and name in there and divita.is_external(meta):
         words = " and ".join(f"{key} {value}" for key, value in changes.items())
         raise UserError(f"{name}: there are no vectors by {meta['backbone']} whose meta.json says {words}")
     return names[0] if names else None, wanted
 
 
-def what_is_missing(data, missing):
+def missing_message(data, missing):
     """Return a line on missing [(kind, what its meta.json has to say)], with a command for the first one's setting."""
     names = dict.fromkeys(divita.representation_name(**wanted) for _, wanted in missing)
-    setting = {key: (STANDARD | missing[0][1])[key] for key in STANDARD}
+    setting = {key: (STANDARD_SETTING | missing[0][1])[key] for key in STANDARD_SETTING}
     command = ["python", "01_prepare.py", "--out", str(data)]
-    if setting == STANDARD and list(data.glob("*.zarr")):
+    if setting == STANDARD_SETTING and list(data.glob("*.zarr")):
         command += ["--download", "all"]
     else:
         command += [] if (data / "true_cuts.csv").exists() else ["--videos", "DIR"]  # the demo has its own
         now = [(kind, wanted["backbone"]) for kind, wanted in missing if setting.items() <= wanted.items()]
-        for kind in KINDS:
+        for kind in INPUT_NAMES:
             command += [f"--{kind}", *(dict.fromkeys(name for other, name in now if other == kind) or ["none"])]
         command += ["--segmentation", setting["segmentation"], "--fps", f"{setting['fps']:g}"]
         command += ["--frames-per-clip", str(setting["frames_per_clip"])]
-    return f"not in {data}: {', '.join(names)}; made, a setting at a time and else as before, by: {shlex.join(command)}"
+    return f"not in {data}: {', '.join(names)}; prepare one at a time, other options as before: {shlex.join(command)}"
 
 
 def run_name(configuration):
     """Return the folder's name of a run: its representations, then fusion, aggregation and clips if not the default."""
-    name = "+".join(configuration[kind].removesuffix(".zarr") for kind in KINDS if configuration[kind])
+    name = "+".join(configuration[kind].removesuffix(".zarr") for kind in INPUT_NAMES if configuration[kind])
     name = re.sub(r"(_(?:shots|seconds)_fps[0-9.]+_fpc[0-9]+)\+(.+\1)$", r"+\2", name)  # the setting of both, once
     name += "-early" if configuration["fusion"] == "early" else ""
     name += f"-{configuration['aggregation']}" if configuration["aggregation"] != "tsfm" else ""
@@ -429,4 +429,4 @@ def run_name(configuration):
 
 
 if __name__ == "__main__":
-    divita.run(main, ARGUMENTS)
+    divita.run_script(main, ARGUMENTS)

@@ -23,7 +23,7 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
-RESAMPLES, SEED = 1000, 0  # bootstrap
+RESAMPLES, BOOTSTRAP_SEED = 1000, 0  # bootstrap
 THRESHOLD = 0.5  # a genre is predicted from this probability on
 FEW_TRAILERS, FEW_PROBABILITIES = 10, 20  # in a test split, different ones in a genre: a note warns
 SHOWN = 20  # genres in a figure, at most
@@ -35,16 +35,16 @@ def parse_arguments():
     add = parser.add_argument_group("tables and figures").add_argument
     add("--runs", metavar="DIR", type=Path, default=Path("runs/demo"), help="trained by 02_train.py (runs/demo)")
     add("--out", metavar="DIR", type=Path, help="for results (results/<name of --runs, or of the new trailers' data>)")
-    add("--compare", metavar="RUN", nargs=2, help="two runs (the best on both inputs and the better of these alone)")
+    add("--compare", metavar="RUN", nargs=2, help="two runs (the best fusion run and its better single input)")
     add("--costs", action="store_true", help="only count the cost of every backbone")
     add = parser.add_argument_group("new trailers").add_argument
     add("--predict", metavar="PATH", type=Path, nargs="+", help="films, folders of films, or one prepared folder")
-    add("--run", metavar="RUN", help="whose models, one per split, predict their genres (the best by validation)")
+    add("--run", metavar="RUN", help="run whose models, one per split, predict (the best on validation)")
     add("--data", metavar="DIR", type=Path, help="where films are prepared (data/<name of the film or folder>)")
     add("--weights", metavar="NAME=FILE", nargs="+", help="checkpoints, where the run's came from files")
     arguments = parser.parse_args()
     if arguments.run and not arguments.predict:
-        parser.error("--run says whose models --predict takes; give --predict too")
+        parser.error("--run selects the models for --predict; add --predict")
     return arguments
 
 
@@ -67,37 +67,37 @@ from divita import METRICS, UserError, say
 def main(arguments):
     if arguments.costs:
         return say(costs_table().markdown())
-    return predict(arguments) if arguments.predict else evaluate(arguments)
+    return predict_new_trailers(arguments) if arguments.predict else evaluate(arguments)
 
 
 def evaluate(arguments):
     """Read the runs, write their tables and figures, then print the tables."""
-    out = divita.writable(arguments.out or Path("results") / arguments.runs.resolve().name)
+    out = divita.check_writable(arguments.out or Path("results") / arguments.runs.resolve().name)
     runs = sorted(read_runs(arguments.runs), key=lambda run: -run.mean[0])
     genres = runs[0].config["genres"]
     for run in runs:
         if run.config["genres"] != genres:
-            other = divita.listed(sorted(set(run.config["genres"]) ^ set(genres)) or ["in another order"])
-            raise UserError(f"{runs[0].name} and {run.name} have other genres ({other}); give each its own --runs")
-    by_chance = chance(next(iter(same_tests({run.name: run for run in runs})[0].values())))
+            other = divita.abbreviate(sorted(set(run.config["genres"]) ^ set(genres)) or ["in another order"])
+            raise UserError(f"{runs[0].name} and {run.name} differ in genres ({other}); use a --runs for each")
+    by_chance = chance_scores(next(iter(group_by_test_set({run.name: run for run in runs})[0].values())))
     notes = data_notes(runs)
     tables = run_tables(runs, by_chance, notes)
     experiments = read_experiments(arguments.runs, runs)  # the rows of "inputs" are in the first table
     tables += [scores_table(f"Experiment: {name}", rows) for name, rows in experiments.items() if name != "inputs"]
     if sorted(map(str.casefold, genres)) == GENRES:
         tables += claims_tables(experiments, notes)
-    if pair := compared(runs, arguments.compare, experiments):
+    if pair := select_pair(runs, arguments.compare, experiments):
         tables.append(comparison_table(*pair))
     markdown = "\n".join(table.markdown() for table in tables)
-    divita.sweep(out)
+    divita.remove_stale_files(out)
     divita.write_text(out / "table.md", markdown)
     divita.write_text(out / "table.tex", "\n".join(table.latex() for table in tables))
     write_table_csv(out / "table.csv", runs)
     for name, figure in figures(runs, by_chance):
-        save(figure, out / f"{name}.png")
+        save_figure(figure, out / f"{name}.png")
     say(f"\n{markdown}\ntables (table.md, table.csv, table.tex) and figures (*.png): {out}")
-    run = best(runs)
-    what = "FOLDER" if any(map(divita.made_elsewhere, run.metas.values())) else "FILM"
+    run = best_run(runs)
+    what = "FOLDER" if any(map(divita.is_external, run.metas.values())) else "FILM"
     command = ["python", "03_evaluate.py", "--runs", f"{arguments.runs}", "--predict", what, "--run", run.name]
     say(f"next, the genres of a new trailer: {shlex.join(command)}")
 
@@ -155,8 +155,8 @@ def read_run(name, folders):
     """Read a run from the folders of its splits, which must have been trained alike, and measure it."""
     config, *others = [divita.read_json(folder / "config.json") for folder in folders]
     for other in others:
-        if fields := divita.unlike(config, other):
-            raise UserError(f"a split was trained with another {', '.join(fields)}; train all again, --overwrite")
+        if fields := divita.differing_config_fields(config, other):
+            raise UserError(f"its splits differ in {', '.join(fields)}; retrain all with --overwrite")
     trained, tests, areas, histories = set(), {}, [], []
     for folder in folders:
         with np.load(folder / "predictions.npz", allow_pickle=False) as file:
@@ -168,15 +168,15 @@ def read_run(name, folders):
                 if true.any() and part == "test":
                     tests[folder.name.removeprefix("split")] = mids.tolist(), true, p
                 elif true.any():
-                    areas.append(divita.area_under_curve(true.ravel(), p.ravel()))
+                    areas.append(divita.pr_auc(true.ravel(), p.ravel()))
         histories.append(divita.read_columns(folder / "history.csv", ("epoch", "loss", "val_loss")))
     if not tests:
         raise UserError("no test trailer has a genre, so there is nothing to measure; train on splits where some have")
-    metas = divita.inputs(config)
-    digest = divita.digest_of(repr([(split, mids, true.tolist()) for split, (mids, true, _) in tests.items()]))
+    metas = divita.input_metas(config)
+    digest = divita.array_digest(repr([(split, mids, true.tolist()) for split, (mids, true, _) in tests.items()]))
     validation = 100 * np.mean(areas or [0.0])
     config["leaked"] = sum(of_split.get("leaked", 0) for of_split in (config, *others))
-    measured = *over_splits([divita.metrics(true, p) for _, true, p in tests.values()]), *cost(config, metas)
+    measured = *mean_and_std([divita.compute_metrics(true, p) for _, true, p in tests.values()]), *run_cost(config, metas)
     return Run(name, folders, config, metas, trained, tests, digest, histories, validation, *measured)
 
 
@@ -191,26 +191,26 @@ def read_experiments(folder, runs):
     return experiments
 
 
-def best(runs):
+def best_run(runs):
     return max(runs, key=lambda run: run.validation)
 
 
 # ---- Which runs can be compared ----
 
-TRAINING = ("aggregation", "clips", "epochs", "lr", "batch_size", "seed", "labels")  # alike in runs that are compared
+TRAINING_FIELDS = ("aggregation", "clips", "epochs", "lr", "batch_size", "seed", "labels")  # alike in runs that are compared
 
 
-def alike(a, b):
+def comparable(a, b):
     """Tell whether two runs were trained alike, tested on the same trailers and, but for what the names of their inputs
     say, prepared alike. Inputs of the same backbone are compared or, where there are none, each with each."""
-    if any(a.config.get(name) != b.config.get(name) for name in TRAINING) or a.digest != b.digest:
+    if any(a.config.get(name) != b.config.get(name) for name in TRAINING_FIELDS) or a.digest != b.digest:
         return False
     pairs = [(x, y) for x in a.metas.values() for y in b.metas.values()]
     same = [(x, y) for x, y in pairs if x["backbone"] == y["backbone"]]
-    return not any(differing(x, y) for x, y in same or pairs)
+    return not any(differing_meta_fields(x, y) for x, y in same or pairs)
 
 
-def same_tests(rows):
+def group_by_test_set(rows):
     """Return {label: Run} in groups that were tested on the same trailers, the largest group first."""
     groups = {}
     for label, run in rows.items():
@@ -218,7 +218,7 @@ def same_tests(rows):
     return sorted(groups.values(), key=len, reverse=True)
 
 
-def differing(x, y):
+def differing_meta_fields(x, y):
     """Return the fields, beyond those in the names, in which two metas are known to differ; digests replace weights."""
     digests = x["backbone"] == y["backbone"] and x.get("digest") and y.get("digest")
     fields = ("digest" if digests else "weights", "detector", "frames", "precision")
@@ -228,16 +228,16 @@ def differing(x, y):
 # ---- Metrics: chance, and two runs compared ----
 
 
-def over_splits(metrics):
+def mean_and_std(metrics):
     """Return mean and sample standard deviation, (4 + G,) in percent, of divita.metrics() of the splits."""
     areas = [[*(of_split[name] for name in METRICS), *of_split["per_genre"]] for of_split in metrics]
     known = np.ma.masked_invalid(100 * np.array(areas))  # without NaN, or NaN for nothing
     return known.mean(0).filled(np.nan), known.std(0, ddof=1).filled(np.nan)
 
 
-def chance(run):
+def chance_scores(run):
     """Return what random probabilities get on a run's test trailers, (4 + G,), averaged over the splits."""
-    return over_splits([divita.chance(true) for _, true, _ in run.tests.values()])[0]
+    return mean_and_std([divita.chance_metrics(true) for _, true, _ in run.tests.values()])[0]
 
 
 def bootstrap(a, b):
@@ -247,17 +247,17 @@ def bootstrap(a, b):
         again = "train both on the same --data and --splits, with inputs that have the same trailers"
         raise UserError(f"{a.name} and {b.name} were not tested on the same trailers and genres; {again}")
     trailers = np.unique([mid for mids, _, _ in a.tests.values() for mid in mids])
-    areas = {run.name: [divita.metrics(true, p)["per_trailer"] for _, true, p in run.tests.values()] for run in (a, b)}
+    areas = {run.name: [divita.compute_metrics(true, p)["per_trailer"] for _, true, p in run.tests.values()] for run in (a, b)}
 
     def scores(run, times):  # how many times each trailer is drawn -> METRICS (4,)
         found = []
         for (mids, true, p), per_trailer in zip(run.tests.values(), areas[run.name]):
             rows = np.repeat(np.arange(len(mids)), times[np.searchsorted(trailers, mids)])
-            measured = divita.metrics(true[rows], p[rows], per_trailer[rows])
+            measured = divita.compute_metrics(true[rows], p[rows], per_trailer[rows])
             found.append([100 * measured[name] for name in METRICS])
         return np.mean(found, 0)
 
-    draws = np.random.default_rng(SEED).multinomial(len(trailers), np.full(len(trailers), 1 / len(trailers)), RESAMPLES)
+    draws = np.random.default_rng(BOOTSTRAP_SEED).multinomial(len(trailers), np.full(len(trailers), 1 / len(trailers)), RESAMPLES)
     differences = [scores(a, times) - scores(b, times) for times in tqdm(draws, "bootstrap", leave=False)]
     return np.nanpercentile(differences, (2.5, 97.5), axis=0)  # a resample without any positive has no metrics
 
@@ -276,7 +276,7 @@ over the splits that have any. Chance: of random probabilities. Bold: best above
     overall.rows.append(["chance", "–", *(f"{area:.2f}" for area in by_chance[: len(METRICS)]), "–", "–"])
     rows, cells = [["", *(f"{i}." for i in range(1, len(runs) + 1)), "chance"]], score_cells(runs)
     for j, genre in enumerate(runs[0].config["genres"], len(METRICS)):
-        rows.append([genre, *(cells[run.name][j] for run in runs), number(by_chance[j], ".2f")])
+        rows.append([genre, *(cells[run.name][j] for run in runs), format_number(by_chance[j], ".2f")])
     return [overall, Table("Genres", ["Runs by their number above."], rows)]
 
 
@@ -289,10 +289,10 @@ def scores_table(title, rows, notes=()):
     for j, metric in enumerate(METRICS):
         columns.append([metric, *(cells[run.name][j] if run else "–" for run in runs)])
         if beside:
-            columns.append(["paper", *(plus_minus(*PAPER[label][j]) if label in PAPER else "–" for label in labels)])
-    columns.append(["parameters", *(number(run.parameters, ",") if run else "–" for run in runs)])
-    columns.append(["GMACs", *(number(run.gmacs, ".3g") if run else "–" for run in runs)])
-    groups, notes = same_tests({label: run for label, run in rows.items() if run}), [*notes]
+            columns.append(["paper", *(format_mean_std(*PAPER[label][j]) if label in PAPER else "–" for label in labels)])
+    columns.append(["parameters", *(format_number(run.parameters, ",") if run else "–" for run in runs)])
+    columns.append(["GMACs", *(format_number(run.gmacs, ".3g") if run else "–" for run in runs)])
+    groups, notes = group_by_test_set({label: run for label, run in rows.items() if run}), [*notes]
     for group in groups:
         counts = [len(mids) for mids, _, _ in next(iter(group.values())).tests.values()]
         which = f" of {', '.join(group)}, not comparable with other rows" if len(groups) > 1 else ""
@@ -300,18 +300,18 @@ def scores_table(title, rows, notes=()):
         notes.append(f"Test trailers per split{which}: {', '.join(map(str, counts))}{few}.")
     if missing := [label for label, run in rows.items() if not run]:
         notes.append(f"Not trained yet: {', '.join(missing)}.")
-    return Table(title, notes, list(zip(*columns)), words=2)
+    return Table(title, notes, list(zip(*columns)), text_columns=2)
 
 
 def data_notes(runs):
     """Return sentences on what makes the runs' scores misleading or is not known of them."""
     notes, metas = [], [meta for run in runs for meta in run.metas.values()]
     if any(meta.get("synthetic") for meta in metas):
-        notes.append("The trailers are synthetic, made to try the code: nothing here is a finding about films.")
+        notes.append("Synthetic demo trailers: these scores say nothing about real movies.")
     if untrained := sorted({meta["backbone"] for meta in metas if meta.get("weights") == "random"}):
         notes.append(f"Random weights, not pretrained: {', '.join(untrained)}.")
-    if elsewhere := sorted({meta["backbone"] for meta in metas if divita.made_elsewhere(meta)}):
-        notes.append(f"Vectors made elsewhere: {', '.join(elsewhere)}; a cost that is not known is – and in no figure.")
+    if elsewhere := sorted({meta["backbone"] for meta in metas if divita.is_external(meta)}):
+        notes.append(f"External vectors: {', '.join(elsewhere)}; an unknown cost is – and not plotted.")
     for run in runs:
         if leaked := run.config["leaked"]:
             notes.append(f"Leakage: {leaked} validation or test trailers of {run.name} are in training, too.")
@@ -331,8 +331,8 @@ def write_table_csv(path, runs):
     rows = [[*header, *runs[0].config["genres"], "parameters", "gmacs"]]
     for run in runs:
         cells = [run.name, *(run.config[key] or "" for key in header[1:5]), " ".join(run.tests)]
-        cells += [number(x, ".4f", missing="") for x in np.insert(run.mean, range(1, 5), run.deviation[:4])]
-        rows.append([*cells, number(run.parameters, "", missing=""), number(run.gmacs, ".6g", missing="")])
+        cells += [format_number(x, ".4f", missing="") for x in np.insert(run.mean, range(1, 5), run.deviation[:4])]
+        rows.append([*cells, format_number(run.parameters, "", missing=""), format_number(run.gmacs, ".6g", missing="")])
     divita.write_csv(path, rows[0], rows[1:])
 
 
@@ -353,19 +353,19 @@ def claims_tables(experiments, notes):
     notes = ["Differences of uAP; the paper does not say whether its are in points or relative.", *notes]
     for claim, paper, experiment, label, others in CLAIMS:
         run, *runs = (experiments.get(experiment, {}).get(name) for name in (label, *others))
-        if run and all(other and alike(run, other) for other in runs):
-            other = best(runs)
+        if run and all(other and comparable(run, other) for other in runs):
+            other = best_run(runs)
             points = run.mean[0] - other.mean[0]
             rows.append([claim, paper, f"{points:+.2f}", f"{100 * points / other.mean[0]:+.2f} %"])
             if others == ["Swin-3D"]:
                 ratios = run.parameters / other.parameters, run.gmacs / other.gmacs
-                parameters, macs = (number(100 * ratio, ".2f", " %") for ratio in ratios)
+                parameters, macs = (format_number(100 * ratio, ".2f", " %") for ratio in ratios)
                 shares = f"{parameters} of Swin-3D's parameters and {macs} of its multiply-adds"
                 notes.append(f"ShuffleNet fusion has {shares}; in the paper 11.82 % and 0.81 %.")
-    return [Table("The paper's claims", notes, rows, words=2)] if rows[1:] else []
+    return [Table("The paper's claims", notes, rows, text_columns=2)] if rows[1:] else []
 
 
-def compared(runs, names, experiments):
+def select_pair(runs, names, experiments):
     """Return two runs to compare: those named, or the best on both inputs and the better of these alone; else None."""
     if names:
         found = {label: run for rows in experiments.values() for label, run in rows.items() if run}
@@ -374,10 +374,10 @@ def compared(runs, names, experiments):
             raise UserError(f"no run is called {unknown[0]}; there is {', '.join(found)}")
         return found[names[0]], found[names[1]]
     for both in sorted(runs, key=lambda run: -run.validation):
-        rivals = [run for run in runs if run.metas.keys() < both.metas.keys() and alike(run, both)]
+        rivals = [run for run in runs if run.metas.keys() < both.metas.keys() and comparable(run, both)]
         alone = {kind: run for run in rivals for kind in run.metas if run.config[kind] == both.config[kind]}
         if len(alone) == 2:
-            return both, best(alone.values())
+            return both, best_run(alone.values())
     return None
 
 
@@ -405,7 +405,7 @@ plt.rcParams.update({
 def figures(runs, by_chance):
     """Yield (name, figure) of each figure of the runs."""
     groups = [[run for run in runs if [*run.metas] == kinds] for kinds in (["image", "video"], ["image"], ["video"])]
-    chosen = [best(group) for group in groups if group]  # of both inputs, of images, of video
+    chosen = [best_run(group) for group in groups if group]  # of both inputs, of images, of video
     yield "precision_recall", draw_precision_recall(chosen, by_chance)
     yield "genres", draw_genres(chosen, by_chance)
     if of_known_cost := [run for run in runs if np.isfinite(run.parameters + run.gmacs)]:
@@ -414,18 +414,18 @@ def figures(runs, by_chance):
         yield f"training_{page}" if len(runs) > 6 else "training", draw_training(runs[first : first + 6])
 
 
-def save(figure, path):
-    with divita.written(path) as temporary:
+def save_figure(figure, path):
+    with divita.atomic_write(path) as temporary:
         figure.savefig(temporary, format="png")
     plt.close(figure)
 
 
-def short(run):
+def short_name(run):
     """Return what to call a run in a figure: its name without the default setting."""
     return run.name.replace("_fps24_fpc24", "").replace("_shots", "").replace("+", " + ")
 
 
-def panels(count, most, height, xlabel, ylabel):
+def make_panels(count, most, height, xlabel, ylabel):
     """Return a figure and its axes, `count` of them, at most `most` in a row of `height` inches."""
     rows = -(-count // most)
     figure, axes = plt.subplots(rows, -(-count // rows), figsize=(7, 1.3 + height * rows), sharey=True, squeeze=False)
@@ -435,7 +435,7 @@ def panels(count, most, height, xlabel, ylabel):
     return figure, axes.flat[:count]
 
 
-def shown_genres(run):
+def select_genres(run):
     """Return {index: genre} of a figure, the most frequent ones of a run's tests, and a remark if there are more."""
     genres, counts = run.config["genres"], sum(true.sum(0, dtype=int) for _, true, _ in run.tests.values())
     remark = f"; the {SHOWN} most frequent of {len(genres)} genres" if len(genres) > SHOWN else ""
@@ -444,8 +444,8 @@ def shown_genres(run):
 
 def draw_precision_recall(runs, by_chance):
     """Draw for each genre the curves of the runs, averaged over the splits, and the area of chance as a height."""
-    genres, remark = shown_genres(runs[0])
-    figure, axes = panels(len(genres), 5, 1.6, f"recall{remark}", "precision (mean over splits)")
+    genres, remark = select_genres(runs[0])
+    figure, axes = make_panels(len(genres), 5, 1.6, f"recall{remark}", "precision (mean over splits)")
     recall = np.linspace(0, 1, 200, endpoint=False)
     for (g, genre), axis in zip(genres.items(), axes):
         for run, line in zip(runs, RUN_LINES):
@@ -454,7 +454,7 @@ def draw_precision_recall(runs, by_chance):
                 if true[:, g].any():
                     y, x, _ = precision_recall_curve(true[:, g], p[:, g])
                     precision.append(np.interp(recall, x[::-1], y[::-1]))
-            axis.plot(recall, np.ma.masked_invalid(precision).mean(0), label=short(run), **line)
+            axis.plot(recall, np.ma.masked_invalid(precision).mean(0), label=short_name(run), **line)
         axis.axhline(by_chance[4 + g] / 100, color="0.6", linewidth=0.8, zorder=0, label="area of chance")
         axis.set(title=textwrap.fill(genre, 17), xlim=(0, 1), ylim=(0, 1.02), xticks=(0, 1), yticks=(0, 0.5, 1))
     figure.legend(handles=axes[0].get_lines(), loc="outside upper center")
@@ -463,13 +463,13 @@ def draw_precision_recall(runs, by_chance):
 
 def draw_genres(runs, by_chance):
     """Draw each genre's area, a bar per run, with standard deviations and a tick at chance."""
-    genres, remark = shown_genres(runs[0])
+    genres, remark = select_genres(runs[0])
     places, height, columns = np.arange(len(genres)), 0.8 / len(runs), [4 + g for g in genres]
     figure, axis = plt.subplots(figsize=(7, 1.5 + (0.08 + 0.09 * len(runs)) * len(genres)))
     for i, (run, shade) in enumerate(zip(runs, ("0.5", "0.8", "1"))):
         mean, deviation = np.nan_to_num([run.mean[columns], run.deviation[columns]])
         within = np.clip(deviation, 0, [mean, np.maximum(100 - mean, 0)])  # no area is below 0 or above 100
-        look = {"color": shade, "edgecolor": "black", "linewidth": 0.8, "capsize": 1.5, "label": short(run)}
+        look = {"color": shade, "edgecolor": "black", "linewidth": 0.8, "capsize": 1.5, "label": short_name(run)}
         axis.barh(places - 0.4 + (i + 0.5) * height, mean, height, xerr=within, error_kw={"linewidth": 0.8}, **look)
     axis.vlines(by_chance[columns], places - 0.45, places + 0.45, "black", ":", label="chance", linewidth=1)
     axis.set_yticks(places, genres.values())
@@ -491,7 +491,7 @@ def draw_cost(runs):
     for run, x, y, radius, height in zip(runs, gmacs, scores, np.sqrt(areas / np.pi), heights):  # radius in points
         line = {"arrowstyle": "-", "color": "0.5", "linewidth": 0.5, "shrinkB": radius, "relpos": (0, 0.5)}
         options = {"textcoords": ("offset points", "data"), "va": "center", "size": 7, "arrowprops": line}
-        axis.annotate(f"{short(run)}: {run.parameters / 1e6:.3g} M", (x, y), xytext=(radius + 6, height), **options)
+        axis.annotate(f"{short_name(run)}: {run.parameters / 1e6:.3g} M", (x, y), xytext=(radius + 6, height), **options)
     axis.set(xlabel="billions of multiply-adds per clip", ylabel="uAP (%)", xscale="log")
     axis.set_title("area: parameters of backbones and head (M: millions)")
     axis.xaxis.get_major_locator().set_params(subs=(1, 1.5, 2, 3, 5, 7))
@@ -503,14 +503,14 @@ def draw_cost(runs):
 
 def draw_training(runs):
     """Draw the losses of at most six runs' splits over the epochs, with the epoch kept."""
-    figure, axes = panels(len(runs), 3, 1.9, "epoch", "binary cross-entropy (nats per label)")
+    figure, axes = make_panels(len(runs), 3, 1.9, "epoch", "binary cross-entropy (nats per label)")
     for run, axis in zip(runs, axes):
         for history in run.histories:
             epoch, kept = history["epoch"], np.argmin(history["val_loss"])
             axis.plot(epoch, history["loss"], "--", color="0.55", linewidth=0.9, label="training")
             axis.plot(epoch, history["val_loss"], "-", color="C0", linewidth=0.9, label="validation")
             axis.plot(epoch[kept], history["val_loss"][kept], "ok", markersize=3.5, label="epoch kept")
-        axis.set_title(textwrap.fill(short(run), 32))
+        axis.set_title(textwrap.fill(short_name(run), 32))
         axis.xaxis.get_major_locator().set_params(integer=True)
     figure.legend(handles=axes[0].get_lines()[:3], loc="outside upper center", ncols=3, title="one line per split")
     return figure
@@ -519,21 +519,21 @@ def draw_training(runs):
 # ---- New trailers ----
 
 
-def predict(arguments):
+def predict_new_trailers(arguments):
     """Print the genres of new trailers, draw them over time, add them to predictions.csv; return the exit status."""
     runs, paths, status = read_runs(arguments.runs, arguments.run), arguments.predict, 0
-    run = best(runs)
+    run = best_run(runs)
     if not arguments.run:
-        say(f"predicted by {run.name}, the best by validation (of {len(runs)})")
+        say(f"using {run.name}, best of {len(runs)} on validation")
     if any(paths[0].glob("*.npy")):
         raise UserError(f"{paths[0]}: holds vectors; give it a meta.json and pass {paths[0].parent}, which holds it")
-    if len(paths) == 1 and divita.representations(paths[0]):  # it is prepared already
+    if len(paths) == 1 and divita.list_representations(paths[0]):  # it is prepared already
         data, films = paths[0], {}
     else:
         common = Path(os.path.commonpath([os.path.abspath(path) for path in paths]))  # the film, or a folder
         name = (common.name if common.is_dir() else common.stem) or "films"
         data, films = arguments.data or Path("data") / name, divita.find_videos(paths)
-    out = divita.writable(arguments.out or Path("results") / data.resolve().name)
+    out = divita.check_writable(arguments.out or Path("results") / data.resolve().name)
     if films:
         command = [sys.executable, Path(__file__).with_name("01_prepare.py"), "--like", arguments.runs / run.name]
         command += ["--videos", *(path.absolute() for path in paths), "--out", data.absolute()]
@@ -544,18 +544,18 @@ def predict(arguments):
         if status < 0:
             why = f"01_prepare.py was killed by signal {-status}, perhaps for lack of memory"
             raise UserError(f"{data}: {why}; run the same command again")
-        made = any((path / f"{mid}.npy").exists() for mid in films for path in divita.representations(data))
+        made = any((path / f"{mid}.npy").exists() for mid in films for path in divita.list_representations(data))
         if status not in (0, 1) or not made:  # 1: some films have failed
             return status  # 01_prepare.py has said why
     inputs = [open_input(data, run, arguments.runs, kind) for kind in run.metas]
     everyone = sorted(films or set().union(*(x.rows for x in inputs)))
-    rows, left_out = divita.usable(everyone, inputs)
+    rows, left_out = divita.select_trailers(everyone, inputs)
     if not len(rows):
         raise UserError(f"{data}: no trailer there can be predicted; {left_out}")
     if left_out and not status:
         say(left_out)
     called = f"{arguments.runs.resolve().name}/{run.name}"
-    predict_trailers(run, called, [everyone[row] for row in rows], inputs, data / "pictures", out)
+    report_predictions(run, called, [everyone[row] for row in rows], inputs, data / "pictures", out)
     return status
 
 
@@ -566,32 +566,32 @@ def open_input(data, run, runs, kind):
     path = divita.find_representation(data, name, missing_ok=True)
     if path:
         x = divita.open_representation(data, path.name)
-        other = differing(divita.meta_of(path), meta)
-        if x.features != run.config[f"{kind}_features"]:
+        other = differing_meta_fields(divita.read_meta(path), meta)
+        if x.num_features != run.config[f"{kind}_features"]:
             other.append("number of features")
         if not other:
             return x
         what = f"{path}: has another {' and '.join(other)} than the {kind} input of {run.name}"
     else:
         what = f"{data}: lacks {name}, the {kind} input of {run.name}"
-    if divita.made_elsewhere(meta):
+    if divita.is_external(meta):
         raise UserError(f"{what}; make the new trailers' vectors as that run's were made")
     like = shlex.join(["python", "01_prepare.py", "--like", f"{runs / run.name}", "--videos", "DIR", "--out", "NEW"])
     raise UserError(f"{what}; prepare the films by {like}")
 
 
-def predict_trailers(run, called, mids, inputs, pictures, out):
+def report_predictions(run, called, mids, inputs, pictures, out):
     """Predict trailers by the models of a run: the means over the models; put them into a table and draw them."""
-    say(f"{divita.device()}; trailers: {len(mids)}, models: {len(run.folders)}")
+    say(f"{divita.select_device()}; trailers: {len(mids)}, models: {len(run.folders)}")
     models = [divita.load_model(path / "model.keras") for path in run.folders]
     if any(meta.get("synthetic") for meta in run.metas.values()):
-        say(f"{run.name} was trained on synthetic trailers: the genres that it finds in films mean nothing")
+        say(f"{run.name} was trained on synthetic trailers: its genres for real movies mean nothing")
     if known := [mid for mid in mids if mid in run.trained]:
-        say(f"{run.name} was trained on {len(known)} of these trailers ({divita.listed(known)}), which flatters it")
-    divita.sweep(out)
+        say(f"{run.name} was trained on {len(known)} of these trailers ({divita.abbreviate(known)}), which flatters it")
+    divita.remove_stale_files(out)
     genres, length = run.config["genres"], run.config["snippet_clips"]
     clips = [[x[mid] for x in inputs] for mid in mids]  # [[(C, F), ...], ...]
-    probabilities = np.mean([divita.predict(model, clips, length) for model in models], 0)  # (N, G)
+    probabilities = np.mean([divita.predict_trailers(model, clips, length) for model in models], 0)  # (N, G)
     write_predictions(out / "predictions.csv", called, genres, dict(zip(mids, probabilities)))
     for mid, p in zip(mids, probabilities):
         order = np.argsort(-p)
@@ -603,20 +603,20 @@ def predict_trailers(run, called, mids, inputs, pictures, out):
         say("the vectors do not say when their clips are; in the figures each clip lasts a second")
     without = []
     for mid, p, of_inputs in tqdm(list(zip(mids, probabilities, clips)), "figures", unit="figure", leave=False):
-        snippets = [overlapping(x, length) for x in of_inputs]  # [(windows, S, F), ...]
-        over_time = np.mean([divita.snippet_probabilities(model, snippets) for model in models], 0)  # (windows, G)
+        snippets = [sliding_snippets(x, length) for x in of_inputs]  # [(windows, S, F), ...]
+        over_time = np.mean([divita.predict_snippets(model, snippets) for model in models], 0)  # (windows, G)
         times = clip_times(tables, mid, len(of_inputs[0]))
         strip = read_pictures(pictures / f"{mid}.jpg")
         without += [mid] * (not strip)
         figure = draw_trailer(f"{mid}, by {called}", p, over_time, genres, times, strip)
-        save(figure, out / called / f"{mid}.png")
+        save_figure(figure, out / called / f"{mid}.png")
     if without:
-        say(f"no pictures: {pictures} has none of {divita.listed(without)}; trailers: {len(without)} of {len(mids)}")
-    figures = divita.listed([str(out / called / f"{mid}.png") for mid in mids])
+        say(f"no pictures: {pictures} has none of {divita.abbreviate(without)}; trailers: {len(without)} of {len(mids)}")
+    figures = divita.abbreviate([str(out / called / f"{mid}.png") for mid in mids])
     say(f"probabilities: {out / 'predictions.csv'}\nfigures: {figures}")
 
 
-def overlapping(clips, length):
+def sliding_snippets(clips, length):
     """Cut a trailer into overlapping snippets, one from each clip on: (C, F) -> (windows, S, F). They span at most
     C / 4 clips, so that short trailers vary over time too, and hold the same share of zeros as in evaluation."""
     width = min(length, max(1, len(clips) // 4))
@@ -684,14 +684,14 @@ def read_pictures(path):
 # ---- Cost ----
 
 
-def cost(config, metas):
+def run_cost(config, metas):
     """Return (parameters, GMACs per clip) of a run's head and backbones, NaN if unknown."""
-    features, length = {kind: config[f"{kind}_features"] for kind in metas}, config["snippet_clips"]
-    head = divita.divita(features, len(config["genres"]), config["aggregation"], config["fusion"] or "late")
-    parameters, macs = divita.cost(head, *((1, length, count) for count in features.values()))
+    num_features, length = {kind: config[f"{kind}_features"] for kind in metas}, config["snippet_clips"]
+    head = divita.divita(num_features, len(config["genres"]), config["aggregation"], config["fusion"] or "late")
+    parameters, macs = divita.model_cost(head, *((1, length, count) for count in num_features.values()))
     costs = [(parameters, macs / length)]  # a head's multiply-adds are for a snippet
     for meta in metas.values():
-        if "parameters" in meta or divita.made_elsewhere(meta):
+        if "parameters" in meta or divita.is_external(meta):
             costs.append([np.nan if meta.get(name) is None else meta[name] for name in ("parameters", "macs_per_clip")])
         else:  # published
             costs.append(backbone_cost(meta["backbone"], meta["frames"]))
@@ -701,10 +701,10 @@ def cost(config, metas):
 @cache
 def backbone_cost(name, frames):
     """Return (parameters, multiply-adds per clip of so many frames) of a backbone."""
-    backbone = divita.find_backbone(name)
+    backbone = divita.get_backbone(name)
     passes, depth = (frames, ()) if backbone.input == "image" else (1, (frames,))
     shape = (*depth, backbone.size, backbone.size, 3)
-    parameters, macs = divita.cost(backbone.build(shape), (1, *shape))
+    parameters, macs = divita.model_cost(backbone.build(shape), (1, *shape))
     return parameters, passes * macs
 
 
@@ -714,7 +714,7 @@ def costs_table():
     for name, backbone in tqdm(divita.BACKBONES.items(), "backbones", unit="backbone", leave=False):
         parameters, macs = backbone_cost(name, 24)
         rows.append([name, backbone.input, f"{parameters:,}", f"{macs / 1e9:.4g}", f"{macs / 24e9:.3g}"])
-    return Table("Backbones", ["Without classification layers."], rows, words=2)
+    return Table("Backbones", ["Without classification layers."], rows, text_columns=2)
 
 
 # ---- What tables are written with ----
@@ -740,12 +740,12 @@ class Table:
     title: str
     notes: list  # sentences for below
     rows: list  # of cells, the first row is the header; **bold** as in Markdown
-    words: int = 1  # so many columns, the first, are words, the others numbers
+    text_columns: int = 1  # left-aligned columns of text; the rest are numbers
 
     def markdown(self):
         rows = [[cell.replace("|", r"\|") for cell in row] for row in self.rows]
         widths = [max(map(len, column)) for column in zip(*rows)]
-        aligns = ["<" if j < self.words else ">" for j in range(len(widths))]
+        aligns = ["<" if j < self.text_columns else ">" for j in range(len(widths))]
         rows.insert(1, ["-" * w if align == "<" else "-" * (w - 1) + ":" for align, w in zip(aligns, widths)])
         lines = [" | ".join(f"{cell:{align}{w}}" for cell, align, w in zip(row, aligns, widths)) for row in rows]
         return "\n".join([f"## {self.title}", "", *(f"| {line} |" for line in lines), "", *self.notes, ""])
@@ -755,34 +755,34 @@ class Table:
             return re.sub(r"\*\*(.*?)\*\*", r"\\textbf{\1}", text.translate(LATEX))
 
         header, *rows = [" & ".join(map(escaped, row)) + r" \\" for row in self.rows]
-        columns = "l" * self.words + "r" * (len(self.rows[0]) - self.words)
+        columns = "l" * self.text_columns + "r" * (len(self.rows[0]) - self.text_columns)
         caption, notes = escaped(f"{self.title}."), escaped(" ".join(self.notes))
         lines = [r"\begin{table}", rf"\caption{{{caption}}}", rf"\begin{{tabular}}{{{columns}}}", r"\hline"]
         lines += [header, r"\hline", *rows, r"\hline", r"\end{tabular}", r"\par\footnotesize", notes, r"\end{table}"]
         return "\n".join([*lines, ""])
 
 
-def plus_minus(mean, deviation):
+def format_mean_std(mean, deviation):
     """Return mean ± sample standard deviation as text; the mean alone without the latter, a dash without both."""
-    return number(mean, ".2f") + ("" if np.isnan(deviation) else f" ± {deviation:.2f}")
+    return format_number(mean, ".2f") + ("" if np.isnan(deviation) else f" ± {deviation:.2f}")
 
 
 def score_cells(runs):
     """Return {run's name: its scores (4 + G) as text}; bold is the best, if above chance, on the same test trailers."""
     named = {run.name: run for run in runs if run}
-    cells = {name: [*map(plus_minus, run.mean, run.deviation)] for name, run in named.items()}
-    rivals = [*next(iter(same_tests(named)), {}).values()]
+    cells = {name: [*map(format_mean_std, run.mean, run.deviation)] for name, run in named.items()}
+    rivals = [*next(iter(group_by_test_set(named)), {}).values()]
     if len(rivals) > 1:
         means = np.round([run.mean for run in rivals], 2)  # (runs, 4 + G)
-        for i, j in np.argwhere((means == np.fmax.reduce(means)) & (means > chance(rivals[0]))):
+        for i, j in np.argwhere((means == np.fmax.reduce(means)) & (means > chance_scores(rivals[0]))):
             cells[rivals[i].name][j] = f"**{cells[rivals[i].name][j]}**"
     return cells
 
 
-def number(value, form, unit="", missing="–"):
+def format_number(value, form, unit="", missing="–"):
     """Return a number as text, or what stands for one that is not known (NaN)."""
     return missing if np.isnan(value) else f"{value:{form}}{unit}"
 
 
 if __name__ == "__main__":
-    divita.run(main, ARGUMENTS)
+    divita.run_script(main, ARGUMENTS)

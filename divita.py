@@ -1,8 +1,8 @@
-"""What the three scripts share, in this order:
+"""Code shared by the three scripts, in order:
 
     labels -> representations -> snippets -> backbones -> DIViTA -> metrics -> cost
 
-and behind these what serves them: the backbones' weights, frozen networks, errors, files and processes.
+then infrastructure: backbone weights, inference graphs, video decoding, errors, files and processes.
 
 Shapes are written with B trailers in a batch, C clips in a trailer, S in a snippet, F features, G genres, and for
 pictures N frames or clips (P in a pass) of T frames, H pixels high and W wide. Everything follows
@@ -53,341 +53,116 @@ if keras.config.backend() != "torch":
     raise ImportError("Keras was imported before divita and runs on another backend; import divita first")
 torch.backends.cudnn.allow_tf32 = False  # it rounds the factors in convolutions to 11 bits
 
-SUFFIXES = ".3gp .avi .flv .m2ts .m4v .mkv .mov .mp4 .mpeg .mpg .mts .mxf .ogv .ts .vob .webm .wmv".split()  # of videos
+VIDEO_SUFFIXES = ".3gp .avi .flv .m2ts .m4v .mkv .mov .mp4 .mpeg .mpg .mts .mxf .ogv .ts .vob .webm .wmv".split()  # of videos
 NVIDIA_FILES = ("/dev/nvidia0", "/proc/driver/nvidia/version")  # where there is a GPU and a driver
-FORMAT = 1  # of meta.json and config.json; raised when a file of an earlier version can no longer be read
+FORMAT_VERSION = 1  # of meta.json and config.json; raised when a file of an earlier version can no longer be read
 
-# ---- Labels ----
+# ---- DIViTA ----
+# The paper's model: one clip aggregation module (CAM) per input, fused by averaging their logits.
+# To add an aggregation, decorate a function (B, S, F) -> (B, H) with @register_aggregation.
 
-SUBSETS = ("train", "validation", "test")  # 0, 1 and 2 in a split column
-SHARES = (0.7, 0.1, 0.2)  # of the splits that are made where a table has none; the published ones are alike
-LABELS_MD5 = "d730579950345b2c0f9c4a9779bd9d44"  # of the published mtgc.csv
-
-
-@dataclass
-class Labels:
-    """Genres of trailers: mids (N), genres (G), y (N, G) of 0 and 1, splits (N, K) of indices into SUBSETS."""
-
-    mids: list
-    genres: list
-    y: np.ndarray
-    splits: np.ndarray
+HIDDEN, HEADS, FEED_FORWARD, GRU_UNITS, DROPOUT, EPSILON = 128, 4, 768, 115, 0.25, 1e-5
+AGGREGATIONS = {}  # name -> function of a tensor (B, S, F) that returns (B, H); add one with @aggregation
 
 
-def find_labels(data):
-    """Return the labels of a data folder: its labels.csv or, as published, its mtgc.csv."""
-    for path in (Path(data, "labels.csv"), Path(data, "mtgc.csv")):
-        if path.exists():
-            return read_labels(path)
-    raise UserError(f"{data}: no labels.csv and no mtgc.csv there; give 01_prepare.py the table with --labels")
+def register_aggregation(function):
+    AGGREGATIONS[function.__name__] = function
+    return function
 
 
-def read_labels(path, table=None):
-    """Read a genre table, or check one that read_table() returned, in the format of the published mtgc.csv.
+def torch_default_init(fan_in, *variables):
+    """Return a layer's arguments for PyTorch's default initial weights, the same for kernels and biases."""
+    bound = fan_in**-0.5
+    return {f"{name}_initializer": keras.initializers.RandomUniform(-bound, bound) for name in variables}
 
-    Its columns are mid, the genres, of 0 and 1, then split0, split1 ..., of indices into SUBSETS; without these, splits
-    are made. Raises UserError with the line.
+
+def linear(x, units, activation=None, name=None):
+    return keras.layers.Dense(units, activation, name=name, **torch_default_init(x.shape[-1], "kernel", "bias"))(x)
+
+
+@register_aggregation
+def tsfm(x, dropout=DROPOUT):
+    """One post-norm transformer block without positional encoding, then the mean over clips: (B, S, F) -> (B, 128)."""
+    x = linear(x, HIDDEN)  # (B, S, F) -> (B, S, H)
+    attention = keras.layers.MultiHeadAttention(HEADS, HIDDEN // HEADS, use_bias=False, **torch_default_init(HIDDEN, "kernel"))
+    x = add_and_norm(x, attention(x, x), dropout)  # (B, S, H)
+    y = linear(x, FEED_FORWARD, "relu")  # (B, S, H) -> (B, S, 768)
+    x = add_and_norm(x, linear(y, HIDDEN), dropout)  # (B, S, 768) -> (B, S, H)
+    return keras.layers.GlobalAveragePooling1D()(x)  # (B, S, H) -> (B, H)
+
+
+def add_and_norm(x, y, dropout):  # (B, S, H), (B, S, H) -> (B, S, H)
+    x = keras.layers.LayerNormalization(epsilon=EPSILON)(keras.layers.Add()([x, y]))
+    return keras.layers.Dropout(dropout)(x)
+
+
+@register_aggregation
+def gru(x):
+    """A GRU over the clips, the mean of its rectified outputs: (B, S, F) -> (B, 115)."""
+    start = torch_default_init(GRU_UNITS, "kernel", "recurrent", "bias")
+    x = keras.layers.GRU(GRU_UNITS, return_sequences=True, **start)(x)  # (B, S, F) -> (B, S, 115)
+    return keras.layers.GlobalAveragePooling1D()(keras.layers.ReLU()(x))
+
+
+@register_aggregation
+def conv(x):
+    """A convolution over three clips, the mean of its rectified outputs: (B, S, F) -> (B, 128)."""
+    x = keras.layers.Conv1D(HIDDEN, 3, padding="same", **torch_default_init(3 * x.shape[-1], "kernel", "bias"))(x)
+    return keras.layers.GlobalAveragePooling1D()(keras.layers.ReLU()(x))
+
+
+@register_aggregation
+def savg(x):
+    """The rectified mean over clips: (B, S, F) -> (B, F)."""
+    return keras.layers.ReLU()(keras.layers.GlobalAveragePooling1D()(x))
+
+
+def clip_aggregation_module(x, aggregation, genres, name, **options):
+    """Normalise, aggregate, classify: (B, S, F) -> logits (B, G). The paper's CAM, its figure 2."""
+    x = keras.layers.BatchNormalization(momentum=0.9, epsilon=EPSILON, name=f"{name}_norm")(x)
+    x = AGGREGATIONS[aggregation](x, **options)  # (B, S, F) -> (B, H)
+    return linear(x, genres, name=f"{name}_logits")
+
+
+def divita(num_features, genres, aggregation="tsfm", fusion="late", **options):
+    """Build DIViTA for numbers of features, {"image": 1280, "video": 1024} or one of them.
+
+    Returns a Keras model: snippets [(B, S, F), ...], image first -> logits (B, G). Late fusion averages the logits of
+    one module per input; early fusion joins the features in front of a single module. `options` go to the aggregation,
+    e.g. dropout=0.0 to tsfm. Raises UserError if an input, the aggregation or the fusion is unknown.
     """
-    header, rows = table or read_table(path)
-    genres = [name for name in header[1:] if not re.fullmatch(r"split\d+", name)]
-    splits = [f"split{k}" for k in range(len(header) - 1 - len(genres))]
-    check_no_split(path, genres, len(splits))
-    if header != ["mid", *genres, *splits] or not genres or not all(header) or len(set(header)) < len(header):
-        columns = "mid, the genres, then split0, split1 ... if any, none empty and none twice"
-        raise UserError(f"{path}: the columns must be {columns}; not {header}")
-    cells = {}
-    for line, (mid, *values) in rows:
-        where, mid = f"{path} line {line}", unicodedata.normalize("NFC", mid)
-        check_mid(mid, f"{where}: the mid {mid!r}")
-        if mid in cells:
-            raise UserError(f"{where}: the trailer {mid} is there twice; remove one of its lines")
-        for name, cell in zip(header[1:], values):
-            allowed = ["0", "1", "2"] if name in splits else ["0", "1"]
-            if cell.strip() not in allowed:
-                raise UserError(f"{where}: {name} is {cell!r}, not one of {', '.join(allowed)}")
-        cells[mid] = [int(cell) for cell in values]
-    y, subsets = np.split(np.array(list(cells.values()), np.uint8), [len(genres)], axis=1)
-    return Labels(list(cells), genres, y, subsets if splits else made_splits(path, list(cells)))
+    for what, name, names in (("aggregation", aggregation, AGGREGATIONS), ("fusion", fusion, ("late", "early"))):
+        if name not in names:
+            raise UserError(f"no {what} is called {name!r}; there is {', '.join(names)}")
+    inputs = [keras.Input((None, num_features[name]), name=name) for name in ("image", "video") if num_features.get(name)]
+    if not inputs or len(inputs) < len(num_features):
+        raise UserError(f"inputs {num_features}: unknown or none; use {{'image': F, 'video': F}} or one of them")
+    modules = {x.name: x for x in inputs}
+    if len(inputs) == 2 and fusion == "early":
+        modules = {"joined": keras.layers.Concatenate()(inputs)}  # (B, S, F) and (B, S, F') -> (B, S, F + F')
+    logits = [clip_aggregation_module(x, aggregation, genres, name, **options) for name, x in modules.items()]
+    mean = keras.layers.Average(name="fusion")(logits) if len(logits) == 2 else logits[0]  # (B, G)
+    return keras.Model(inputs, mean, name="divita")
 
 
-def check_no_split(path, names, number):
-    """Raise UserError if a column that is no split looks like split column `number`: its name ends in split or fold, as
-    mtgc_split does, or is made of nothing but words for subsets, as is_test, TrainVal and Partition 1 are."""
-    part = "split|fold|(sub)?set|part(ition)?|phase|train(ing)?|test(ing)?|val(id(ation)?)?|dev|eval(uation)?|holdout"
-    for name in names:
-        letters = re.sub(r"[\W\d_]", "", name.casefold())
-        made_of_parts = re.fullmatch(f"(is|in|for|data|cross|cv|k)*(({part})s?)+(id|index|number)?", letters)
-        if made_of_parts or re.search(r"(\b|_)(split|fold)s?[\W\d_]*$", name.casefold()):
-            remedy = f"call it split{number} (0 train, 1 validation, 2 test) or, if it is a genre, otherwise"
-            raise UserError(f"{path}: the column {name!r} looks like a split; {remedy}")
-
-
-def made_splits(path, mids):
-    """Return three splits (N, 3): mids in the order of a hash of mid and split number, cut at 70 and 80 %."""
-    if len(mids) < 3:
-        raise UserError(f"{path}: {len(mids)} trailers; splits need at least 3, one for each part")
-    validation, test = (max(1, round(share * len(mids))) for share in SHARES[1:])
-    parts = np.repeat(np.uint8([0, 1, 2]), [len(mids) - validation - test, validation, test])  # (N,)
-    hashes = [[hashlib.sha256(f"{mid} {k}".encode()).hexdigest() for k in range(3)] for mid in mids]
-    return parts[np.argsort(np.argsort(hashes, axis=0), axis=0)]  # of each hash's rank
-
-
-def digest_of(*arrays):
-    """Return a short digest of arrays or lists."""
-    return hashlib.sha256(b"".join(np.asarray(array).tobytes() for array in arrays)).hexdigest()[:16]
-
-
-def subset(labels, split, name):
-    """Return the rows of `labels` in the subset `name` (train, validation or test) of split number `split`."""
-    return np.flatnonzero(labels.splits[:, split] == SUBSETS.index(name))
-
-
-# ---- Representations ----
-
-PUBLISHED = {  # archives of Zenodo record 5716410: the backbone that made them, the MD5 of <name>.zarr.tar.gz
-    "trailers_i_shufflenet_fpc24": ("shufflenet2d", "15eac938134322e8e6c611f844ef3d32"),
-    "trailers_k_shufflenet_fps24_fpc24": ("shufflenet3d", "cbf2016ad294c50b75baaf8e25c7aaaf"),
-    "trailers_i_resnet_fpc24": ("resnet50", "ed284507adcd04d067ba48a1ceab1b3d"),
-    "trailers_k_r2plus1d_fps24_fpc24": ("r2plus1d", "90897c9508790e67aab3c3b8c69ce668"),
-    "trailers_i_swin_fpc24": ("swin2d", "d544acb04179bc723d46c88adfa43aa0"),
-    "trailers_ik_swin_fps24_fpc24": ("swin3d", "e4f57101c465b6426bc3d9909ba36bdb"),
-}
-STANDARD = {"segmentation": "shots", "fps": 24.0, "frames_per_clip": 24}  # setting of a representation
-META_TYPES = {  # of what a meta.json may say
-    "backbone": str, "segmentation": str, "clips": str, "videos": list,
-    "fps": Real, "frames_per_clip": Integral, "parameters": Integral, "macs_per_clip": Real,
-}  # fmt: skip
-MAX_VALUE = 1e9  # in vectors, whose values are about 1; squares of 1e19 overflow
-OF_A_SPLIT = ("split", "subsets", "trailers", "leaked", "best_epoch", "seconds", "versions")  # fields of config.json
-
-
-@dataclass
-class Representation:
-    """A backbone's vectors of all clips of all trailers."""
-
-    path: Path  # its folder or archive
-    meta: dict | None  # what meta.json says, None for a published archive
-    clips: np.ndarray  # (all clips, F), trailer after trailer; memory-mapped, since it may be larger than memory
-    features: int  # F
-    rows: dict  # mid -> its first row in clips and the one after its last
-    sources: dict  # mid -> what it was made from, see read_vectors()
-    digests: dict  # mid -> a digest of its vectors
-
-    def __repr__(self):
-        return f"<Representation {self.path}: {len(self)} trailers, {len(self.clips)} clips, {self.features} features>"
-
-    def __len__(self):
-        return len(self.rows)
-
-    def __iter__(self):
-        return iter(self.rows)
-
-    def __getitem__(self, mid):
-        """Return a trailer's clips, (clips, F)."""
-        start, stop = self.rows[mid]
-        return self.clips[start:stop]
-
-
-def representation_name(backbone, segmentation="shots", fps=24, frames_per_clip=24):
-    """Return what 01_prepare.py calls the representation that a backbone makes at a setting."""
-    return f"{backbone.replace(':', '-')}_{segmentation}_fps{fps:g}_fpc{frames_per_clip}"
-
-
-def representations(data):
-    """Return {path: what meta_of() says} of all representations in a data folder, sorted by name."""
-    metas = {path: meta_of(path) for path in sorted(Path(data).glob("*/"))}
-    if bare := [path for path, meta in metas.items() if not meta and any(path.glob("[!.]*.npy"))]:
-        remedy = 'write {"input": "image"} or {"input": "video"} into it, what these vectors are used as'
-        raise UserError(f"{bare[0] / 'meta.json'}: missing; {remedy}")
-    return {path: meta for path, meta in metas.items() if "input" in meta}
-
-
-def find_representation(data, name, missing_ok=False):
-    """Return the path of a representation, by its own name or, at the STANDARD setting, by its backbone's. If it is
-    missing, returns None or raises UserError with what there is instead."""
-    there = representations(data)
-    found = [path for path in there if name in (path.name, path.name.removesuffix(".zarr"))]
-    wanted = STANDARD | {"backbone": name}  # what a meta.json does not say is taken for the standard
-    found += [path for path, meta in there.items() if wanted.items() <= (STANDARD | meta).items()]
-    if not found and not missing_ok:
-        choices = ", ".join(path.name for path in there) or "none; prepare one with 01_prepare.py"
-        raise UserError(f"{data}: no representation is called {name!r}; there is {choices}")
-    return found[0] if found else None
-
-
-def meta_of(path):
-    """Return what the meta.json of a representation says or what is known of a published archive; else nothing. Vectors
-    made elsewhere need only say "input"; their "backbone" is the folder's name if not given."""
-    if path.suffix == ".zarr":
-        if path.stem not in PUBLISHED:
-            names = ", ".join(PUBLISHED)
-            raise UserError(f"{path}: not one of the published archives {names}; rename it to one of them")
-        backbone, _ = PUBLISHED[path.stem]
-        meta = {"backbone": backbone, "input": find_backbone(backbone).input, "weights": "pretrained", "frames": 24}
-        return meta | STANDARD
-    file = path / "meta.json"
-    if not file.exists():
-        return {}
-    meta = read_json(file)
-    for name, kind in META_TYPES.items():
-        if not isinstance(meta.get(name), (kind, type(None))):
-            raise UserError(f"{file}: {name!r} cannot be {meta[name]!r}; mend it or leave it out")
-    if meta.get("input") not in ("image", "video") and any(path.glob("*.npy")):
-        raise UserError(f'{file}: "input" must be "image" or "video", what the vectors of this folder are used as')
-    return meta | {"backbone": meta.get("backbone") or path.name}
-
-
-def made_elsewhere(meta):
-    """Tell whether neither 01_prepare.py made a representation nor the paper's authors."""
-    return "frames" not in meta
-
-
-def inputs(config):
-    """Return {"image" or "video": what meta_of() says of that input} of a run, from its config.json."""
-    kinds = [kind for kind in ("image", "video") if config.get(kind)]
-    return {kind: config[f"{kind}_meta"] or meta_of(Path(config[kind])) for kind in kinds}
-
-
-def unlike(a, b):
-    """Return in which fields two config.json differ, but for those of a split; none: they are splits of one run."""
-    remarks = {"videos": None, "synthetic": None}  # of a representation's meta.json, mere information
-    a, b = ({key: x | remarks if isinstance(x, dict) else x for key, x in config.items()} for config in (a, b))
-    return [field for field in dict.fromkeys([*a, *b]) if field not in OF_A_SPLIT and a.get(field) != b.get(field)]
-
-
-def open_representation(data, name):
-    """Open a representation of either kind, a folder of <mid>.npy or a published archive (zarr format 2).
-
-    The first time, its trailers are checked and packed into one file, which is never replaced, since others may have
-    mapped it, and removed a day after the last use once the vectors have changed. Raises UserError with what is broken.
-    """
-    path = find_representation(data, name)
-    files = [(file.name, file.stat()) for file in os.scandir(path) if not file.name.startswith(".")]
-    stamps = sorted((name, stat.st_size, stat.st_mtime_ns) for name, stat in files)
-    signature = digest_of(repr([MAX_VALUE, *stamps]))  # changes with any file, and with what is checked
-    packed = Path(data) / ".packed" / f"{path.name}.{signature}"
-    if not packed.exists():
-        writable(packed.parent)
-        with locked(data):  # several ranks open the same representation: one of them packs it
-            sweep(packed.parent)
-            try:
-                if not packed.exists():
-                    with written(packed) as folder:
-                        write_json(folder / "index.json", pack(path, folder / "clips.f32"))
-            except OSError:
-                if not packed.exists():  # else another process was faster, where locks do nothing
-                    raise
-    with contextlib.suppress(OSError):  # where nothing can be written
-        os.utime(packed)
-        for old in packed.parent.iterdir():
-            if old.stem == path.name and time.time() - old.stat().st_mtime > DAY:
-                remove(old)
-    index = read_json(packed / "index.json")
-    clips = np.memmap(packed / "clips.f32", np.float32, "r").reshape(-1, index["features"])
-    meta = None if path.suffix == ".zarr" else meta_of(path)
-    return Representation(path, meta, clips, index["features"], index["rows"], index["sources"], index["digests"])
-
-
-def pack(path, packed):
-    """Copy a representation's trailers one after another into one file of float32; return the index of the file."""
-    features, total, rows, sources, digests = None, 0, {}, {}, {}
-    with written(packed) as temporary, open(temporary, "wb") as file:
-        for name, clips, source in trailers(path):
-            mid, problem = unicodedata.normalize("NFC", name), None
-            check_mid(mid, f"{path}: the name {mid!r}")
-            if clips.dtype.kind != "f" or clips.ndim != 2 or features not in (None, clips.shape[1]):
-                problem = f"{clips.dtype} {clips.shape}, not floating-point (clips, {features or 'features'})"
-            elif not clips.size:
-                problem = "no clips"
-            elif not (largest := float(abs(clips).max())) <= MAX_VALUE:  # or NaN
-                problem = f"a value of {largest:.2g} where finite ones of about 1 are expected"
-            elif mid in rows:
-                problem = f"the trailer {mid} is there twice"
-            if problem:
-                remedy = "fix" if made_elsewhere(meta_of(path)) else "prepare or download"
-                raise UserError(f"{path}/{name}: {problem}; remove it or {remedy} it")
-            content = clips.astype(np.float32).tobytes()
-            file.write(content)
-            features, rows[mid], total = clips.shape[1], (total, total + len(clips)), total + len(clips)
-            sources[mid], digests[mid] = source, hashlib.sha256(content).hexdigest()
-    if not rows:
-        raise UserError(f"{path}: no vectors, <mid>.npy, in it; add them or remove the folder")
-    return {"features": features, "rows": rows, "sources": sources, "digests": digests}
-
-
-def trailers(path):
-    """Yield (mid, its clips (clips, F), its source) of a folder of .npy files or of a published archive."""
-    where = path
-    try:
-        if path.suffix == ".zarr":
-            import zarr  # only the published representations need it
-
-            for mid, array in sorted(zarr.open_group(path, mode="r", zarr_format=2).arrays()):
-                where = path / mid
-                if array.nchunks_initialized < array.nchunks:  # zarr would fill it with zeros
-                    raise ValueError("no such chunk")
-                yield mid, array[:], (None, None, None)
-        else:
-            for where in sorted(path.glob("[!.]*.npy")):
-                yield where.stem, *read_vectors(where)
-    except Exception as error:  # zarr lets out what its stores and codecs raise
-        raise UserError(f"{where}: missing or broken ({one_line(error)}); make or download it again") from None
-
-
-def read_vectors(path):
-    """Return a .npy file's clips, a memory-mapped (clips, F), and their source: the digests of video and clip table and
-    the video's stamp, each None if unknown. Raises OSError or ValueError if it is truncated or no .npy file."""
-    clips = np.lib.format.open_memmap(path, mode="r")
-    with open(path, "rb") as file:
-        file.seek(clips.offset + clips.nbytes)
-        source = np.lib.format.read_array(file).tolist() if file.peek(1) else [None] * 3
-    video, table, stamp = [*source, None] if len(source) == 2 else source  # earlier versions noted no stamp
-    return clips, (video, table, stamp)
-
-
-def usable(mids, inputs):
-    """Return the indices (M,) of the mids that all inputs, one or two Representations, have with as many clips; and
-    a line on those left out, or None. Raises UserError if the inputs or the mids do not belong together."""
-    lengths = {mid: {len(x[mid]) for x in inputs} for mid in mids if all(mid in x.rows for x in inputs)}
-    if len(inputs) == 2:
-        check_alike(lengths, *inputs)
-    names = set().union(*inputs)
-    without_zeros = {name.lstrip("0") for name in names} - names
-    if lost := [mid for mid in mids if mid in without_zeros]:
-        what = f"{len(lost)} mids of the labels lack leading zeros that the files have ({listed(lost)})"
-        raise UserError(f"{what}, as a spreadsheet leaves them; give the mid column as text")
-    missing = [mid for mid in mids if mid not in lengths]
-    uneven = [mid for mid in lengths if len(lengths[mid]) > 1]
-    rows = np.flatnonzero(~np.isin(mids, missing + uneven))
-    whys = ((missing, "not in every representation"), (uneven, "with other numbers of clips in the two"))
-    parts = [f"{len(out)} {why} ({listed(out)})" for out, why in whys if out]
-    return rows, f"left out of {len(mids)} trailers: {'; '.join(parts)}" if parts else None
-
-
-def check_alike(mids, a, b):
-    """Raise UserError if the clips of two representations differ in setting or, of one of the mids, in their source."""
-    names, x, y = [a.path.name, b.path.name], meta_of(a.path), meta_of(b.path)
-    for field in ("segmentation", "detector", "fps", "frames_per_clip"):
-        if field in x and field in y and x[field] != y[field]:
-            made = f"{names[0]} was made with {field} {x[field]}, {names[1]} with {y[field]}"
-            raise UserError(f"{made}; make one of them again with the other's option and --overwrite")
-    for number, what in enumerate(("film", "clip table")):
-        if other := [mid for mid in mids if len({a.sources[mid][number], b.sources[mid][number]} - {None}) > 1]:
-            again = " ".join(f"--{meta['input']} {meta['backbone']}" for meta in (x, y))
-            made = f"{' and '.join(names)} were made from another {what} of {len(other)} trailers ({listed(other)})"
-            raise UserError(f"{made}; make both again in one command, 01_prepare.py {again} and the options of before")
+def compile_model(model, learning_rate=1e-4):
+    """Give a model the paper's loss and optimiser: binary cross-entropy on logits, AdamW with AMSGrad."""
+    optimizer = keras.optimizers.AdamW(learning_rate, weight_decay=0.01, epsilon=1e-8, amsgrad=True)
+    model.compile(optimizer, keras.losses.BinaryCrossentropy(from_logits=True))
+    return model
 
 
 # ---- Snippets ----
-
+# What a head sees: S consecutive clips. Training draws one random snippet per trailer and epoch;
+# evaluation cuts a trailer into all its snippets and averages their probabilities.
 
 class Snippets(keras.utils.PyDataset):
     """Batches ([(snippets, S, F), ...], labels (snippets, G)) of B trailers each, for Keras's fit(), from one or two
     Representations (inputs), mids (N), y (N, G) and S (length)."""
 
-    def __init__(self, inputs, mids, y, length, batch_size, seed=0):
+    def __init__(self, representations, mids, y, length, batch_size, seed=0):
         super().__init__()
-        self.inputs, self.mids, self.y = inputs, list(mids), np.asarray(y, np.float32)
+        self.representations, self.mids, self.y = representations, list(mids), np.asarray(y, np.float32)
         self.length, self.batch_size, self.seed, self.epoch = length, batch_size, seed, 0
 
     def __len__(self):
@@ -405,15 +180,19 @@ class TrainingSnippets(Snippets):
         order, places = generator.permutation(len(self.mids)), generator.random(len(self.mids))
         rows = order[i * self.batch_size : (i + 1) * self.batch_size]
         mids = [self.mids[row] for row in rows]
-        choices = [max(1, len(self.inputs[0][mid]) - self.length + 1) for mid in mids]
+        choices = [max(1, len(self.representations[0][mid]) - self.length + 1) for mid in mids]
         starts = (places[rows] * choices).astype(int)  # (B,)
-        parts = [[x[mid][start : start + self.length] for mid, start in zip(mids, starts)] for x in self.inputs]
-        return tuple(evaluation_snippets(x, self.length)[0] for x in parts), self.y[rows]  # (B, S, F), (B, G)
+        parts = [[x[mid][start : start + self.length] for mid, start in zip(mids, starts)] for x in self.representations]
+        return tuple(stack_snippets(x, self.length)[0] for x in parts), self.y[rows]  # (B, S, F), (B, G)
 
 
-def evaluation_snippets(trailers, length):
-    """Cut trailers, [(C, F), ...], into snippets (N, S, F), the last one of each padded with zeros; return them and the
-    number of each trailer's (B,)."""
+def evaluation_snippets(clips, length):
+    """Cut a trailer into all its snippets in order, the last one padded with zeros: (C, F) -> (snippets, S, F)."""
+    return stack_snippets([clips], length)[0]
+
+
+def stack_snippets(trailers, length):
+    """Return the snippets (N, S, F) of trailers [(C, F), ...] in one array, and the number of each trailer's (B,)."""
     counts = [math.ceil(len(clips) / length) for clips in trailers]
     snippets = np.zeros((sum(counts), length, trailers[0].shape[1]), np.float32)
     for clips, part in zip(trailers, np.split(snippets, np.cumsum(counts)[:-1])):
@@ -426,28 +205,106 @@ class EvaluationSnippets(Snippets):
 
     def __getitem__(self, i):
         rows = slice(i * self.batch_size, (i + 1) * self.batch_size)
-        x, counts = zip(*(evaluation_snippets([x[mid] for mid in self.mids[rows]], self.length) for x in self.inputs))
+        trailers = ([x[mid] for mid in self.mids[rows]] for x in self.representations)
+        x, counts = zip(*(stack_snippets(clips, self.length) for clips in trailers))
         return x, np.repeat(self.y[rows], counts[0], axis=0)  # (N, S, F), (N, G)
 
 
-def predict(model, trailers, length, batch_size=32):
+def predict_trailers(model, trailers, length, batch_size=32):
     """Return genre probabilities (N, G) of trailers [[(C, F), one per input], ...], averaged over the snippets of a
     trailer (the paper's evaluation); length: S."""
     averages = []
     for i in range(0, len(trailers), batch_size):
-        x, counts = zip(*(evaluation_snippets(clips, length) for clips in zip(*trailers[i : i + batch_size])))
-        probabilities = snippet_probabilities(model, x)  # (all snippets, G)
+        x, counts = zip(*(stack_snippets(clips, length) for clips in zip(*trailers[i : i + batch_size])))
+        probabilities = predict_snippets(model, x)  # (all snippets, G)
         averages += [snippets.mean(0) for snippets in np.split(probabilities, np.cumsum(counts[0])[:-1])]
     return np.array(averages)
 
 
-def snippet_probabilities(model, inputs):
+def predict_snippets(model, inputs):
     """Return the genre probabilities (N, G) of snippets, inputs [(N, S, F), ...]."""
     return keras.ops.convert_to_numpy(keras.ops.sigmoid(model.predict_on_batch(tuple(inputs))))
 
 
-# ---- Backbones ----
+# ---- Metrics ----
+# The paper's uAP, mAP, wAP and sAP: areas under precision-recall curves by the trapezoid rule,
+# and their expectation for random scores.
 
+METRICS = ("uAP", "mAP", "wAP", "sAP")
+
+
+def pr_auc(y_true, y_prob):
+    """Return the area under the precision-recall curve by the trapezoid rule, as scikit-learn's precision_recall_curve
+    and auc give it; y_true (n,) of 0 and 1, with a 1 at least, y_prob (n,)."""
+    order = np.argsort(-y_prob, kind="stable")
+    ends = np.flatnonzero(np.append(np.diff(y_prob[order]) != 0, True))  # a threshold takes in all equal scores
+    positives = np.cumsum(y_true[order])[ends]
+    precision = positives / (ends + 1)
+    recall = positives / positives[-1]
+    return np.trapezoid(np.append(1.0, precision), np.append(0.0, recall))  # the curve starts at precision 1
+
+
+def compute_metrics(y_true, y_prob, per_trailer=None, area=None):
+    """Return the paper's metrics, as fractions, of labels and probabilities (N, G).
+
+    uAP is the area over all cells, mAP the mean over genres, wAP their mean weighted by frequency, sAP the mean over
+    trailers; per_genre (G,) and per_trailer (N,), which may be given, are the areas that were averaged. Without a
+    positive an area is NaN and left out of the means. `area` is in place of area_under_curve.
+    """
+    y_true, y_prob, area = np.asarray(y_true, int), np.asarray(y_prob), area or pr_auc
+
+    def areas(true, prob):  # (n, ...), (n, ...) -> (n,)
+        return np.array([area(t, p) if t.any() else np.nan for t, p in zip(true, prob)])
+
+    def mean(values, weights):
+        known = np.isfinite(values)
+        return np.average(values[known], weights=weights[known]) if known.any() else np.nan
+
+    per_trailer = areas(y_true, y_prob) if per_trailer is None else per_trailer
+    per_genre = areas(y_true.T, y_prob.T)
+    return {
+        "uAP": areas([y_true.ravel()], [y_prob.ravel()])[0],
+        "mAP": mean(per_genre, np.ones(len(per_genre))),
+        "wAP": mean(per_genre, y_true.sum(0)),
+        "sAP": mean(per_trailer, np.ones(len(per_trailer))),
+        "per_genre": per_genre,
+        "per_trailer": per_trailer,
+    }
+
+
+def chance_metrics(y_true):
+    """Return what metrics() gives on average for random probabilities, as the same dictionary; y_true (N, G).
+
+    A curve advances where a positive comes in the order of the scores, at each rank n with equal probability. Among
+    the n - 1 before it, a share q is positive, so that the precision is (1 + (n - 1) q) / n there and was q before it;
+    a curve starts at precision 1.
+    """
+
+    def area(true, _):  # (n,) of 0 and 1, with a 1 at least
+        q = (true.sum() - 1) / max(len(true) - 1, 1)
+        rank = np.arange(1, len(true) + 1)
+        return np.mean(((1 + (rank - 1) * q) / rank + np.where(rank == 1, 1, q)) / 2)
+
+    return compute_metrics(y_true, y_true, area=area)
+
+
+# ---- Cost ----
+# Trainable parameters and multiply-adds of heads and backbones,
+# counted by torch on the meta device, without running them.
+
+def model_cost(model, *shapes):
+    """Return (trainable parameters, multiply-adds) of a model for one input of each shape, batch included."""
+    from torch.utils.flop_counter import FlopCounterMode
+
+    with torch.no_grad(), keras.device("meta"), FlopCounterMode(display=False) as counter:  # shapes without values
+        inputs = [keras.ops.zeros(shape) for shape in shapes]
+        model(inputs if len(inputs) > 1 else inputs[0], training=False)
+    return sum(math.prod(v.shape) for v in model.trainable_variables), counter.get_total_flops() // 2
+
+
+# ---- Backbones ----
+# Frozen networks that turn a frame or a clip into one vector, one table entry each.
+# Add yours below the networks or in a script that imports this file, see README.md.
 
 @dataclass(frozen=True)
 class Backbone:
@@ -456,7 +313,7 @@ class Backbone:
     name: str
     input: str  # "image": a frame at a time; "video": a clip at a time
     build: Callable  # shape of the input without the batch -> keras.Model of the normalised input, (N, ...) -> (N, F)
-    features: int | None  # F; None: whatever the preset has
+    num_features: int | None  # F; None: whatever the preset has
     size: int  # S, height and width of the input
     resize: int | tuple  # the frame's short side, or its height and width, before the centre S x S are cut out
     mean: tuple = (0.0, 0.0, 0.0)
@@ -469,7 +326,7 @@ class Backbone:
 
 
 BACKBONES = {}  # name -> Backbone, entered below the networks; for one's own see README.md
-SILENCE = 30.0  # seconds, after which a download of weights has failed
+DOWNLOAD_TIMEOUT = 30.0  # seconds, after which a download of weights has failed
 IMAGENET = {"mean": (123.675, 116.28, 103.53), "std": (58.395, 57.12, 57.375)}
 
 
@@ -477,12 +334,12 @@ def add_backbone(name, *arguments, **keywords):
     BACKBONES[name] = Backbone(name, *arguments, **keywords)
 
 
-def find_backbone(name):
+def get_backbone(name):
     """Return the Backbone of a name in BACKBONES or of kerascv:PRESET; a UserError lists the names there are."""
     if name.startswith("kerascv:"):
         return Backbone(name, "image", functools.partial(kerascv_preset, name), None, 224, 256, checkpoint=name)
     if name not in BACKBONES:
-        raise UserError(f"no backbone is called {name!r}; there is {', '.join(BACKBONES)} and kerascv:PRESET")
+        raise UserError(f"unknown backbone {name!r}; choose {', '.join(BACKBONES)} or kerascv:PRESET")
     return BACKBONES[name]
 
 
@@ -617,7 +474,7 @@ def from_kerascv(name, **options):
         raise UserError(f"KerasCV cannot load a preset called {preset!r}; ImageNet weights come with {known}")
     place = places[preset].replace("kaggle://", "https://www.kaggle.com/models/")
     remedy = f"fetch {place} where there is a network and copy the cache of kagglehub or Keras from there"
-    with downloading(preset, f"{remedy}, or give its model.weights.h5 with --weights NAME=FILE"):
+    with download_errors(preset, f"{remedy}, or give its model.weights.h5 with --weights NAME=FILE"):
         return models.Backbone.from_preset(places[preset], **options)
 
 
@@ -714,37 +571,37 @@ def preprocess(frame, backbone):
     return x.numpy()[0, :, top : top + backbone.size, left : left + backbone.size].transpose(1, 2, 0)
 
 
-AT_ONCE = {"cpu": (4, 2**35), "cuda": (256, 2**41)}  # most frames or clips, and multiply-adds, in a pass
-SIDE_BY_SIDE = 4  # passes at a time on a CPU, its cores shared out: beside decoding, one on all cores is slower
+PASS_LIMITS = {"cpu": (4, 2**35), "cuda": (256, 2**41)}  # most frames or clips, and multiply-adds, in a pass
+PARALLEL_PASSES = 4  # passes at a time on a CPU, its cores shared out: beside decoding, one on all cores is slower
 
 
 class Extractor:
-    """A backbone ready to be called: uint8 clips (N, T, S, S, 3) -> float32 (N, F); an image backbone's vectors are
-    averaged over T. A clip's numbers do not depend on the others in its batch.
+    """Feature extractor: uint8 clips (N, T, S, S, 3) -> float32 vectors (N, F); image backbones average over T. A
+    clip's vector does not depend on the rest of its batch.
 
     weights as in load_backbone(); T is `frames`, up to `batch_size` clips come at a time, precision is "float32" or
-    "bfloat16". features is F, digest that of the weights; parameters and macs_per_clip are by cost(), of all T frames.
+    "bfloat16". num_features is F, digest that of the weights; parameters and macs_per_clip are by cost(), of all T frames.
     """
 
     def __init__(self, name, weights="pretrained", frames=24, batch_size=32, precision="float32"):
-        self.backbone, self.precision = find_backbone(name), precision
+        self.backbone, self.precision = get_backbone(name), precision
         model = load_backbone(name, weights, frames=frames)
         shape, self.device = model.input.shape[1:], model.weights[0].value.device
-        self.features, self.digest = model.output.shape[-1], digest(model)
+        self.num_features, self.digest = model.output.shape[-1], weights_digest(model)
         inputs_per_clip = frames if self.backbone.input == "image" else 1
-        self.parameters, macs = cost(model, (1, *shape))
+        self.parameters, macs = model_cost(model, (1, *shape))
         self.macs_per_clip = macs * inputs_per_clip
         self.per_pass = pass_size(batch_size * inputs_per_clip, macs, self.device.type)
         self.map = map
         if self.device.type == "cpu":
             keep_freed_memory()
-            threads = min(SIDE_BY_SIDE, torch.get_num_threads())
+            threads = min(PARALLEL_PASSES, torch.get_num_threads())
             cores = torch.get_num_threads() // threads
             self.map = ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=[cores]).map
-        self.plain, self.network = normalised(self.backbone, model), None
+        self.plain, self.network = with_normalization(self.backbone, model), None
         self(np.zeros((1, frames // inputs_per_clip, *shape[-3:]), np.uint8))
         torch.cuda.empty_cache()  # of what building took
-        if self.network is self.plain and ranks()[0] == 0:
+        if self.network is self.plain and rank_and_world_size()[0] == 0:
             say(f"{name}: cannot be optimised; it runs as plain Keras, several times slower")
 
     def __call__(self, clips):
@@ -754,17 +611,17 @@ class Extractor:
                 if self.network is None:
                     pixels = np.random.default_rng(0).integers(0, 256, (self.per_pass, *inputs.shape[1:]), np.uint8)
                     pixels = torch.from_numpy(pixels).to(self.device)
-                    (self.network,) = self.map(frozen_if_the_same, [self.plain], [pixels])  # as passes run
+                    (self.network,) = self.map(optimize_if_equal, [self.plain], [pixels])  # as passes run
                 passes = [inputs[i : i + self.per_pass] for i in range(0, len(inputs), self.per_pass)]
-                vectors = torch.cat(list(self.map(self.one_pass, passes)))
-                vectors = vectors.reshape(len(clips), -1, self.features)  # (N, T or 1, F)
+                vectors = torch.cat(list(self.map(self.forward, passes)))
+                vectors = vectors.reshape(len(clips), -1, self.num_features)  # (N, T or 1, F)
                 return vectors.mean(1).cpu().numpy()  # only here does this process wait for a GPU
             self.network, self.per_pass = None, self.per_pass // 2
             gc.collect()  # of Keras's traceback, which holds tensors and itself
             torch.cuda.empty_cache()
         raise UserError(f"{self.backbone.name}: out of memory with one clip; free some or use a smaller --batch-size")
 
-    def one_pass(self, inputs):
+    def forward(self, inputs):
         """Give the network its per_pass frames or clips, zeros where there are fewer: (P, ...) -> (P, F)."""
         pinned = self.device.type == "cuda"  # memory from which a GPU copies while this process goes on
         pixels = torch.zeros((self.per_pass, *inputs.shape[1:]), dtype=torch.uint8, pin_memory=pinned)
@@ -774,7 +631,7 @@ class Extractor:
             return self.network(pixels.to(self.device, non_blocking=True))[: len(inputs)].float()
 
 
-def normalised(backbone, model):
+def with_normalization(backbone, model):
     """Return a model of pixels, uint8 (P, ...) -> (P, F), that normalises them before the backbone, on its device."""
     inputs = keras.Input(model.input.shape[1:], dtype="uint8")
     rows = model.input.shape[-2], 1  # (S, 3): going by rows takes half the time
@@ -784,178 +641,339 @@ def normalised(backbone, model):
 
 def pass_size(inputs, macs, device):
     """Return the number of frames or clips in a pass: those of a batch are equal, few and within AT_ONCE."""
-    most, most_macs = AT_ONCE.get(device, AT_ONCE["cpu"])
+    most, most_macs = PASS_LIMITS.get(device, PASS_LIMITS["cpu"])
     passes = math.ceil(max(inputs / most, inputs * macs / most_macs))
     return math.ceil(inputs / passes)
 
 
-# ---- DIViTA ----
+# ---- Labels ----
+# labels.csv: mid, one 0/1 column per genre, split columns with 0 training, 1 validation, 2 test.
+# Without split columns, three splits are generated from a hash of the mid.
 
-HIDDEN, HEADS, FEED_FORWARD, GRU_UNITS, DROPOUT, EPSILON = 128, 4, 768, 115, 0.25, 1e-5
-AGGREGATIONS = {}  # name -> function of a tensor (B, S, F) that returns (B, H); add one with @aggregation
-
-
-def aggregation(function):
-    AGGREGATIONS[function.__name__] = function
-    return function
+SUBSETS = ("train", "validation", "test")  # 0, 1 and 2 in a split column
+SPLIT_FRACTIONS = (0.7, 0.1, 0.2)  # of the splits that are made where a table has none; the published ones are alike
+LABELS_MD5 = "d730579950345b2c0f9c4a9779bd9d44"  # of the published mtgc.csv
 
 
-def uniform(fan_in, *variables):
-    """Return a layer's arguments for PyTorch's default initial weights, the same for kernels and biases."""
-    bound = fan_in**-0.5
-    return {f"{name}_initializer": keras.initializers.RandomUniform(-bound, bound) for name in variables}
+@dataclass
+class Labels:
+    """Genres of trailers: mids (N), genres (G), y (N, G) of 0 and 1, splits (N, K) of indices into SUBSETS."""
+
+    mids: list
+    genres: list
+    y: np.ndarray
+    splits: np.ndarray
 
 
-def linear(x, units, activation=None, name=None):
-    return keras.layers.Dense(units, activation, name=name, **uniform(x.shape[-1], "kernel", "bias"))(x)
+def load_labels(data):
+    """Return the labels of a data folder: its labels.csv or, as published, its mtgc.csv."""
+    for path in (Path(data, "labels.csv"), Path(data, "mtgc.csv")):
+        if path.exists():
+            return read_labels(path)
+    raise UserError(f"{data}: no labels.csv or mtgc.csv; pass your table to 01_prepare.py with --labels")
 
 
-@aggregation
-def tsfm(x, dropout=DROPOUT):
-    """One post-norm transformer block without positional encoding, then the mean over clips: (B, S, F) -> (B, 128)."""
-    x = linear(x, HIDDEN)  # (B, S, F) -> (B, S, H)
-    attention = keras.layers.MultiHeadAttention(HEADS, HIDDEN // HEADS, use_bias=False, **uniform(HIDDEN, "kernel"))
-    x = add_and_norm(x, attention(x, x), dropout)  # (B, S, H)
-    y = linear(x, FEED_FORWARD, "relu")  # (B, S, H) -> (B, S, 768)
-    x = add_and_norm(x, linear(y, HIDDEN), dropout)  # (B, S, 768) -> (B, S, H)
-    return keras.layers.GlobalAveragePooling1D()(x)  # (B, S, H) -> (B, H)
+def read_labels(path, table=None):
+    """Read a genre table, or check one that read_table() returned, in the format of the published mtgc.csv.
 
-
-def add_and_norm(x, y, dropout):  # (B, S, H), (B, S, H) -> (B, S, H)
-    x = keras.layers.LayerNormalization(epsilon=EPSILON)(keras.layers.Add()([x, y]))
-    return keras.layers.Dropout(dropout)(x)
-
-
-@aggregation
-def gru(x):
-    """A GRU over the clips, the mean of its rectified outputs: (B, S, F) -> (B, 115)."""
-    start = uniform(GRU_UNITS, "kernel", "recurrent", "bias")
-    x = keras.layers.GRU(GRU_UNITS, return_sequences=True, **start)(x)  # (B, S, F) -> (B, S, 115)
-    return keras.layers.GlobalAveragePooling1D()(keras.layers.ReLU()(x))
-
-
-@aggregation
-def conv(x):
-    """A convolution over three clips, the mean of its rectified outputs: (B, S, F) -> (B, 128)."""
-    x = keras.layers.Conv1D(HIDDEN, 3, padding="same", **uniform(3 * x.shape[-1], "kernel", "bias"))(x)
-    return keras.layers.GlobalAveragePooling1D()(keras.layers.ReLU()(x))
-
-
-@aggregation
-def savg(x):
-    """The rectified mean over clips: (B, S, F) -> (B, F)."""
-    return keras.layers.ReLU()(keras.layers.GlobalAveragePooling1D()(x))
-
-
-def clip_aggregation_module(x, aggregation, genres, name, **options):
-    """Normalise, aggregate, classify: (B, S, F) -> logits (B, G). The paper's CAM, its figure 2."""
-    x = keras.layers.BatchNormalization(momentum=0.9, epsilon=EPSILON, name=f"{name}_norm")(x)
-    x = AGGREGATIONS[aggregation](x, **options)  # (B, S, F) -> (B, H)
-    return linear(x, genres, name=f"{name}_logits")
-
-
-def divita(features, genres, aggregation="tsfm", fusion="late", **options):
-    """Build DIViTA for numbers of features, {"image": 1280, "video": 1024} or one of them.
-
-    Returns a Keras model: snippets [(B, S, F), ...], image first -> logits (B, G). Late fusion averages the logits of
-    one module per input; early fusion joins the features in front of a single module. `options` go to the aggregation,
-    e.g. dropout=0.0 to tsfm. Raises UserError if an input, the aggregation or the fusion is unknown.
+    Its columns are mid, the genres, of 0 and 1, then split0, split1 ..., of indices into SUBSETS; without these, splits
+    are made. Raises UserError with the line.
     """
-    for what, name, names in (("aggregation", aggregation, AGGREGATIONS), ("fusion", fusion, ("late", "early"))):
-        if name not in names:
-            raise UserError(f"no {what} is called {name!r}; there is {', '.join(names)}")
-    inputs = [keras.Input((None, features[name]), name=name) for name in ("image", "video") if features.get(name)]
-    if not inputs or len(inputs) < len(features):
-        raise UserError(f"inputs {features}: unknown or none; use {{'image': F, 'video': F}} or one of them")
-    modules = {x.name: x for x in inputs}
-    if len(inputs) == 2 and fusion == "early":
-        modules = {"joined": keras.layers.Concatenate()(inputs)}  # (B, S, F) and (B, S, F') -> (B, S, F + F')
-    logits = [clip_aggregation_module(x, aggregation, genres, name, **options) for name, x in modules.items()]
-    mean = keras.layers.Average(name="fusion")(logits) if len(logits) == 2 else logits[0]  # (B, G)
-    return keras.Model(inputs, mean, name="divita")
+    header, rows = table or read_table(path)
+    genres = [name for name in header[1:] if not re.fullmatch(r"split\d+", name)]
+    splits = [f"split{k}" for k in range(len(header) - 1 - len(genres))]
+    check_no_split(path, genres, len(splits))
+    if header != ["mid", *genres, *splits] or not genres or not all(header) or len(set(header)) < len(header):
+        columns = "mid, the genres, then split0, split1 ... if any, none empty and none twice"
+        raise UserError(f"{path}: the columns must be {columns}; not {header}")
+    cells = {}
+    for line, (mid, *values) in rows:
+        where, mid = f"{path} line {line}", unicodedata.normalize("NFC", mid)
+        check_mid(mid, f"{where}: the mid {mid!r}")
+        if mid in cells:
+            raise UserError(f"{where}: the trailer {mid} is there twice; remove one of its lines")
+        for name, cell in zip(header[1:], values):
+            allowed = ["0", "1", "2"] if name in splits else ["0", "1"]
+            if cell.strip() not in allowed:
+                raise UserError(f"{where}: {name} is {cell!r}, not one of {', '.join(allowed)}")
+        cells[mid] = [int(cell) for cell in values]
+    y, subsets = np.split(np.array(list(cells.values()), np.uint8), [len(genres)], axis=1)
+    return Labels(list(cells), genres, y, subsets if splits else generate_splits(path, list(cells)))
 
 
-def compiled(model, learning_rate=1e-4):
-    """Give a model the paper's loss and optimiser: binary cross-entropy on logits, AdamW with AMSGrad."""
-    optimizer = keras.optimizers.AdamW(learning_rate, weight_decay=0.01, epsilon=1e-8, amsgrad=True)
-    model.compile(optimizer, keras.losses.BinaryCrossentropy(from_logits=True))
-    return model
+def check_no_split(path, names, number):
+    """Raise UserError if a column that is no split looks like split column `number`: its name ends in split or fold, as
+    mtgc_split does, or is made of nothing but words for subsets, as is_test, TrainVal and Partition 1 are."""
+    part = "split|fold|(sub)?set|part(ition)?|phase|train(ing)?|test(ing)?|val(id(ation)?)?|dev|eval(uation)?|holdout"
+    for name in names:
+        letters = re.sub(r"[\W\d_]", "", name.casefold())
+        made_of_parts = re.fullmatch(f"(is|in|for|data|cross|cv|k)*(({part})s?)+(id|index|number)?", letters)
+        if made_of_parts or re.search(r"(\b|_)(split|fold)s?[\W\d_]*$", name.casefold()):
+            remedy = f"call it split{number} (0 train, 1 validation, 2 test) or, if it is a genre, otherwise"
+            raise UserError(f"{path}: the column {name!r} looks like a split; {remedy}")
 
 
-# ---- Metrics ----
-
-METRICS = ("uAP", "mAP", "wAP", "sAP")
-
-
-def area_under_curve(y_true, y_prob):
-    """Return the area under the precision-recall curve by the trapezoid rule, as scikit-learn's precision_recall_curve
-    and auc give it; y_true (n,) of 0 and 1, with a 1 at least, y_prob (n,)."""
-    order = np.argsort(-y_prob, kind="stable")
-    ends = np.flatnonzero(np.append(np.diff(y_prob[order]) != 0, True))  # a threshold takes in all equal scores
-    positives = np.cumsum(y_true[order])[ends]
-    precision = positives / (ends + 1)
-    recall = positives / positives[-1]
-    return np.trapezoid(np.append(1.0, precision), np.append(0.0, recall))  # the curve starts at precision 1
+def generate_splits(path, mids):
+    """Return three splits (N, 3): mids in the order of a hash of mid and split number, cut at 70 and 80 %."""
+    if len(mids) < 3:
+        raise UserError(f"{path}: {len(mids)} trailers; splits need at least 3, one for each part")
+    validation, test = (max(1, round(share * len(mids))) for share in SPLIT_FRACTIONS[1:])
+    parts = np.repeat(np.uint8([0, 1, 2]), [len(mids) - validation - test, validation, test])  # (N,)
+    hashes = [[hashlib.sha256(f"{mid} {k}".encode()).hexdigest() for k in range(3)] for mid in mids]
+    return parts[np.argsort(np.argsort(hashes, axis=0), axis=0)]  # of each hash's rank
 
 
-def metrics(y_true, y_prob, per_trailer=None, area=None):
-    """Return the paper's metrics, as fractions, of labels and probabilities (N, G).
+def array_digest(*arrays):
+    """Return a short digest of arrays or lists."""
+    return hashlib.sha256(b"".join(np.asarray(array).tobytes() for array in arrays)).hexdigest()[:16]
 
-    uAP is the area over all cells, mAP the mean over genres, wAP their mean weighted by frequency, sAP the mean over
-    trailers; per_genre (G,) and per_trailer (N,), which may be given, are the areas that were averaged. Without a
-    positive an area is NaN and left out of the means. `area` is in place of area_under_curve.
+
+def subset(labels, split, name):
+    """Return the rows of `labels` in the subset `name` (train, validation or test) of split number `split`."""
+    return np.flatnonzero(labels.splits[:, split] == SUBSETS.index(name))
+
+
+# ---- Representations ----
+# A folder of <mid>.npy (clips, features) with meta.json, or a published zarr archive.
+# Packed once into a single memory-mapped file in .packed/.
+
+PUBLISHED = {  # archives of Zenodo record 5716410: the backbone that made them, the MD5 of <name>.zarr.tar.gz
+    "trailers_i_shufflenet_fpc24": ("shufflenet2d", "15eac938134322e8e6c611f844ef3d32"),
+    "trailers_k_shufflenet_fps24_fpc24": ("shufflenet3d", "cbf2016ad294c50b75baaf8e25c7aaaf"),
+    "trailers_i_resnet_fpc24": ("resnet50", "ed284507adcd04d067ba48a1ceab1b3d"),
+    "trailers_k_r2plus1d_fps24_fpc24": ("r2plus1d", "90897c9508790e67aab3c3b8c69ce668"),
+    "trailers_i_swin_fpc24": ("swin2d", "d544acb04179bc723d46c88adfa43aa0"),
+    "trailers_ik_swin_fps24_fpc24": ("swin3d", "e4f57101c465b6426bc3d9909ba36bdb"),
+}
+STANDARD_SETTING = {"segmentation": "shots", "fps": 24.0, "frames_per_clip": 24}  # setting of a representation
+META_TYPES = {  # of what a meta.json may say
+    "backbone": str, "segmentation": str, "clips": str, "videos": list,
+    "fps": Real, "frames_per_clip": Integral, "parameters": Integral, "macs_per_clip": Real,
+}  # fmt: skip
+MAX_VALUE = 1e9  # in vectors, whose values are about 1; squares of 1e19 overflow
+SPLIT_FIELDS = ("split", "subsets", "trailers", "leaked", "best_epoch", "seconds", "versions")  # fields of config.json
+
+
+@dataclass
+class Representation:
+    """A backbone's vectors of all clips of all trailers."""
+
+    path: Path  # its folder or archive
+    meta: dict | None  # what meta.json says, None for a published archive
+    clips: np.ndarray  # (all clips, F), trailer after trailer; memory-mapped, since it may be larger than memory
+    num_features: int  # F
+    rows: dict  # mid -> its first row in clips and the one after its last
+    sources: dict  # mid -> (video digest, clip table digest)
+    digests: dict  # mid -> a digest of its vectors
+
+    def __repr__(self):
+        return f"<Representation {self.path}: {len(self)} trailers, {len(self.clips)} clips, {self.num_features} features>"
+
+    def __len__(self):
+        return len(self.rows)
+
+    def __iter__(self):
+        return iter(self.rows)
+
+    def __getitem__(self, mid):
+        """Return a trailer's clips, (clips, F)."""
+        start, stop = self.rows[mid]
+        return self.clips[start:stop]
+
+
+def representation_name(backbone, segmentation="shots", fps=24, frames_per_clip=24):
+    """Return what 01_prepare.py calls the representation that a backbone makes at a setting."""
+    return f"{backbone.replace(':', '-')}_{segmentation}_fps{fps:g}_fpc{frames_per_clip}"
+
+
+def list_representations(data):
+    """Return {path: what meta_of() says} of all representations in a data folder, sorted by name."""
+    metas = {path: read_meta(path) for path in sorted(Path(data).glob("*/"))}
+    if bare := [path for path, meta in metas.items() if not meta and any(path.glob("[!.]*.npy"))]:
+        remedy = 'write {"input": "image"} or {"input": "video"} into it, what these vectors are used as'
+        raise UserError(f"{bare[0] / 'meta.json'}: missing; {remedy}")
+    return {path: meta for path, meta in metas.items() if "input" in meta}
+
+
+def find_representation(data, name, missing_ok=False):
+    """Return the path of a representation, by its own name or, at the STANDARD setting, by its backbone's. If it is
+    missing, returns None or raises UserError with what there is instead."""
+    there = list_representations(data)
+    found = [path for path in there if name in (path.name, path.name.removesuffix(".zarr"))]
+    wanted = STANDARD_SETTING | {"backbone": name}  # what a meta.json does not say is taken for the standard
+    found += [path for path, meta in there.items() if wanted.items() <= (STANDARD_SETTING | meta).items()]
+    if not found and not missing_ok:
+        choices = ", ".join(path.name for path in there) or "none; prepare one with 01_prepare.py"
+        raise UserError(f"{data}: no representation is called {name!r}; there is {choices}")
+    return found[0] if found else None
+
+
+def read_meta(path):
+    """Return what the meta.json of a representation says or what is known of a published archive; else nothing. Vectors
+    made elsewhere need only say "input"; their "backbone" is the folder's name if not given."""
+    if path.suffix == ".zarr":
+        if path.stem not in PUBLISHED:
+            names = ", ".join(PUBLISHED)
+            raise UserError(f"{path}: not one of the published archives {names}; rename it to one of them")
+        backbone, _ = PUBLISHED[path.stem]
+        meta = {"backbone": backbone, "input": get_backbone(backbone).input, "weights": "pretrained", "frames": 24}
+        return meta | STANDARD_SETTING
+    file = path / "meta.json"
+    if not file.exists():
+        return {}
+    meta = read_json(file)
+    for name, kind in META_TYPES.items():
+        if not isinstance(meta.get(name), (kind, type(None))):
+            raise UserError(f"{file}: invalid {name!r}: {meta[name]!r}; fix it or remove it")
+    if meta.get("input") not in ("image", "video") and any(path.glob("*.npy")):
+        raise UserError(f'{file}: "input" must be "image" or "video", what the vectors of this folder are used as')
+    return meta | {"backbone": meta.get("backbone") or path.name}
+
+
+def is_external(meta):
+    """Return whether vectors are external: neither from 01_prepare.py nor published."""
+    return "frames" not in meta
+
+
+def input_metas(config):
+    """Return {"image" or "video": what meta_of() says of that input} of a run, from its config.json."""
+    kinds = [kind for kind in ("image", "video") if config.get(kind)]
+    return {kind: config[f"{kind}_meta"] or read_meta(Path(config[kind])) for kind in kinds}
+
+
+def differing_config_fields(a, b):
+    """Return the fields in which two config.json differ, without SPLIT_FIELDS; [] for splits of one run."""
+    remarks = {"videos": None, "synthetic": None}  # of a representation's meta.json, mere information
+    a, b = ({key: x | remarks if isinstance(x, dict) else x for key, x in config.items()} for config in (a, b))
+    return [field for field in dict.fromkeys([*a, *b]) if field not in SPLIT_FIELDS and a.get(field) != b.get(field)]
+
+
+def open_representation(data, name):
+    """Open a representation of either kind, a folder of <mid>.npy or a published archive (zarr format 2).
+
+    The first time, its trailers are checked and packed into one file, which is never replaced, since others may have
+    mapped it, and removed a day after the last use once the vectors have changed. Raises UserError with what is broken.
     """
-    y_true, y_prob, area = np.asarray(y_true, int), np.asarray(y_prob), area or area_under_curve
-
-    def areas(true, prob):  # (n, ...), (n, ...) -> (n,)
-        return np.array([area(t, p) if t.any() else np.nan for t, p in zip(true, prob)])
-
-    def mean(values, weights):
-        known = np.isfinite(values)
-        return np.average(values[known], weights=weights[known]) if known.any() else np.nan
-
-    per_trailer = areas(y_true, y_prob) if per_trailer is None else per_trailer
-    per_genre = areas(y_true.T, y_prob.T)
-    return {
-        "uAP": areas([y_true.ravel()], [y_prob.ravel()])[0],
-        "mAP": mean(per_genre, np.ones(len(per_genre))),
-        "wAP": mean(per_genre, y_true.sum(0)),
-        "sAP": mean(per_trailer, np.ones(len(per_trailer))),
-        "per_genre": per_genre,
-        "per_trailer": per_trailer,
-    }
-
-
-def chance(y_true):
-    """Return what metrics() gives on average for random probabilities, as the same dictionary; y_true (N, G).
-
-    A curve advances where a positive comes in the order of the scores, at each rank n with equal probability. Among
-    the n - 1 before it, a share q is positive, so that the precision is (1 + (n - 1) q) / n there and was q before it;
-    a curve starts at precision 1.
-    """
-
-    def area(true, _):  # (n,) of 0 and 1, with a 1 at least
-        q = (true.sum() - 1) / max(len(true) - 1, 1)
-        rank = np.arange(1, len(true) + 1)
-        return np.mean(((1 + (rank - 1) * q) / rank + np.where(rank == 1, 1, q)) / 2)
-
-    return metrics(y_true, y_true, area=area)
+    path = find_representation(data, name)
+    files = [(file.name, file.stat()) for file in os.scandir(path) if not file.name.startswith(".")]
+    stamps = sorted((name, stat.st_size, stat.st_mtime_ns) for name, stat in files)
+    signature = array_digest(repr([MAX_VALUE, *stamps]))  # changes with any file, and with what is checked
+    packed = Path(data) / ".packed" / f"{path.name}.{signature}"
+    if not packed.exists():
+        check_writable(packed.parent)
+        with folder_lock(data):  # several ranks open the same representation: one of them packs it
+            remove_stale_files(packed.parent)
+            try:
+                if not packed.exists():
+                    with atomic_write(packed) as folder:
+                        write_json(folder / "index.json", pack(path, folder / "clips.f32"))
+            except OSError:
+                if not packed.exists():  # else another process was faster, where locks do nothing
+                    raise
+    with contextlib.suppress(OSError):  # where nothing can be written
+        os.utime(packed)
+        for old in packed.parent.iterdir():
+            if old.stem == path.name and time.time() - old.stat().st_mtime > DAY:
+                remove_path(old)
+    index = read_json(packed / "index.json")
+    clips = np.memmap(packed / "clips.f32", np.float32, "r").reshape(-1, index["features"])
+    meta = None if path.suffix == ".zarr" else read_meta(path)
+    return Representation(path, meta, clips, index["features"], index["rows"], index["sources"], index["digests"])
 
 
-# ---- Cost ----
+def pack(path, packed):
+    """Copy a representation's trailers one after another into one file of float32; return the index of the file."""
+    num_features, total, rows, sources, digests = None, 0, {}, {}, {}
+    with atomic_write(packed) as temporary, open(temporary, "wb") as file:
+        for name, clips, source in iter_trailers(path):
+            mid, problem = unicodedata.normalize("NFC", name), None
+            check_mid(mid, f"{path}: the name {mid!r}")
+            if clips.dtype.kind != "f" or clips.ndim != 2 or num_features not in (None, clips.shape[1]):
+                problem = f"{clips.dtype} {clips.shape}, not floating-point (clips, {num_features or 'features'})"
+            elif not clips.size:
+                problem = "no clips"
+            elif not (largest := float(abs(clips).max())) <= MAX_VALUE:  # or NaN
+                problem = f"a value of {largest:.2g} where finite ones of about 1 are expected"
+            elif mid in rows:
+                problem = f"the trailer {mid} is there twice"
+            if problem:
+                remedy = "fix" if is_external(read_meta(path)) else "prepare or download"
+                raise UserError(f"{path}/{name}: {problem}; remove it or {remedy} it")
+            content = clips.astype(np.float32).tobytes()
+            file.write(content)
+            num_features, rows[mid], total = clips.shape[1], (total, total + len(clips)), total + len(clips)
+            sources[mid], digests[mid] = source, hashlib.sha256(content).hexdigest()
+    if not rows:
+        raise UserError(f"{path}: no vectors, <mid>.npy, in it; add them or remove the folder")
+    return {"features": num_features, "rows": rows, "sources": sources, "digests": digests}
 
 
-def cost(model, *shapes):
-    """Return (trainable parameters, multiply-adds) of a model for one input of each shape, batch included."""
-    from torch.utils.flop_counter import FlopCounterMode
+def iter_trailers(path):
+    """Yield (mid, its clips (clips, F), its source) of a folder of .npy files or of a published archive."""
+    where = path
+    try:
+        if path.suffix == ".zarr":
+            import zarr  # only the published representations need it
 
-    with torch.no_grad(), keras.device("meta"), FlopCounterMode(display=False) as counter:  # shapes without values
-        inputs = [keras.ops.zeros(shape) for shape in shapes]
-        model(inputs if len(inputs) > 1 else inputs[0], training=False)
-    return sum(math.prod(v.shape) for v in model.trainable_variables), counter.get_total_flops() // 2
+            for mid, array in sorted(zarr.open_group(path, mode="r", zarr_format=2).arrays()):
+                where = path / mid
+                if array.nchunks_initialized < array.nchunks:  # zarr would fill it with zeros
+                    raise ValueError("no such chunk")
+                yield mid, array[:], (None, None, None)
+        else:
+            for where in sorted(path.glob("[!.]*.npy")):
+                yield where.stem, *read_vectors(where)
+    except Exception as error:  # zarr lets out what its stores and codecs raise
+        raise UserError(f"{where}: missing or broken ({one_line(error)}); make or download it again") from None
 
 
-# ---- Weights of backbones ----
+def read_vectors(path):
+    """Return a .npy file's clips, a memory-mapped (clips, F), and their source: the digests of video and clip table and
+    the video's stamp, each None if unknown. Raises OSError or ValueError if it is truncated or no .npy file."""
+    clips = np.lib.format.open_memmap(path, mode="r")
+    with open(path, "rb") as file:
+        file.seek(clips.offset + clips.nbytes)
+        source = np.lib.format.read_array(file).tolist() if file.peek(1) else [None] * 3
+    video, table, stamp = [*source, None] if len(source) == 2 else source  # earlier versions noted no stamp
+    return clips, (video, table, stamp)
+
+
+def select_trailers(mids, inputs):
+    """Return the indices (M,) of the mids that all inputs, one or two Representations, have with as many clips; and
+    a line on those left out, or None. Raises UserError if the inputs or the mids do not belong together."""
+    lengths = {mid: {len(x[mid]) for x in inputs} for mid in mids if all(mid in x.rows for x in inputs)}
+    if len(inputs) == 2:
+        check_same_clips(lengths, *inputs)
+    names = set().union(*inputs)
+    without_zeros = {name.lstrip("0") for name in names} - names
+    if lost := [mid for mid in mids if mid in without_zeros]:
+        what = f"{len(lost)} mids of the labels lack leading zeros that the files have ({abbreviate(lost)})"
+        raise UserError(f"{what}, lost in a spreadsheet; save the mid column as text")
+    missing = [mid for mid in mids if mid not in lengths]
+    uneven = [mid for mid in lengths if len(lengths[mid]) > 1]
+    rows = np.flatnonzero(~np.isin(mids, missing + uneven))
+    whys = ((missing, "not in every representation"), (uneven, "with other numbers of clips in the two"))
+    parts = [f"{len(out)} {why} ({abbreviate(out)})" for out, why in whys if out]
+    return rows, f"left out of {len(mids)} trailers: {'; '.join(parts)}" if parts else None
+
+
+def check_same_clips(mids, a, b):
+    """Raise UserError if the clips of two representations differ in setting or, of one of the mids, in their source."""
+    names, x, y = [a.path.name, b.path.name], read_meta(a.path), read_meta(b.path)
+    for field in ("segmentation", "detector", "fps", "frames_per_clip"):
+        if field in x and field in y and x[field] != y[field]:
+            made = f"{names[0]} was made with {field} {x[field]}, {names[1]} with {y[field]}"
+            raise UserError(f"{made}; make one of them again with the other's option and --overwrite")
+    for number, what in enumerate(("film", "clip table")):
+        if other := [mid for mid in mids if len({a.sources[mid][number], b.sources[mid][number]} - {None}) > 1]:
+            again = " ".join(f"--{meta['input']} {meta['backbone']}" for meta in (x, y))
+            made = f"{' and '.join(names)} were made from another {what} of {len(other)} trailers ({abbreviate(other)})"
+            raise UserError(f"{made}; prepare both in one command: 01_prepare.py {again} and your earlier options")
+
+
+# ---- Backbone weights ----
+# Pretrained (downloaded once), random (seeded) or from a file;
+# torch checkpoints are converted to Keras's layout and must match exactly.
 
 TORCH_NAMES = {"kernel": "weight", "gamma": "weight", "beta": "bias"}  # Keras's name of a variable -> torch's
 TORCH_NAMES |= {"moving_mean": "running_mean", "moving_variance": "running_var"}
@@ -967,7 +985,7 @@ def load_backbone(name, weights="pretrained", seed=0, frames=24, size=None):
     weights is "pretrained" (downloaded once), "random" (made from the seed) or a file's path; size is (height, width)
     where not the backbone's own. Raises UserError for a file that is missing, damaged or another network's.
     """
-    backbone = find_backbone(name)
+    backbone = get_backbone(name)
     height, width = size or (backbone.size, backbone.size)
     model = backbone.build((height, width, 3) if backbone.input == "image" else (frames, height, width, 3))
     load_weights(backbone, model, weights, seed)
@@ -978,12 +996,12 @@ def load_weights(backbone, model, weights, seed=0):
     """Give a model of a backbone its weights, see load_backbone()."""
     preset = (backbone.checkpoint or "").startswith("kerascv:")
     if weights == "random":
-        return randomise(model, seed)
+        return init_random_weights(model, seed)
     if preset and weights == "pretrained":
         return model.set_weights(from_kerascv(backbone.checkpoint, load_weights=True).get_weights())
-    path = published_file(backbone) if weights == "pretrained" else Path(weights)
+    path = checkpoint_path(backbone) if weights == "pretrained" else Path(weights)
     if not preset:
-        assign(backbone, model, read_checkpoint(path), path)
+        assign_tensors(backbone, model, read_checkpoint(path), path)
     else:
         try:
             with warnings.catch_warnings(action="ignore"):  # of each missing layer; the first one raises
@@ -996,7 +1014,7 @@ def load_weights(backbone, model, weights, seed=0):
             raise UserError(f"{path}: {variable.path} holds values that are not numbers; the file is damaged")
 
 
-def randomise(model, seed):
+def init_random_weights(model, seed):
     """Draw kernels from He's uniform distribution, the same for a seed on every machine, since a uniform distribution
     needs no logarithm of the C library. Kernels that join channels of several frames sum to zero over time, so that an
     untrained network responds to motion, not to brightness and colour."""
@@ -1010,7 +1028,7 @@ def randomise(model, seed):
             variable.assign(values * np.float32(2 * math.sqrt(6 / fan_in)))  # +-sqrt(6 / fan_in)
 
 
-def published_file(backbone):
+def checkpoint_path(backbone):
     """Return the path of a backbone's published checkpoint: in an installed package, or downloaded once."""
     url = backbone.checkpoint
     if not url:
@@ -1024,17 +1042,17 @@ def published_file(backbone):
     path = Path(torch.hub.get_dir()) / "checkpoints" / url.rpartition("/")[2]
     if not path.exists():
         start_of_hash = re.search(r"-([0-9a-f]{8,})\.", path.name)
-        with downloading(url, f"fetch it and put it at {path}"):
+        with download_errors(url, f"fetch it and put it at {path}"):
             path.parent.mkdir(parents=True, exist_ok=True)
             torch.hub.download_url_to_file(url, path, start_of_hash and start_of_hash[1])
     return path
 
 
 @contextlib.contextmanager
-def downloading(what, remedy):
+def download_errors(what, remedy):
     """Turn any error inside into a UserError; SILENCE seconds without data are one."""
     before = socket.getdefaulttimeout()
-    socket.setdefaulttimeout(SILENCE)
+    socket.setdefaulttimeout(DOWNLOAD_TIMEOUT)
     try:
         yield
     except Exception as error:
@@ -1057,22 +1075,22 @@ def read_checkpoint(path):
     return {str(name).removeprefix("module."): t.float() for name, t in content.items() if t.is_floating_point()}
 
 
-def assign(backbone, model, tensors, path):
+def assign_tensors(backbone, model, tensors, path):
     """Give every variable of the model the checkpoint's tensor of its name; refuse one that does not fit exactly."""
     layers = dict.fromkeys(v.path.rpartition("/")[0] for v in model.weights)  # the paths are layer/.../variable
     names = dict(zip(layers, backbone.layers or [layer.replace("-", ".") for layer in layers], strict=True))
     variables = {f"{names[v.path.rpartition('/')[0]]}.{TORCH_NAMES.get(v.name, v.name)}": v for v in model.weights}
     tensors = {name: t for name, t in tensors.items() if name.rpartition(".")[0] != backbone.classifier}
-    values = {name: in_keras_layout(name, tensors[name], variables[name].shape) for name in variables.keys() & tensors}
+    values = {name: to_keras_layout(name, tensors[name], variables[name].shape) for name in variables.keys() & tensors}
     fitting = [name for name in values if values[name].shape == variables[name].shape]
     if problems := [name for name in {**variables, **tensors} if name not in fitting]:
-        told = f"missing, left over or of another shape: {listed(problems)} ({len(problems)})"
+        told = f"missing, left over or of another shape: {abbreviate(problems)} ({len(problems)})"
         raise UserError(f"{path}: does not fit {backbone.name}: {told}")
     for name, variable in variables.items():
         variable.assign(values[name])
 
 
-def in_keras_layout(name, tensor, shape):
+def to_keras_layout(name, tensor, shape):
     """Convolutions: (out, in, k, k) -> (k, k, in, out); dense layers: (out, in) -> (in, out)."""
     if name.endswith("relative_position_bias_table"):
         # (offsets in time x 13 x 13, heads): a clip shorter than the window has the offsets in the middle only
@@ -1085,7 +1103,7 @@ def in_keras_layout(name, tensor, shape):
     return tensor
 
 
-def digest(model):
+def weights_digest(model):
     """Return the SHA-256 of a model's weights, the same wherever and however they were loaded."""
     sha = hashlib.sha256()
     for variable in model.weights:
@@ -1094,7 +1112,7 @@ def digest(model):
     return f"sha256:{sha.hexdigest()}"
 
 
-# ---- Frozen networks ----
+# ---- Inference graphs ----
 #
 # Backbones as graphs of torch operations: the same numbers within rounding, without Keras's overhead per layer.
 # The network runs once, and each operation that depends on its input becomes a node; all else is a constant.
@@ -1106,12 +1124,12 @@ ACTIVATIONS = (torch.nn.functional.relu, torch.nn.functional.relu6)
 
 
 @torch.no_grad()
-def frozen_if_the_same(network, example):
+def optimize_if_equal(network, example):
     """Return the frozen network or, if its numbers differ or it cannot be recorded, the network itself."""
     few = slice(None, None, max(1, len(example) - 1))  # first and last, as Keras keeps all layers' outputs in memory
     expected = network(example[few])
     try:
-        found = frozen(network, example)
+        found = optimize_for_inference(network, example)
         if (found(example)[few] - expected).abs().max() <= 0.01 * expected.abs().max():
             return found
     except Exception as error:  # an own layer may do anything
@@ -1121,9 +1139,9 @@ def frozen_if_the_same(network, example):
 
 
 @torch.no_grad()
-def frozen(network, example):
+def optimize_for_inference(network, example):
     """Return a network for inputs of the example's shape only, with the same numbers and constant weights, faster."""
-    recorder, example = Recorder(), FakeTensorMode(allow_non_fake_inputs=True).from_tensor(example)  # of no memory
+    recorder, example = Tracer(), FakeTensorMode(allow_non_fake_inputs=True).from_tensor(example)  # of no memory
     graph, constants = recorder.graph, recorder.constants
     example.node = graph.placeholder("inputs")
     with recorder:
@@ -1132,18 +1150,18 @@ def frozen(network, example):
     graph.eliminate_dead_code()  # sizes that were asked for, and what was done to weights alone
     for node in graph.nodes:
         if node.target == torch.Tensor.add_:
-            merge_normalisation(node, constants)
+            fuse_batch_norm(node, constants)
         elif node.target in (*CONVOLUTIONS, *POOLINGS):
-            merge_padding(node)
+            fuse_padding(node)
     graph.eliminate_dead_code()
     for node in graph.nodes:
         if node.target in ACTIVATIONS:  # written over what nobody else reads
-            own = made_by(node, [torch.permute], CONVOLUTIONS) or made_by(node, [torch.add])
+            own = match_producers(node, [torch.permute], CONVOLUTIONS) or match_producers(node, [torch.add])
             node.update_kwarg("inplace", bool(own))
     return torch.fx.GraphModule({node.target: tensor for node, tensor in constants.items()}, graph)
 
 
-class Recorder(torch.overrides.TorchFunctionMode):
+class Tracer(torch.overrides.TorchFunctionMode):
     """Records what torch does to an example as the nodes of a graph. Each tensor that comes from the example has its
     node as an attribute; every other one comes from weights alone and is a constant."""
 
@@ -1179,8 +1197,8 @@ class Recorder(torch.overrides.TorchFunctionMode):
         return constant
 
 
-def made_by(node, *functions):
-    """Return the nodes before a node, the nearest first, if they do what is asked and nobody else reads them."""
+def match_producers(node, *functions):
+    """Return the matching chain of producers, nearest first; [] if it breaks off or has other users."""
     nodes = []
     for choices in functions:
         node = node.args[0] if node.args else None
@@ -1190,9 +1208,9 @@ def made_by(node, *functions):
     return nodes
 
 
-def merge_normalisation(add, constants):
+def fuse_batch_norm(add, constants):
     """Put the batch normalisation that ends with `add`, as Keras computes it, into the convolution before it."""
-    nodes = made_by(add, [torch.Tensor.mul_], [torch.Tensor.subtract], [torch.permute], CONVOLUTIONS)
+    nodes = match_producers(add, [torch.Tensor.mul_], [torch.Tensor.subtract], [torch.permute], CONVOLUTIONS)
     if not nodes or "bias" in nodes[-1].kwargs:
         return
     multiply, subtract, permute, convolution = nodes
@@ -1209,9 +1227,9 @@ def merge_normalisation(add, constants):
     add.replace_all_uses_with(permute)
 
 
-def merge_padding(layer):
+def fuse_padding(layer):
     """Let a convolution or a pooling pad its input itself: a pooling with -inf, which after a ReLU equals zero."""
-    nodes = made_by(layer, [torch.permute], [torch.nn.functional.pad])
+    nodes = match_producers(layer, [torch.permute], [torch.nn.functional.pad])
     if not nodes or layer.kwargs.get("padding") != 0:
         return
     permute, pad = nodes
@@ -1234,15 +1252,17 @@ def keep_freed_memory():
 
 
 # ---- Errors, files, processes ----
+# UserError becomes one line and status 2; files are written atomically;
+# torchrun and batch schedulers set RANK and WORLD_SIZE.
 
 TEMPORARY, COUNT, DAY = ".divita-tmp-", itertools.count(), 24 * 3600  # prefix and counter of names; seconds
 
 
 class UserError(Exception):
-    """What the person at the keyboard can mend; its text is one line that says what is wrong and what to do."""
+    """An error that the user can fix; its one-line message says what is wrong, where, and what to do."""
 
 
-def run(main, arguments):
+def run_script(main, arguments):
     """Call main(arguments) and exit with its status, or with 2 and one line for what the user can mend."""
     while os.open(os.devnull, os.O_RDWR) <= 2:  # one of the standard streams was closed
         pass
@@ -1274,7 +1294,7 @@ def one_line(error):
     return " ".join(str(error).split()) or type(error).__name__
 
 
-def listed(names, most=3):
+def abbreviate(names, most=3):
     """Return names as text, only the first few of many."""
     return ", ".join(names[:most]) + (", ..." if len(names) > most else "")
 
@@ -1287,9 +1307,9 @@ def printable(name):
 def check_mid(mid, what):
     """Refuse a name that a trailer's files cannot have; a UserError says of `what`, the name, why."""
     if unfit := [c for c in mid if c in "/\\" or unicodedata.category(c) in ("Cc", "Cs", "Zl", "Zp")]:  # Z: line ends
-        why = f"holds {named(unfit[0])}"
+        why = f"holds {character_name(unfit[0])}"
     elif blanks := [c for c in (mid[:1], mid[-1:]) if c.isspace()]:
-        why = f"begins or ends with {named(blanks[0])}"
+        why = f"begins or ends with {character_name(blanks[0])}"
     elif mid.startswith("."):
         why = "begins with a dot, as hidden files do"
     elif not 0 < len(os.fsencode(mid)) <= 180:
@@ -1299,7 +1319,7 @@ def check_mid(mid, what):
     raise UserError(f"{what} {why}; rename it")
 
 
-def named(character):
+def character_name(character):
     """Return a character's code and name, such as U+00A0 NO-BREAK SPACE."""
     nameless = "UNDECODABLE BYTE" if unicodedata.category(character) == "Cs" else "CONTROL CHARACTER"
     return f"U+{ord(character):04X} {unicodedata.name(character, nameless)}"
@@ -1312,8 +1332,8 @@ def find_videos(paths):
     for path in map(Path, paths):
         if path.is_dir():
             files = [file for file in path.iterdir() if not file.name.startswith(".")]
-            found += [file for file in files if file.suffix.lower() in SUFFIXES]
-            others += [file.name for file in files if file.suffix.lower() not in SUFFIXES]
+            found += [file for file in files if file.suffix.lower() in VIDEO_SUFFIXES]
+            others += [file.name for file in files if file.suffix.lower() not in VIDEO_SUFFIXES]
         elif path.exists():
             found.append(path)
         else:
@@ -1324,13 +1344,13 @@ def find_videos(paths):
             raise UserError(f"{path}: {videos[mid].name} has the same mid; rename or remove one of the two")
         videos[mid] = path.absolute()
     if not videos:
-        raise UserError(f"{listed([*map(str, paths)])}: no videos there; a name ends in one of {' '.join(SUFFIXES)}")
-    if others and ranks()[0] == 0:
-        say(f"{len(others)} files left out that are no videos by their suffix ({printable(listed(sorted(others)))})")
+        raise UserError(f"{abbreviate([*map(str, paths)])}: no videos there; a name ends in one of {' '.join(VIDEO_SUFFIXES)}")
+    if others and rank_and_world_size()[0] == 0:
+        say(f"skipped {len(others)} files without a video suffix ({printable(abbreviate(sorted(others)))})")
     return videos
 
 
-def writable(folder):
+def check_writable(folder):
     """Return a folder, to be made when it is written to; a UserError says before the work that it cannot be."""
     there = next(path for path in (folder, *folder.absolute().parents) if path.exists())
     if not there.is_dir() or not os.access(there, os.W_OK):
@@ -1339,7 +1359,7 @@ def writable(folder):
 
 
 @contextlib.contextmanager
-def written(path):
+def atomic_write(path):
     """Write a file or a folder whole or not at all: yields a temporary path beside it, renamed to `path` at the end.
     Its name keeps the suffix, by which libraries choose a format, and has the process and the machine for sweep()."""
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -1352,38 +1372,39 @@ def written(path):
             raise UserError(f"{path}: the disk is full; make room and run the same command again") from error
         raise
     finally:
-        remove(temporary)
+        remove_path(temporary)
 
 
-def remove(path):
+def remove_path(path):
     shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
 
 
-def sweep(folder):
+def remove_stale_files(folder):
     """Remove temporary files and folders below `folder` whose process has ended or, on other machines, a day old."""
     for path in list(folder.rglob(f"{TEMPORARY}*@*@*")):
         process, host, _ = path.name.removeprefix(TEMPORARY).split("@", 2)
         with contextlib.suppress(OSError):  # removed or ended by now
             if host == socket.gethostname() and os.path.exists("/proc/self"):
-                command = Path(f"/proc/{process}/cmdline")
-                abandoned = not command.exists() or not command.read_bytes()  # empty: ended, but not reaped yet
+                status = Path(f"/proc/{process}/status")
+                ended = not status.exists() or "State:\tZ" in status.read_text()  # Z: not reaped yet
+                abandoned = ended and process.isdecimal()
             else:
                 abandoned = time.time() - path.stat().st_mtime > DAY
             if abandoned:
-                remove(path)
+                remove_path(path)
 
 
 def write_text(path, text):
-    with written(path) as temporary:
+    with atomic_write(path) as temporary:
         temporary.write_text(text, encoding="utf-8", newline="")
 
 
 def write_json(path, content):
-    write_text(path, json.dumps({"format": FORMAT, **content}, indent=1) + "\n")
+    write_text(path, json.dumps({"format": FORMAT_VERSION, **content}, indent=1) + "\n")
 
 
 def write_csv(path, header, rows):
-    with written(path) as temporary, open(temporary, "w", newline="", encoding="utf-8") as file:
+    with atomic_write(path) as temporary, open(temporary, "w", newline="", encoding="utf-8") as file:
         csv.writer(file, lineterminator="\n").writerows([header, *rows])
 
 
@@ -1401,8 +1422,8 @@ def read_json(path):
         content = json.loads(Path(path).read_text(encoding="utf-8-sig"))
     except (OSError, ValueError) as error:
         raise UserError(f"{path}: cannot be read as JSON ({one_line(error)}); remove it and make it again") from None
-    if not isinstance(content, dict) or content.get("format", FORMAT) != FORMAT:
-        raise UserError(f"{path}: not of format {FORMAT}, the one this version reads; make it again with this version")
+    if not isinstance(content, dict) or content.get("format", FORMAT_VERSION) != FORMAT_VERSION:
+        raise UserError(f"{path}: not of format {FORMAT_VERSION}, the one this version reads; make it again with this version")
     return content
 
 
@@ -1449,7 +1470,7 @@ def read_columns(path, names):
 
 
 @contextlib.contextmanager
-def locked(folder):
+def folder_lock(folder):
     """Hold a folder for this process alone; others wait. What is locked is a file opened for writing, as NFS needs."""
     path = Path(folder) / ".lock"
     with contextlib.ExitStack() as stack:
@@ -1467,7 +1488,7 @@ def locked(folder):
                 path.unlink()
 
 
-def ranks():
+def rank_and_world_size():
     """Return (rank, number of ranks) as torchrun or a batch scheduler sets them; (0, 1) without them."""
     rank, count = os.environ.get("RANK"), os.environ.get("WORLD_SIZE")
     if rank is None and count is None:
@@ -1483,7 +1504,7 @@ def usable_cores():
     return max(1, joblib.cpu_count() // max(1, int(count) if count.isdecimal() else 1))
 
 
-def device():
+def select_device():
     """Choose this process's accelerator, if there is one, and return what to call it."""
     if torch.cuda.is_available():
         local = os.environ.get("LOCAL_RANK") or os.environ.get("SLURM_LOCALID") or "0"

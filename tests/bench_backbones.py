@@ -76,7 +76,7 @@ def write_references():
         with torch.no_grad():
             numbers[f"features of {name} {size}"] = model(x).numpy()
     for name in CHECKPOINTS:
-        backbone, (_, transforms) = divita.find_backbone(name), torchvision_model(name)
+        backbone, (_, transforms) = divita.get_backbone(name), torchvision_model(name)
         for size in FRAMES:
             for kind, frame in made_frames(size).items():
                 pixels = torch.from_numpy(frame).permute(2, 0, 1)
@@ -180,9 +180,9 @@ def measure(name, arguments):
     shape = (per_pass, size, size, 3) if extract.backbone.input == "image" else (per_pass, frames, size, size, 3)
     pixels = np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
     x = torch.from_numpy(pixels).to(extract.device)
-    plain = divita.normalised(extract.backbone, divita.load_backbone(name, "random", frames=frames))
+    plain = divita.with_normalization(extract.backbone, divita.load_backbone(name, "random", frames=frames))
     start = time.perf_counter()
-    frozen = divita.frozen(plain, x)
+    frozen = divita.optimize_for_inference(plain, x)
     freezing = time.perf_counter() - start
     half = {"device_type": extract.device.type, "dtype": torch.bfloat16, "enabled": arguments.precision == "bfloat16"}
     reference, y = reference_and_input(name, pixels, extract.device)
@@ -227,7 +227,7 @@ def main():
     capable = torch.cpu.get_capabilities()
     instructions = [name for name in ("avx512_bf16", "amx_bf16", "bf16") if capable.get(name)]
     print(f"processor's bfloat16 instructions: {', '.join(instructions) or 'none'}")
-    print(f"{divita.device()}, {arguments.precision}; per second; ratio above 1: ours is faster")
+    print(f"{divita.select_device()}, {arguments.precision}; per second; ratio above 1: ours is faster")
     columns = f"{'backbone':20} {'batch':>5} {'ours':>8} {'reference':>9} {'':6}"
     columns += f" {'ratio':>6} {'of best':>8} {'freezing':>9} {'vs eager':>8} {'of GEMM':>7} {'bfloat16':>8}"
     print(columns + (f" {'compiled':>9} {'ratio':>6}" if arguments.compile else ""))

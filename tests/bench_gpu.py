@@ -243,7 +243,7 @@ def extractor(name, sizes):
 
 
 def plain_network(backbone, frames):
-    return divita.normalised(backbone, divita.load_backbone(backbone.name, "random", frames=frames))
+    return divita.with_normalization(backbone, divita.load_backbone(backbone.name, "random", frames=frames))
 
 
 def made_representations(sizes):
@@ -261,7 +261,7 @@ def made_representations(sizes):
 
 def made_head(features, aggregation="tsfm", fusion="late", **options):
     torch.manual_seed(0)
-    return divita.compiled(divita.divita({"image": features, "video": features}, 10, aggregation, fusion, **options))
+    return divita.compile_model(divita.divita({"image": features, "video": features}, 10, aggregation, fusion, **options))
 
 
 def wait_for_gpu():
@@ -288,7 +288,7 @@ def usual_seconds(function, turns):
 
 @part(budget=20)
 def machine(sizes, names):
-    say(f"- {divita.device()}")
+    say(f"- {divita.select_device()}")
     if on_gpu():
         about = torch.cuda.get_device_properties(0)
         say(f"- {about.total_memory / 2**30:.0f} GiB, compute capability {about.major}.{about.minor}")
@@ -320,12 +320,12 @@ def right(sizes, names):
 
 def right_backbone(name, sizes):
     """Compare a backbone's vectors of two clips, (2, F), with those of plain Keras on the CPU."""
-    backbone = divita.find_backbone(name)
+    backbone = divita.get_backbone(name)
     clips = made_clips(backbone, 2, sizes.frames)
     inputs = as_inputs(backbone, clips)
 
     def vectors(network, inputs):
-        return network(inputs).reshape(2, -1, backbone.features).mean(1).cpu().numpy()
+        return network(inputs).reshape(2, -1, backbone.num_features).mean(1).cpu().numpy()
 
     with keras.device("cpu"):
         network = plain_network(backbone, sizes.frames)
@@ -394,7 +394,7 @@ def fast(sizes, names):
 
 
 def fast_backbone(name, sizes):
-    backbone, extract = divita.find_backbone(name), extractor(name, sizes)
+    backbone, extract = divita.get_backbone(name), extractor(name, sizes)
     plain, clips = plain_network(backbone, sizes.frames), made_clips(backbone, sizes.clips, sizes.frames)
     inputs, in_pass = as_inputs(backbone, clips), extract.per_pass
     pixels = inputs[:in_pass].to(ARGUMENTS.device)
@@ -411,7 +411,7 @@ def fast_backbone(name, sizes):
 
 
 def busy(name, sizes):
-    backbone, extract = divita.find_backbone(name), extractor(name, sizes)
+    backbone, extract = divita.get_backbone(name), extractor(name, sizes)
     clips = made_clips(backbone, sizes.clips, sizes.frames)
     took = usual_seconds(lambda: extract(clips), sizes.turns)
     with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CUDA]) as profile:
@@ -459,10 +459,11 @@ def prepare(sizes, names):
 
 def decode(script, given, videos, out):
     """Return the seconds that it takes to decode the films as prepare() does, and the number of clips."""
-    job = script.make_job(given, out, divita.find_videos([videos]), script.wanted_representations(given))
+    job = script.make_job(given, out, divita.find_videos([videos]), script.make_targets(given))
     start, clips, plan = time.perf_counter(), 0, script.make_plan(job)
-    for mid, kind, content in script.decoded(job.todo, plan, given.workers, given.patience, 2 * given.batch_size):
-        if kind == "failed":
+    messages = script.decode_in_parallel(job.todo, plan, given.workers, given.patience, 2 * given.batch_size)
+    for mid, kind, content in messages:
+        if kind in ("failed", "error"):
             raise RuntimeError(f"{mid}: {content}")
         clips += kind == "clip"
     return time.perf_counter() - start, clips
@@ -547,7 +548,7 @@ def memory(sizes, names):
 
 def memory_of_backbone(name, sizes):
     extract, building = peak(lambda: extractor(name, sizes))
-    clips = made_clips(divita.find_backbone(name), sizes.clips, sizes.frames)
+    clips = made_clips(divita.get_backbone(name), sizes.clips, sizes.frames)
     row(name, extract.per_pass, building, peak(lambda: extract(clips))[1])
 
 
@@ -573,7 +574,7 @@ def compile_(sizes, names):
 
 
 def compile_backbone(name, precision, sizes):
-    backbone, extract = divita.find_backbone(name), extractor(name, sizes)
+    backbone, extract = divita.get_backbone(name), extractor(name, sizes)
     inputs = as_inputs(backbone, made_clips(backbone, sizes.clips, sizes.frames))[: extract.per_pass]
     reference, x = reference_of(name, inputs)
     torch.compiler.reset()

@@ -43,12 +43,12 @@ def prepared(folder, *options):
     out = Path(tempfile.mkdtemp(dir=folder.parent))
     sys.argv = ["01_prepare.py", "--videos", str(folder), "--out", str(out), *map(str, options)]
     given = prepare.parse_arguments()
-    wanted = prepare.wanted_representations(given)
+    wanted = prepare.make_targets(given)
     job = prepare.make_job(given, out, divita.find_videos([folder]), wanted)
-    prepare.build(job)
-    prepare.build, build = lambda job: None, prepare.build
+    prepare.build_extractors(job)
+    prepare.build_extractors, build = lambda job: None, prepare.build_extractors
     took = seconds(prepare.prepare, job)
-    prepare.build = build
+    prepare.build_extractors = build
     clips = sum(len(path.read_text().splitlines()) - 1 for path in job.tables.glob("*.csv"))
     shutil.rmtree(out)
     return took, job, clips
@@ -58,7 +58,7 @@ def parts(path, job, clips):
     """Return the seconds that decoding a film takes alone, and the backbones alone."""
     decoding, backbones = seconds(decode_alone, path), 0.0
     size = job.arguments.batch_size
-    for one in job.wanted:
+    for one in job.targets:
         batch = np.zeros((size, one.meta["frames"], *[one.meta["input_size"]] * 2, 3), np.uint8)
         backbones += seconds(run, one.extract, batch, -(-clips // size))
     return decoding, backbones
@@ -97,7 +97,7 @@ def peak_memory(path, detector):
     if os.fork() == 0:
         plan = prepare.Plan("shots", detector, 24.0, 24, ((thumbnail, 24),))
         before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-        for _ in prepare.read_clips(path, plan):
+        for _ in prepare.decode_clips(path, plan):
             pass
         after = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
         os.write(write, f"{before / 1024:.0f} {after / 1024:.0f}".encode())

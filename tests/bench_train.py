@@ -99,7 +99,7 @@ class ZarrTrailers(torch.utils.data.Dataset):
 
 def keras_epoch(inputs, mids, y, clips, batch_size, epochs=2):
     """Return the seconds of an epoch of fit, the first one (which also warms up) left out."""
-    model = divita.compiled(divita.divita({"image": inputs[0].features, "video": inputs[1].features}, y.shape[1]))
+    model = divita.compile_model(divita.divita({"image": inputs[0].num_features, "video": inputs[1].num_features}, y.shape[1]))
     times = []
     tick = keras.callbacks.LambdaCallback(
         on_epoch_begin=lambda *_: times.append(time.perf_counter()),
@@ -145,7 +145,7 @@ def main():
 
 
 def report(folder, clips, batch_size):
-    labels = divita.find_labels(folder)
+    labels = divita.load_labels(folder)
     if not torch.cuda.is_available():
         torch.set_num_threads(1)
     for state in ("cold", "warm"):
@@ -162,15 +162,15 @@ def report(folder, clips, batch_size):
     resident = Path("/proc/self/status").read_text().partition("RssAnon:")[2].split()[0]
     print(f"memory after two epochs, besides mapped files: {int(resident) / 2**20:.1f} GiB", flush=True)
     memory = [snippets[i] for i in range(len(snippets))]  # the whole epoch's batches; the file is warm now
-    torch_epoch(memory[:4], inputs[0].features, y.shape[1])
+    torch_epoch(memory[:4], inputs[0].num_features, y.shape[1])
     dataset = ZarrTrailers(folder, mids, y, clips)
     loader = torch.utils.data.DataLoader(dataset, batch_size, shuffle=True, num_workers=2)
     seconds = {"fit": [], "cut": [], "memory": [], "zarr": []}
     for _ in range(3):  # in turn, because the machine's speed drifts
         seconds["fit"].append(keras_epoch(inputs, mids, y, clips, batch_size))
         seconds["cut"].append(cut_epoch(inputs, mids, y, clips, batch_size))
-        seconds["memory"].append(torch_epoch(memory, inputs[0].features, y.shape[1]))
-        seconds["zarr"].append(torch_epoch(loader, inputs[0].features, y.shape[1]))
+        seconds["memory"].append(torch_epoch(memory, inputs[0].num_features, y.shape[1]))
+        seconds["zarr"].append(torch_epoch(loader, inputs[0].num_features, y.shape[1]))
     for name, values in seconds.items():
         share = np.median(np.divide(seconds["fit"], values))  # within a turn
         print(f"{name:8} {np.median(values):8.2f} s per epoch, fit takes {share:.2f} of it")

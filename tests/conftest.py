@@ -98,7 +98,7 @@ def write_representation(folder, kind, backbone, x, segmentation="shots", fps=24
     features = len(next(iter(x.values()))[0])
     detector = "adaptive" if segmentation == "shots" else None
     frames = {"fps": float(fps), "frames_per_clip": 24, "frames": 24, "input_size": 224 if kind == "image" else 112}
-    meta = {"format": divita.FORMAT, "representation": name, "input": kind, "backbone": backbone, "weights": "random"}
+    meta = {"format": divita.FORMAT_VERSION, "representation": name, "input": kind, "backbone": backbone, "weights": "random"}
     meta |= {"digest": "sha256:0", "segmentation": segmentation, "detector": detector, **frames, "features": features}
     meta |= {"precision": "float32", "parameters": 1_000_000, "macs_per_clip": 1_000_000_000, "clips": "shots"}
     meta |= {"videos": [str(folder / "films")], "synthetic": False, **changes}

@@ -51,7 +51,7 @@ def images(prepare, path, film=None):
     """Yield (frame, upright BGR image) of a video, as 01_prepare.py decodes it."""
     container, stream = prepare.open_video(Path(path))
     frames = prepare.decode_frames(container, stream, prepare.PacketCount(stream))
-    return prepare.to_bgr_images(frames, film or prepare.Film("", ""))
+    return prepare.to_bgr_images(frames, film or prepare.DecodedVideo("", ""))
 
 
 # Films

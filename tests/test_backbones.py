@@ -97,12 +97,12 @@ def test_same_features_as_torchvision(name, size, torchvision, tmp_path):
     ],
 )
 def test_size_and_cost(name, features, parameters, gmacs):
-    backbone = divita.find_backbone(name)
+    backbone = divita.get_backbone(name)
     size = backbone.size, backbone.size, 3
     model = backbone.build(size if backbone.input == "image" else (24, *size))
-    counted, macs = divita.cost(model, (1, *model.input.shape[1:]))
+    counted, macs = divita.model_cost(model, (1, *model.input.shape[1:]))
     assert (model.output.shape[-1], counted) == (features, parameters)
-    assert backbone.features == features
+    assert backbone.num_features == features
     assert float(f"{macs / 1e9:.3g}") == gmacs
 
 
@@ -110,14 +110,14 @@ def test_cost_of_a_transformer_has_its_attention():
     model = divita.divita({"video": 8}, 10)
     projections = 8 * 128 + 4 * 128 * 128 + 2 * 128 * 768  # of a clip
     attention = 2 * 30 * 128  # of a clip to each of the 30, all heads: the scores, and the sum that they weight
-    assert divita.cost(model, (1, 30, 8))[1] == 30 * (projections + attention) + 128 * 10
+    assert divita.model_cost(model, (1, 30, 8))[1] == 30 * (projections + attention) + 128 * 10
 
 
 @pytest.mark.parametrize("name", CHECKPOINTS)
 @pytest.mark.parametrize("size", FRAMES)
 def test_same_preprocessing_as_torchvision(name, size, torchvision):
     for kind, frame in made_frames(size).items():
-        ours = sample(divita.preprocess(frame, divita.find_backbone(name)))
+        ours = sample(divita.preprocess(frame, divita.get_backbone(name)))
         most = 4.01 if name == "swin2d" else 1.01  # grey levels; bytes as in Pillow, see below, and here of floats
         assert np.abs(ours - torchvision[f"pixels of {name} {size} {kind}"]).max() < most
 
@@ -131,13 +131,13 @@ def test_bicubic_preprocessing_is_pillows(size):
         shape = [232 * side // min(size) for side in size]
         theirs = np.asarray(Image.fromarray(frame).resize(shape[::-1], Image.Resampling.BICUBIC), int)
         top, left = (round((side - 224) / 2) for side in shape)
-        ours = divita.preprocess(frame, divita.find_backbone("swin2d"))
+        ours = divita.preprocess(frame, divita.get_backbone("swin2d"))
         assert np.abs(ours - theirs[top : top + 224, left : left + 224]).max() <= 2
 
 
 @pytest.mark.parametrize("name", divita.BACKBONES)
 def test_preprocessing_of_extreme_frames_is_cheap(name):
-    backbone, rng = divita.find_backbone(name), np.random.default_rng(0)
+    backbone, rng = divita.get_backbone(name), np.random.default_rng(0)
     for size in ((8, 33000), (33000, 8)):
         before = time.process_time()
         pixels = divita.preprocess(rng.integers(0, 256, (*size, 3), np.uint8), backbone)
@@ -146,7 +146,7 @@ def test_preprocessing_of_extreme_frames_is_cheap(name):
 
 @pytest.mark.parametrize("name", divita.BACKBONES)
 def test_preprocessing_takes_any_frame(name):
-    backbone = divita.find_backbone(name)
+    backbone = divita.get_backbone(name)
     for size in [(16, 16), (1, 1), (2160, 4096), (30, 1000)]:
         frame = np.full((*size, 3), (10, 100, 200), np.uint8)
         pixels = divita.preprocess(frame, backbone)
@@ -159,10 +159,10 @@ def test_preprocessing_takes_any_frame(name):
 def test_efficientnetlite_knows_a_palace_and_a_daisy():
     from sklearn.datasets import load_sample_images
 
-    backbone = divita.find_backbone("efficientnetlite_b0")
+    backbone = divita.get_backbone("efficientnetlite_b0")
     frames = [divita.preprocess(image, backbone) for image in load_sample_images().images]
     extract = divita.Extractor("efficientnetlite_b0", "pretrained", frames=1, batch_size=2)
-    checkpoint = torch.load(divita.published_file(backbone), weights_only=True)
+    checkpoint = torch.load(divita.checkpoint_path(backbone), weights_only=True)
     logits = extract(np.stack(frames)[:, None]) @ checkpoint["_fc.weight"].numpy().T + checkpoint["_fc.bias"].numpy()
     palace, daisy = logits.argmax(1)
     assert palace in (663, 698)  # monastery, palace
@@ -182,13 +182,13 @@ def two_threads():
 
 @pytest.mark.parametrize("name", divita.BACKBONES)
 def test_frozen_network_has_the_same_numbers(name):
-    backbone = divita.find_backbone(name)
+    backbone = divita.get_backbone(name)
     model = divita.load_backbone(name, "random", frames=2, size=(64, 64))
-    plain = divita.normalised(backbone, model)
+    plain = divita.with_normalization(backbone, model)
     shape = (2, *model.input.shape[1:])
     pixels = torch.from_numpy(np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8))
     pixels = pixels.to(model.weights[0].value.device)
-    frozen = divita.frozen(plain, torch.zeros_like(pixels))
+    frozen = divita.optimize_for_inference(plain, torch.zeros_like(pixels))
     with torch.inference_mode():
         features, expected, alone = (
             f(x).cpu().numpy() for f, x in ((frozen, pixels), (plain, pixels), (frozen, pixels[[1, 1]]))
@@ -234,12 +234,12 @@ def test_only_what_is_the_same_is_merged():
 
     backbone = divita.Backbone("odd", "image", network, 4, 32, 32)
     model = network((32, 32, 3))
-    plain = divita.normalised(backbone, model)
+    plain = divita.with_normalization(backbone, model)
     pixels = torch.from_numpy(np.random.default_rng(0).integers(0, 256, (2, 32, 32, 3), dtype=np.uint8))
     pixels = pixels.to(model.weights[0].value.device)
     with torch.inference_mode():
         expected = plain(pixels).cpu().numpy()
-    frozen = divita.frozen(plain, pixels)
+    frozen = divita.optimize_for_inference(plain, pixels)
     with torch.inference_mode():
         assert difference(frozen(pixels).cpu().numpy(), expected) < 1e-5
 
@@ -261,7 +261,7 @@ def test_whatever_a_layer_does_is_recorded():
     x = keras.layers.Reshape((-1, 8))(keras.layers.PReLU()(x))
     model = keras.Model(inputs, keras.layers.MultiHeadAttention(2, 4)(x, x))
     x = torch.randn((2, 16, 16, 4), device=model.weights[0].value.device)
-    frozen = divita.frozen(model, torch.zeros_like(x))
+    frozen = divita.optimize_for_inference(model, torch.zeros_like(x))
     with torch.inference_mode():
         assert difference(frozen(x).cpu().numpy(), model(x).cpu().numpy()) < 1e-5
 
@@ -273,9 +273,9 @@ def test_frozen_network_stays_on_its_device(name="efficientnetlite_b0"):
     """Tensors of the device "meta" have a shape and no values; operations of one with a processor's tensor fail."""
     with keras.device("meta"):
         model = divita.load_backbone(name, "random", size=(32, 32))
-        network = divita.normalised(divita.find_backbone(name), model)
+        network = divita.with_normalization(divita.get_backbone(name), model)
         pixels = torch.zeros((2, *model.input.shape[1:]), dtype=torch.uint8, device="meta")
-        frozen = divita.frozen(network, pixels)
+        frozen = divita.optimize_for_inference(network, pixels)
     with torch.inference_mode():
         features = frozen(pixels)
     assert features.shape == (2, model.output.shape[-1]) and features.device.type == "meta"
@@ -304,7 +304,7 @@ def test_size_of_a_pass(inputs, gmacs, device, expected):
 @pytest.fixture
 def small(monkeypatch):
     """The name of an image backbone for 32 x 32 pixels."""
-    small = dataclasses.replace(divita.find_backbone("shufflenet2d"), name="small", size=32)
+    small = dataclasses.replace(divita.get_backbone("shufflenet2d"), name="small", size=32)
     monkeypatch.setitem(divita.BACKBONES, "small", small)
     return "small"
 
@@ -312,7 +312,7 @@ def small(monkeypatch):
 def test_large_passes_have_the_same_numbers(small, monkeypatch):
     clips = np.random.default_rng(0).integers(0, 256, (5, 3, 32, 32, 3), dtype=np.uint8)
     few = divita.Extractor(small, "random", frames=3, batch_size=6)
-    monkeypatch.setitem(divita.AT_ONCE, "cpu", divita.AT_ONCE["cuda"])
+    monkeypatch.setitem(divita.PASS_LIMITS, "cpu", divita.PASS_LIMITS["cuda"])
     many = divita.Extractor(small, "random", frames=3, batch_size=6)
     assert (few.per_pass, many.per_pass) == (4, 18)
     assert difference(many(clips), few(clips)) < 1e-5
@@ -356,7 +356,7 @@ def test_a_network_that_cannot_be_frozen_runs_as_it_is(layer, monkeypatch, capsy
         x = layer(divita.convolution(inputs, 4, 3, 2, "conv1.0", "conv1.1"))
         return keras.Model(inputs, divita.mean_over_space(x))
 
-    divita.add_backbone("odd", "image", odd, features=4, size=32, resize=32)
+    divita.add_backbone("odd", "image", odd, num_features=4, size=32, resize=32)
     extract = divita.Extractor("odd", "random", frames=1, batch_size=2)
     clips = np.random.default_rng(0).integers(0, 256, (2, 1, 32, 32, 3), dtype=np.uint8)
     assert not isinstance(extract.network, torch.fx.GraphModule)
@@ -403,7 +403,7 @@ def greedy(monkeypatch):
         return keras.Model(inputs, divita.mean_over_space(divita.convolution(x, 6, 3, 2, "conv2.0", "conv2.1")))
 
     monkeypatch.setitem(divita.BACKBONES, "greedy", divita.Backbone("greedy", "image", build, 6, 32, 32))
-    monkeypatch.setitem(divita.AT_ONCE, "cpu", divita.AT_ONCE["cuda"])
+    monkeypatch.setitem(divita.PASS_LIMITS, "cpu", divita.PASS_LIMITS["cuda"])
     monkeypatch.setitem(LIMIT, "batch", 1000)
     SIZES.clear()
     FAILED.clear()
@@ -447,7 +447,7 @@ def test_memory_that_ends_elsewhere_is_a_line(monkeypatch, capsys):
     monkeypatch.setitem(LIMIT, "batch", 0)
     monkeypatch.setattr(sys, "argv", ["02_train.py"])
     with pytest.raises(SystemExit) as end:
-        divita.run(take_memory, torch.zeros(1))
+        divita.run_script(take_memory, torch.zeros(1))
     err = capsys.readouterr().err
     assert end.value.code == 2 and err.count("\n") == 1
     assert err.startswith("02_train.py: error: CUDA out of memory.") and "--batch-size" in err
@@ -487,21 +487,21 @@ def test_which_gpu(environment, gpu, monkeypatch):
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda: "NVIDIA H200")
     if gpu is None:
         with pytest.raises(divita.UserError, match="LOCAL_RANK or SLURM_LOCALID is .*; correct or unset it"):
-            divita.device()
+            divita.select_device()
     else:
-        assert divita.device() == "NVIDIA H200" and chosen == [gpu]
+        assert divita.select_device() == "NVIDIA H200" and chosen == [gpu]
 
 
 def test_a_gpu_that_torch_cannot_use_is_named(monkeypatch, tmp_path):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     monkeypatch.setattr(divita, "NVIDIA_FILES", [tmp_path / "nvidia0", tmp_path / "version"])
-    assert "NVIDIA" not in divita.device()
+    assert "NVIDIA" not in divita.select_device()
     (tmp_path / "version").touch()
-    told = divita.device()
+    told = divita.select_device()
     assert told.startswith("CPU, threads: ") and f"torch {torch.__version__} cannot use the NVIDIA GPU" in told
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")  # not wanted
-    assert "NVIDIA" not in divita.device()
+    assert "NVIDIA" not in divita.select_device()
 
 
 # ---- Weights ----
@@ -509,7 +509,7 @@ def test_a_gpu_that_torch_cannot_use_is_named(monkeypatch, tmp_path):
 
 def test_random_weights_are_the_seeds():
     first, again, other = (
-        divita.digest(divita.load_backbone("shufflenet3d", "random", seed=seed)) for seed in (0, 0, 1)
+        divita.weights_digest(divita.load_backbone("shufflenet3d", "random", seed=seed)) for seed in (0, 0, 1)
     )
     assert first == again != other
     assert first == "sha256:4bcef0396951e6473396f7222a03d671998a330841a0f53426a2f8e660208529"  # on every machine
@@ -527,7 +527,7 @@ def model():
 
 def refusal(path, name="shufflenet2d", model=None):
     """Return what is said of a file that is not a backbone's weights, a given model's or else a new one's."""
-    backbone = divita.find_backbone(name)
+    backbone = divita.get_backbone(name)
     with pytest.raises(divita.UserError) as error:
         if model:
             divita.load_weights(backbone, model, path)
@@ -676,20 +676,20 @@ def offline(tmp_path, monkeypatch):
 @pytest.mark.parametrize("name", ["shufflenet2d", "swin2d", "shufflenet3d", "r2plus1d", "swin3d"])
 def test_no_network(name, offline):
     with pytest.raises(divita.UserError) as error:
-        divita.published_file(divita.find_backbone(name))
-    url = divita.find_backbone(name).checkpoint
+        divita.checkpoint_path(divita.get_backbone(name))
+    url = divita.get_backbone(name).checkpoint
     assert url in str(error.value) and "\n" not in str(error.value)
     assert str(offline / "TORCH_HOME/hub/checkpoints" / url.rpartition("/")[2]) in str(error.value)
 
 
 def test_silent_network(monkeypatch, tmp_path):
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
-    monkeypatch.setattr(divita, "SILENCE", 0.5)
+    monkeypatch.setattr(divita, "DOWNLOAD_TIMEOUT", 0.5)
     with socket.create_server(("127.0.0.1", 0)) as silent:
         url = f"https://127.0.0.1:{silent.getsockname()[1]}/weights.pth"
-        backbone = dataclasses.replace(divita.find_backbone("shufflenet2d"), checkpoint=url)
+        backbone = dataclasses.replace(divita.get_backbone("shufflenet2d"), checkpoint=url)
         with pytest.raises(divita.UserError, match="timed out.*fetch it and put it at"):
-            divita.published_file(backbone)
+            divita.checkpoint_path(backbone)
     assert socket.getdefaulttimeout() is None
 
 
@@ -699,7 +699,7 @@ def test_checkpoint_in_the_cache_needs_no_network(offline, checkpoint):
     torch.save(checkpoint, path)
     torch.save(checkpoint, offline / "file.pth")
     cached, file = (
-        divita.digest(divita.load_backbone("shufflenet2d", weights, size=(32, 32)))
+        divita.weights_digest(divita.load_backbone("shufflenet2d", weights, size=(32, 32)))
         for weights in ("pretrained", offline / "file.pth")
     )
     assert cached == file
@@ -726,10 +726,10 @@ def cache_preset(offline, folder, network):
 
 def test_resnet50_from_keras_weights(offline, resnet50):
     with pytest.raises(divita.UserError, match="fetch https://www.kaggle.com/models/.* model.weights.h5 .*NAME=FILE"):
-        divita.load_weights(divita.find_backbone("resnet50"), resnet50, "pretrained")
+        divita.load_weights(divita.get_backbone("resnet50"), resnet50, "pretrained")
     resnet50.save_weights(offline / "model.weights.h5")
-    digest = divita.digest(resnet50)
-    assert divita.digest(divita.load_backbone("resnet50", offline / "model.weights.h5")) == digest
+    digest = divita.weights_digest(resnet50)
+    assert divita.weights_digest(divita.load_backbone("resnet50", offline / "model.weights.h5")) == digest
     network = divita.kerascv().models.ResNetBackbone(
         stackwise_filters=[64, 128, 256, 512],
         stackwise_blocks=[3, 4, 6, 3],
@@ -738,14 +738,14 @@ def test_resnet50_from_keras_weights(offline, resnet50):
     )
     network.set_weights(resnet50.get_weights())
     cache_preset(offline, "keras/resnetv1/keras/resnet50_imagenet", network)
-    assert divita.digest(divita.load_backbone("resnet50", "pretrained")) == digest
+    assert divita.weights_digest(divita.load_backbone("resnet50", "pretrained")) == digest
 
 
 def test_keras_weights_with_a_classifier(resnet50, tmp_path):
     whole = keras.Model(resnet50.input, keras.layers.Dense(3)(resnet50.output))
     whole.save_weights(tmp_path / "whole.weights.h5")
     loaded = divita.load_backbone("resnet50", tmp_path / "whole.weights.h5", size=(64, 64))
-    assert divita.digest(loaded) == divita.digest(resnet50)
+    assert divita.weights_digest(loaded) == divita.weights_digest(resnet50)
 
 
 def test_keras_weights_that_do_not_fit(tmp_path):
@@ -775,8 +775,8 @@ def test_any_kerascv_preset(offline):
     )
     cache_preset(offline, "keras/resnetv1/keras/resnet18", network)
     extract = divita.Extractor("kerascv:resnet18", "pretrained", frames=1, batch_size=2)
-    assert (extract.backbone.input, extract.features, extract.parameters) == ("image", 512, 11_176_512)
-    assert extract.digest == divita.digest(network)
+    assert (extract.backbone.input, extract.num_features, extract.parameters) == ("image", 512, 11_176_512)
+    assert extract.digest == divita.weights_digest(network)
     assert extract(np.full((2, 1, 224, 224, 3), 99, np.uint8)).shape == (2, 512)
 
 
@@ -791,7 +791,7 @@ def test_own_backbone_takes_a_few_lines(monkeypatch):
         x = divita.convolution(inputs, 32, 3, 2, "conv1.0", "conv1.1")
         return keras.Model(inputs, divita.mean_over_space(x))
 
-    divita.add_backbone("tiny", "image", tiny, features=32, size=112, resize=128, **divita.IMAGENET)
+    divita.add_backbone("tiny", "image", tiny, num_features=32, size=112, resize=128, **divita.IMAGENET)
     extract = divita.Extractor("tiny", "random", frames=2, batch_size=3)
     clips = np.random.default_rng(0).integers(0, 256, (3, 2, 112, 112, 3), dtype=np.uint8)
     assert extract(clips).shape == (3, 32)
@@ -801,7 +801,7 @@ def test_own_backbone_takes_a_few_lines(monkeypatch):
 
 def test_unknown_backbone():
     with pytest.raises(divita.UserError, match="'resnet51'.*resnet50.*kerascv:PRESET"):
-        divita.find_backbone("resnet51")
+        divita.get_backbone("resnet51")
 
 
 @pytest.mark.parametrize("imported", [False, True])

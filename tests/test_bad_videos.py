@@ -162,7 +162,7 @@ def test_names_as_downloads_have_them(script, folder, name):
     assert "have no video and are left out (b, c)" in result.out and "no labels" not in result.out
     assert outcome(folder) == {name: 1} and (folder.parent / "out" / "pictures" / f"{name}.jpg").exists()
     assert len(divita.open_representation(folder.parent / "out", NAME)[name]) == 1
-    assert divita.find_labels(folder.parent / "out").mids == [name, "b", "c"]
+    assert divita.load_labels(folder.parent / "out").mids == [name, "b", "c"]
 
 
 def test_odd_names_are_seen_where_they_are_told(script, folder):

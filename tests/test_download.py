@@ -151,7 +151,7 @@ def test_not_found_and_no_server(fetch, server, tmp_path, monkeypatch):
 
 
 def test_a_server_that_says_nothing_more(fetch, server, tmp_path, monkeypatch):
-    monkeypatch.setattr(divita, "SILENCE", 0.5)
+    monkeypatch.setattr(divita, "DOWNLOAD_TIMEOUT", 0.5)
     server.stuck = {f"{NAME}.zarr.tar.gz"}
     assert failed(fetch(), "timed out", "run the same command again")
     assert listing(tmp_path / "out") == ["mtgc.csv"]

@@ -106,7 +106,7 @@ def test_tables_and_figures(script, tmp_path):
         scores = []
         for split in range(2):
             file = np.load(runs / row["run"] / f"split{split}" / "predictions.npz")
-            found = divita.metrics(file["test_true"], file["test_probabilities"])
+            found = divita.compute_metrics(file["test_true"], file["test_probabilities"])
             scores.append([*(found[name] for name in divita.METRICS), *found["per_genre"]])
         mean, deviation = 100 * np.mean(scores, 0), 100 * np.std(scores, 0, ddof=1)
         ours = [float(row[name]) for name in (*divita.METRICS, *genres)]
@@ -115,7 +115,7 @@ def test_tables_and_figures(script, tmp_path):
         assert row["splits"] == "0 1"
     both = rows[0]
     model = divita.divita({"image": 8, "video": 8}, len(genres))
-    assert int(both["parameters"]) == 2_000_000 + divita.cost(model, (1, 30, 8), (1, 30, 8))[0]
+    assert int(both["parameters"]) == 2_000_000 + divita.model_cost(model, (1, 30, 8), (1, 30, 8))[0]
     assert 4 < float(both["gmacs"]) < 4.1
     markdown = (out / "table.md").read_text(encoding="utf-8")
     assert markdown.strip() in result.out
@@ -193,7 +193,7 @@ def test_experiment_and_claims_beside_the_paper(script, tmp_path):
     cells = {line[0].strip(): [cell.strip(" *") for cell in line[1:]] for line in lines}
     assert cells["ShuffleNet-2D"][2] == "71.69 ± 0.44" and cells["Swin-3D"][:3] == ["–", "–", "75.71 ± 2.43"]
     assert cells["other"][2] == "–" and "Not trained yet: Swin-3D." in result.out
-    head = divita.cost(divita.divita({"image": 8, "video": 8}, len(PAPER)), (1, 30, 8), (1, 30, 8))[0]
+    head = divita.model_cost(divita.divita({"image": 8, "video": 8}, len(PAPER)), (1, 30, 8), (1, 30, 8))[0]
     assert int(table["ik"]["parameters"]) == 1_253_604 + 1_299_180 + head
     gain = float(table["ik"]["uAP"]) - float(table["i"]["uAP"])
     points, relative = claim(result.out, "the same, ShuffleNet")
@@ -291,7 +291,7 @@ def test_claims_and_comparisons_are_of_inputs_made_alike(evaluate, tmp_path, cha
     experiments = evaluate["read_experiments"](tmp_path, runs)
     tables = "".join(table.markdown() for table in evaluate["claims_tables"](experiments, []))
     assert bool(claim(tables, "fusion instead of the better input")) == number
-    pair = evaluate["compared"](runs, None, {})
+    pair = evaluate["select_pair"](runs, None, {})
     assert [run.name for run in pair or ()] == (["both", "image"] if number else [])
 
 
@@ -336,7 +336,7 @@ def test_figures_keep_their_texts_apart_and_whole(evaluate, tmp_path):
             make_run(tmp_path, f"{name}_shots_fps24_fpc24-{aggregation}", **inputs, **options)
     runs = evaluate["read_runs"](tmp_path)
     plt = evaluate["plt"]
-    for name, figure in evaluate["figures"](runs, evaluate["chance"](runs[0])):
+    for name, figure in evaluate["figures"](runs, evaluate["chance_scores"](runs[0])):
         boxes = text_boxes(figure)
         assert len(boxes) > 5
         for i, (text, box) in enumerate(boxes):
@@ -367,7 +367,7 @@ def test_error_bars_stay_within_the_scale(evaluate, tmp_path):
     (run,) = evaluate["read_runs"](tmp_path)
     scores = np.array([[10, 0.5], [100, 0], [100, 9]])
     run.mean[4:6], run.deviation[4:6] = scores.mean(0), scores.std(0, ddof=1)
-    figure = evaluate["draw_genres"]([run], evaluate["chance"](run))
+    figure = evaluate["draw_genres"]([run], evaluate["chance_scores"](run))
     (bars,) = [artist for artist in figure.axes[0].containers if hasattr(artist, "has_xerr")]
     ends = np.concatenate(bars.lines[2][0].get_segments())[:, 0]
     assert ends.min() >= 0 and ends.max() <= 100 and len(ends) == 8
@@ -452,7 +452,7 @@ def test_many_genres_are_in_the_tables_and_the_most_frequent_in_the_figures(eval
     true = (np.arange(30)[:, None] < np.arange(60) % 31).astype(np.uint8)  # the 30th is the most frequent
     make_run(tmp_path, "one", image=made_by("shufflenet2d"), splits=[0], genres=genres, true=true)
     runs = evaluate["read_runs"](tmp_path)
-    by_chance = evaluate["chance"](runs[0])
+    by_chance = evaluate["chance_scores"](runs[0])
     frequent = [genres[g] for g in range(60) if 19 < g % 31 or g == 19]
     for name, figure in list(evaluate["figures"](runs, by_chance))[:2]:
         texts = [text.replace("\n", " ") for text, _ in text_boxes(figure)]
@@ -503,30 +503,30 @@ def test_metrics_of_resamples_are_scikit_learns(decimals):
     true = (rng.random((40, 5)) < 0.3).astype(np.uint8)
     true[:3], true[:, 4] = 0, 0  # trailers and a genre without a positive
     probabilities = np.round(rng.random(true.shape), decimals).astype(np.float32)
-    per_trailer = divita.metrics(true, probabilities)["per_trailer"]
+    per_trailer = divita.compute_metrics(true, probabilities)["per_trailer"]
     for rows in rng.integers(40, size=(10, 40)):
-        found = divita.metrics(true[rows], probabilities[rows], per_trailer[rows])
+        found = divita.compute_metrics(true[rows], probabilities[rows], per_trailer[rows])
         expected = by_scikit_learn(true[rows], probabilities[rows])
         np.testing.assert_allclose([100 * found[name] for name in divita.METRICS], expected, rtol=1e-12)
-        again = divita.metrics(true[rows], probabilities[rows])
+        again = divita.compute_metrics(true[rows], probabilities[rows])
         assert all(found[name] == again[name] for name in divita.METRICS)
 
 
 def test_metrics_without_any_positive_are_nan():
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        found = divita.metrics(np.zeros((3, 2)), np.ones((3, 2)))
+        found = divita.compute_metrics(np.zeros((3, 2)), np.ones((3, 2)))
         assert np.isnan([found[name] for name in divita.METRICS]).all()
-        assert np.isnan([divita.chance(np.zeros((3, 2)))[name] for name in divita.METRICS]).all()
+        assert np.isnan([divita.chance_metrics(np.zeros((3, 2)))[name] for name in divita.METRICS]).all()
 
 
 def test_another_metric_is_one_line(monkeypatch):
     """All values follow area_under_curve."""
     rng = np.random.default_rng(0)
     true, probabilities = (rng.random((30, 4)) < 0.4).astype(int), rng.random((30, 4))
-    before = divita.metrics(true, probabilities)
-    monkeypatch.setattr(divita, "area_under_curve", average_precision_score)
-    after = divita.metrics(true, probabilities)
+    before = divita.compute_metrics(true, probabilities)
+    monkeypatch.setattr(divita, "pr_auc", average_precision_score)
+    after = divita.compute_metrics(true, probabilities)
     assert after["mAP"] == pytest.approx(average_precision_score(true, probabilities, average="macro"))
     assert after["uAP"] == pytest.approx(average_precision_score(true, probabilities, average="micro"))
     assert all(after[name] != before[name] for name in divita.METRICS)
@@ -535,8 +535,8 @@ def test_another_metric_is_one_line(monkeypatch):
 def test_chance_is_the_mean_of_random_draws():
     rng = np.random.default_rng(0)
     true = (rng.random((20, 4)) < [0.3, 0.6, 0.1, 0]).astype(int)  # the last genre is absent, as are some trailers'
-    draws = [divita.metrics(true, rng.random(true.shape)) for _ in range(500)]
-    expected = divita.chance(true)
+    draws = [divita.compute_metrics(true, rng.random(true.shape)) for _ in range(500)]
+    expected = divita.chance_metrics(true)
     for name in (*divita.METRICS, "per_genre", "per_trailer"):
         values = np.array([draw[name] for draw in draws])
         error = values.std(0) / np.sqrt(len(values))
@@ -804,7 +804,7 @@ def test_predict(script, trained, tmp_path):
     for mid, row in rows.items():
         names = ("shufflenet2d_shots_fps24_fpc24", "shufflenet3d_shots_fps24_fpc24")
         clips = [np.load(new / name / f"{mid}.npy") for name in names]
-        expected = np.mean([divita.predict(model, [clips], 30)[0] for model in models], 0)
+        expected = np.mean([divita.predict_trailers(model, [clips], 30)[0] for model in models], 0)
         np.testing.assert_allclose([float(row[genre]) for genre in ("action", "comedy", "drama")], expected, atol=1e-4)
         heights[mid] = cv2.imread(str(tmp_path / "out" / f"runs/{BOTH}/{mid}.png")).shape[0]
         (line,) = [line for line in result.out.splitlines() if line.startswith(f"{mid}: ")]
@@ -862,12 +862,12 @@ def test_preparing_that_is_killed_leaves_one_line(trained, tmp_path, monkeypatch
 
 def test_the_device_is_chosen_before_models_are_loaded(script, trained, tmp_path, monkeypatch):
     new, order = make_new(tmp_path / "new", {"one": 1}), []
-    for name in ("device", "load_model"):
+    for name in ("select_device", "load_model"):
         usual = getattr(divita, name)
         monkeypatch.setattr(divita, name, lambda *x, name=name, usual=usual: order.append(name) or usual(*x))
     result = script("03_evaluate.py", "--runs", trained / "runs", "--run", IMAGE, "--predict", new, "--out", tmp_path)
     assert result.code == 0, result.err
-    assert order == ["device", "load_model", "load_model"]
+    assert order == ["select_device", "load_model", "load_model"]
 
 
 @pytest.mark.parametrize(
@@ -1029,7 +1029,7 @@ def test_predict_by_vectors_made_elsewhere(script, elsewhere, tmp_path):
     model = divita.load_model(elsewhere / "runs" / "clip+sounds" / "split0" / "model.keras")
     for row in read_csv(tmp_path / "out" / "predictions.csv"):
         clips = [np.load(new / name / f"{row['mid']}.npy") for name in ("clip", "sounds")]
-        expected = divita.predict(model, [clips], 30)[0]
+        expected = divita.predict_trailers(model, [clips], 30)[0]
         np.testing.assert_allclose([float(row["comedy"]), float(row["drama"])], expected, atol=1e-4)
     done = evaluate_films(elsewhere, *run[2:], "--predict", film(tmp_path / "film.mp4"), "--data", tmp_path / "data")
     said = "01_prepare.py: error: --like runs/clip+sounds: its image vectors were made elsewhere, by clip"
@@ -1186,7 +1186,7 @@ def test_genres_of_a_film_in_one_command(filmed):
     assert (good["mid"], other["mid"], good["run"]) == ("good", "other", f"runs/{run}")
     vectors = filmed / "data" / "new" / "shufflenet2d_seconds_fps8_fpc8" / "good.npy"
     model = divita.load_model(filmed / "runs" / run / "split0" / "model.keras")
-    expected = divita.predict(model, [[np.load(vectors)]], 30)[0]
+    expected = divita.predict_trailers(model, [[np.load(vectors)]], 30)[0]
     np.testing.assert_allclose([float(good["comedy"]), float(good["drama"])], expected, atol=1e-4)
     assert (filmed / "results" / "new" / f"runs/{run}/good.png").exists()
 
@@ -1236,7 +1236,7 @@ def test_tables_of_trained_runs(script, trained, tmp_path):
 @pytest.mark.parametrize("clips", [1, 2, 5, 30, 75, 200])
 def test_overlapping_snippets(evaluate, clips):
     x = np.arange(1.0, clips + 1)[:, None]
-    snippets = evaluate["overlapping"](x, 30)
+    snippets = evaluate["sliding_snippets"](x, 30)
     width = min(30, max(1, clips // 4))
     assert len(snippets) == clips - width + 1
     for start in (0, len(snippets) - 1):

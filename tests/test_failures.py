@@ -170,7 +170,7 @@ def subsets(path):
 def test_every_part_of_a_made_split_has_a_trailer(tmp_path, count):
     splits = divita.read_labels(table(tmp_path, range(count))).splits
     sizes = np.array([np.bincount(split, minlength=3) for split in splits.T])
-    assert sizes.min() >= 1 and (np.abs(sizes - np.multiply(divita.SHARES, count)) < 1.5).all()
+    assert sizes.min() >= 1 and (np.abs(sizes - np.multiply(divita.SPLIT_FRACTIONS, count)) < 1.5).all()
     assert count < 9 or len({split.tobytes() for split in splits.T}) == 3
 
 
@@ -221,7 +221,7 @@ def data():
 
 def test_a_folder_that_cannot_be_written_is_named(data):
     with unwritable(data):
-        assert len(divita.find_labels(data).mids) == 9  # nothing is kept
+        assert len(divita.load_labels(data).mids) == 9  # nothing is kept
         with pytest.raises(divita.UserError, match="data/.packed: cannot be written to"):
             divita.open_representation(data, NAME)
     assert not (data / ".packed").exists()
@@ -351,7 +351,7 @@ def test_any_shapes_are_packed_or_refused(tmp_path, shapes, dtype):
     arrays = {f"tt{i}": np.ones(shape, dtype) for i, shape in enumerate(shapes)}
     (folder / NAME).mkdir(parents=True)
     (folder / NAME / "meta.json").write_text(
-        json.dumps({"format": divita.FORMAT, "backbone": "shufflenet2d", "input": "image"})
+        json.dumps({"format": divita.FORMAT_VERSION, "backbone": "shufflenet2d", "input": "image"})
     )
     for mid, array in arrays.items():
         np.save(folder / NAME / f"{mid}.npy", array)
@@ -380,7 +380,7 @@ def test_names_that_look_alike_are_one(tmp_path):
         text = (data / "labels.csv").read_text().replace("tt0003", name)
         (tmp_path / "labels.csv").write_text(text)
         labels = divita.read_labels(tmp_path / "labels.csv")
-        rows, left_out = divita.usable(labels.mids, [image])
+        rows, left_out = divita.select_trailers(labels.mids, [image])
         assert labels.mids[3] == composed and len(image[composed]) and len(rows) == 6 and not left_out
     shutil.copy(data / NAME / f"{decomposed}.npy", data / NAME / f"{composed}.npy")
     with pytest.raises(divita.UserError, match=f"{composed} is there twice"):
@@ -461,7 +461,7 @@ def test_a_lock_holds_on_nfs(tmp_path, monkeypatch):
     context = multiprocessing.get_context("fork")
     answers = context.Queue()
     for _ in range(2):
-        with divita.locked(tmp_path):
+        with divita.folder_lock(tmp_path):
             process = context.Process(target=try_lock, args=(tmp_path, answers))
             process.start()
             assert answers.get(timeout=30) == "locked"

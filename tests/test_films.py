@@ -28,7 +28,7 @@ def read(path, **changes):
     """Return a film's clip table, the RGB pictures (frames, H, W, 3) that its clips show, and what is known of it."""
     settings = {"segmentation": "shots", "detector": "adaptive", "fps": 24.0, "frames_per_clip": 24}
     settings |= {"inputs": ((np.copy, 24),)} | changes
-    *messages, (_, found) = prepare.read_clips(Path(path), prepare.Plan(**settings))
+    *messages, (_, found) = prepare.decode_clips(Path(path), prepare.Plan(**settings))
     return found.rows, np.concatenate([content[0] for kind, content in messages if kind == "clip"]), found
 
 
@@ -193,7 +193,7 @@ def test_pictures_have_square_pixels_and_one_width(tmp_path):
 @pytest.mark.parametrize("promised", [0, 100, 10, 1e5])
 def test_few_pictures_are_kept_whatever_the_header_promises(promised):
     """Each shows its time, in seconds; one is held for a third of the time."""
-    strip = prepare.Strip(prepare.Film("", ""), promised)
+    strip = prepare.PictureStrip(prepare.DecodedVideo("", ""), promised)
     times = [*np.arange(0, 30, 0.02), *np.arange(60, 100, 0.02)]
     for i, time in enumerate(times):
         strip.add(prepare.Frame(i, time, np.full((9, 16, 3), 2 * time, np.uint8), (16, 9)))

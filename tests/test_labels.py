@@ -159,8 +159,8 @@ def test_any_table_is_refused_or_written_as_it_was_read(read, tmp_path, content)
     except divita.UserError as error:
         assert "\n" not in divita.one_line(error)
     else:
-        divita.write_csv(tmp_path / "labels.csv", *prepare.table_of(labels))
-        assert prepare.table_of(divita.read_labels(tmp_path / "labels.csv")) == prepare.table_of(labels)
+        divita.write_csv(tmp_path / "labels.csv", *prepare.labels_table(labels))
+        assert prepare.labels_table(divita.read_labels(tmp_path / "labels.csv")) == prepare.labels_table(labels)
 
 
 def test_mids_stay_text(read):
@@ -216,7 +216,7 @@ def test_what_was_read_is_written_and_said_every_time(script, tmp_path):
     assert said[0] == f"{tmp_path}/mine.csv: 3 trailers (mid: name), genres: Drama 2, War 2"
     assert said[1:3] == ["unused columns: year", "skipped 1 trailers without a known genre: b"]
     assert said[3].startswith("warning: random splits of 3 trailers") and "warning: no video in" in result.out
-    labels = divita.find_labels(tmp_path / "out")
+    labels = divita.load_labels(tmp_path / "out")
     assert labels.mids == ["a", "c", "d"] and labels.y.tolist() == [[0, 1], [1, 0], [1, 1]]
     assert (tmp_path / "out" / "labels.csv").read_text().startswith("mid,Drama,War,split0,split1,split2\na,0,1,")
     again = run(script, tmp_path, lines(*rows))

@@ -44,7 +44,7 @@ def read(path, **changes):
     """Return a film's clip table and, per clip, the frames that a backbone without preprocessing sees."""
     settings = {"segmentation": "shots", "detector": "adaptive", "fps": 24.0, "frames_per_clip": 24}
     settings |= {"inputs": ((np.copy, 24),)} | changes
-    messages = list(prepare.read_clips(path, prepare.Plan(**settings)))
+    messages = list(prepare.decode_clips(path, prepare.Plan(**settings)))
     found = messages[-1][1]
     return found.rows, [content[0] for kind, content in messages if kind == "clip"], (found.duration, found.remarks)
 
@@ -102,7 +102,7 @@ def test_shots_are_found_and_respected(script, tmp_path):
 def test_cuts_are_those_of_pyscenedetect(tmp_path, detector, fps, lengths):
     path = film(tmp_path / "a.mp4", lengths, fps=fps, size=(160, 90))
     kind = {"adaptive": scenedetect.AdaptiveDetector, "content": scenedetect.ContentDetector}[detector]
-    detector_there = kind(min_scene_len=prepare.SHORTEST_SHOT)
+    detector_there = kind(min_scene_len=prepare.MIN_SHOT)
     scenes = scenedetect.detect(str(path), detector_there, start_in_scene=True, backend="pyav")
     rows, _, _ = read(path, detector=detector, inputs=((thumbnail, 1),))
     starts = [int(row[2]) for i, row in enumerate(rows) if i == 0 or rows[i - 1][1] != row[1]]
@@ -256,9 +256,9 @@ def test_colours_and_image_frames(tmp_path):
     _, arrays, _ = read(film(tmp_path / "a.avi", [24], codec="MJPG", paint=lambda i: picture), inputs=((np.copy, 3),))
     assert arrays[0].shape == (3, 64, 96, 3)
     assert arrays[0][..., 0].min() > 200 and arrays[0][..., 2].max() < 50
-    assert prepare.positions(3, 24) == [4, 12, 20]
-    assert prepare.positions(1, 24) == [12]
-    assert prepare.positions(24, 24) == list(range(24))
+    assert prepare.frame_positions(3, 24) == [4, 12, 20]
+    assert prepare.frame_positions(1, 24) == [12]
+    assert prepare.frame_positions(24, 24) == list(range(24))
 
 
 @pytest.mark.parametrize("detector", ["adaptive", "content"])
@@ -266,7 +266,7 @@ def test_few_pictures_are_kept(tmp_path, detector):
     path = film(tmp_path / "a.mp4", [30] * 20)
     plan = prepare.Plan("shots", detector, 24.0, 24, ((functools.partial(cv2.resize, dsize=(8, 8)), 24),))
     kept = []
-    for kind, _ in prepare.read_clips(path, plan):
+    for kind, _ in prepare.decode_clips(path, plan):
         if kind == "hash":
             continue
         kept.append(sum(type(it) is prepare.Frame and it.picture is not None for it in gc.get_objects()))
@@ -583,7 +583,7 @@ def test_hashing_a_large_file_gives_signs_of_life(tmp_path):
 
 def test_a_film_that_is_written_to_while_it_is_decoded_has_failed(tmp_path):
     path = film(tmp_path / "a.mp4", [60])
-    messages = prepare.read_clips(path, prepare.Plan("shots", "adaptive", 24.0, 24, ((np.copy, 24),)))
+    messages = prepare.decode_clips(path, prepare.Plan("shots", "adaptive", 24.0, 24, ((np.copy, 24),)))
     assert "clip" in (kind for kind, _ in messages)
     os.utime(path, (0, 0))
     with pytest.raises(prepare.VideoError, match="while it was decoded"):
@@ -806,7 +806,7 @@ def run_of(tmp_path):
     """Write the config.json of a run on representations in `out`; return the run's folder."""
 
     def write(out, **names):
-        config = {"format": divita.FORMAT, "run": "mine", "image": None, "video": None, **names}
+        config = {"format": divita.FORMAT_VERSION, "run": "mine", "image": None, "video": None, **names}
         for kind, name in names.items():
             config[f"{kind}_meta"] = divita.read_json(out / name / "meta.json")
         divita.write_text(tmp_path / "runs" / "mine" / "split0" / "config.json", json.dumps(config))

@@ -113,16 +113,16 @@ def test_evaluation_protocol(path):
         for trailer in reference["trailers"]
     ]
     for trailer, expected in zip(trailers, reference["trailers"]):
-        assert all(divita.evaluation_snippets([clips], length)[1] == [expected["snippets"]] for clips in trailer)
+        assert all(len(divita.evaluation_snippets(clips, length)) == expected["snippets"] for clips in trailer)
     expected = np.array([trailer["probabilities"] for trailer in reference["trailers"]])
-    assert np.abs(divita.predict(model, trailers, length) - expected).max() < 1e-5
+    assert np.abs(divita.predict_trailers(model, trailers, length) - expected).max() < 1e-5
 
 
 @references("optimisation*.json")
 def test_optimisation(path):
     reference = read(path)
     options = {"dropout": reference["dropout"]} if reference["aggregation"] == "tsfm" else {}
-    model = divita.compiled(build(reference, **options), reference["learning_rate"])
+    model = divita.compile_model(build(reference, **options), reference["learning_rate"])
     batch, clips = reference["batch"], reference["clips"]
     losses = []
     for step in range(reference["steps"]):
@@ -144,7 +144,7 @@ def test_optimisation(path):
 @references("metrics*.json")
 def test_metrics(path):
     reference = read(path)
-    ours = divita.metrics(reference["y_true"], reference["y_prob"])
+    ours = divita.compute_metrics(reference["y_true"], reference["y_prob"])
     for name, expected in reference["expected"].items():
         assert np.abs(np.subtract(ours[name], expected)).max() < 1e-9, name
 

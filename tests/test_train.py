@@ -79,7 +79,7 @@ def test_without_names_each_input_alone_and_both(train, tmp_path):
             assert name == "train" or (predictions[f"{name}_true"] == labels.y[rows]).all()
         model = keras.models.load_model(folder / "model.keras")
         inputs = [divita.open_representation(tmp_path / "data", config[kind]) for kind in ("image", "video")]
-        again = divita.predict(model, [[x[mid] for x in inputs] for mid in predictions["test_mids"]], 5)
+        again = divita.predict_trailers(model, [[x[mid] for x in inputs] for mid in predictions["test_mids"]], 5)
         assert np.allclose(again, predictions["test_probabilities"], atol=1e-6)
     assert [row["epoch"] for row in history_of(tmp_path)] == ["1", "2"]
 
@@ -120,7 +120,7 @@ def test_training_learns(script, data, tmp_path):
     assert script("02_train.py", *arguments, "--image", "shufflenet2d").code == 0
     with np.load(next((tmp_path / "runs").rglob("predictions.npz"))) as predictions:
         truth, probabilities = predictions["test_true"], predictions["test_probabilities"]
-    assert divita.metrics(truth, probabilities)["uAP"] > truth.mean() + 0.2
+    assert divita.compute_metrics(truth, probabilities)["uAP"] > truth.mean() + 0.2
 
 
 def test_finished_run_is_skipped_and_another_configuration_refused(train, tmp_path):
@@ -286,7 +286,7 @@ def test_each_epoch_holds_each_trailer_once_and_the_seed_gives_the_numbers(tmp_p
         clips = np.load(path)
         clips[:, 0], clips[:, 1] = int(path.stem[2:]), np.arange(len(clips))
         write_vectors(path, clips)
-    labels, image = divita.find_labels(data), divita.open_representation(data, "shufflenet2d")
+    labels, image = divita.load_labels(data), divita.open_representation(data, "shufflenet2d")
     training, validation = (divita.subset(labels, 0, name).tolist() for name in ("train", "validation"))
     snippets = [row for row in validation for _ in range(-(-len(image[labels.mids[row]]) // 8))]
     seen, results = recorded_steps(monkeypatch), []
@@ -376,13 +376,13 @@ def test_plain_keras_loads_a_trained_head(script, data, tmp_path):
     assert script("02_train.py", *arguments, "--image", "shufflenet2d", "--video", "shufflenet3d").code == 0
     file = next((tmp_path / "runs").rglob("model.keras"))
     clips = [divita.open_representation(data, name)["tt0003"] for name in ("shufflenet2d", "shufflenet3d")]
-    image, video = (divita.evaluation_snippets([x], 5)[0] for x in clips)
+    image, video = (divita.evaluation_snippets(x, 5) for x in clips)
     np.savez(tmp_path / "snippets.npz", image=image, video=video)
     command = [sys.executable, "-c", ALONE, file, tmp_path / "snippets.npz", tmp_path / "found.npy"]
     environment = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
     done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    expected = divita.predict(divita.load_model(file), [clips], 5)[0]
+    expected = divita.predict_trailers(divita.load_model(file), [clips], 5)[0]
     np.testing.assert_allclose(np.load(tmp_path / "found.npy"), expected, atol=1e-6)
 
 
@@ -482,7 +482,7 @@ def test_vectors_of_another_clip_table_are_not_trained_on(train, data):
 def films(tmp_path):
     """A data folder whose representations, by tiny backbones, are not at the defaults, and its films."""
     data = make_data(tmp_path / "my data", trailers=9)
-    x = {mid: np.ones((4, 8)) for mid in divita.find_labels(data).mids}
+    x = {mid: np.ones((4, 8)) for mid in divita.load_labels(data).mids}
     (data / "films").mkdir()
     for i, mid in enumerate(x):
         film(data / "films" / f"{mid}.mp4", (30, 40), seed=i)
@@ -522,7 +522,7 @@ def test_the_demos_command_needs_no_videos(train, data):
 def test_without_a_standard_representation_one_setting_is_taken(train, tmp_path, data):
     image = divita.open_representation(data, "shufflenet2d")
     x = {mid: np.array(image[mid]) for mid in image.rows}
-    for path in divita.representations(data):
+    for path in divita.list_representations(data):
         shutil.rmtree(path)
     write_representation(data, "video", "shufflenet3d", x, segmentation="seconds")
     write_representation(data, "image", "shufflenet2d", x, fps=12)
@@ -713,7 +713,7 @@ def test_runs_side_by_side_give_the_same_bytes_and_lines(script, data, tmp_path)
                 divita.read_columns(path.with_name("history.csv"), ["val_loss"]),
             )
             with np.load(path.with_name("predictions.npz")) as file:
-                uap = divita.metrics(file["validation_true"], file["validation_probabilities"])["uAP"]
+                uap = divita.compute_metrics(file["validation_true"], file["validation_probabilities"])["uAP"]
             best = f"best epoch {config['best_epoch']} of 2, validation loss {history['val_loss'].min():.4f}"
             expected.add(f"{config['run']}/split1: {best}, validation uAP {100 * uap:.2f} %")
         lines = result.out.splitlines()
