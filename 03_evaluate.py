@@ -588,7 +588,7 @@ def report_predictions(run, label, mids, representations, strips, out):
     if any(meta.get("synthetic") for meta in run.metas.values()):
         say(f"{run.name} was trained on synthetic trailers: its genres for real movies mean nothing")
     if seen := [mid for mid in mids if mid in run.trained]:
-        say(f"{run.name} was trained on {len(seen)} of these trailers ({divita.abbreviate(seen)}): too optimistic")
+        say(f"{run.name} was trained on {len(seen)} of these trailers ({divita.abbreviate(seen)}): optimistic scores")
     divita.remove_stale_files(out)
     genres, length = run.config["genres"], run.config["snippet_clips"]
     clips = [[x[mid] for x in representations] for mid in mids]  # [[(C, F), ...], ...]
