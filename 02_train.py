@@ -25,11 +25,11 @@ from pathlib import Path
 EPOCHS, LEARNING_RATE, BATCH_SIZE, CLIPS = 100, 1e-4, 32, 30
 DEMO_DATA, DEMO_EPOCHS, DEMO_LEARNING_RATE = Path("data/demo"), 40, 2e-3  # an epoch of the demo is two batches
 LR_PATIENCE, STOP_PATIENCE = 10, 20  # epochs without improvement before learning rate / 10 and before stopping
-INPUT_NAMES = ("image", "video")  # of inputs
-OPTIONS = ("aggregation", "fusion", "clips", "epochs", "lr", "batch_size", "seed")  # that a run keeps
+INPUT_NAMES = ("image", "video")
+OPTIONS = ("aggregation", "fusion", "clips", "epochs", "lr", "batch_size", "seed")  # saved in config.json
 IMAGE, VIDEO = "--image", "--video"  # placeholders in the rows below: the input given by this option or the first
 INPUTS = {"image": (IMAGE, None), "video": (None, VIDEO), "fusion": (IMAGE, VIDEO)}
-EXPERIMENTS = {  # tables of runs; a row: label, image input, video input (or a backbone's name), what else is changed
+EXPERIMENTS = {  # name -> rows: label, image input, video input (or a backbone), other options or clip setting
     "inputs": [(label, *inputs, {}) for label, inputs in INPUTS.items()],
     "transfer": [
         ("ShuffleNet-2D", "shufflenet2d", None, {}),
@@ -44,34 +44,32 @@ EXPERIMENTS = {  # tables of runs; a row: label, image input, video input (or a 
     "fusion": [(fusion, IMAGE, VIDEO, {"fusion": fusion}) for fusion in ("late", "early")],
     "aggregation": [(name, IMAGE, VIDEO, {"aggregation": name}) for name in ("conv", "gru", "savg", "tsfm")],
     "extension": [(f"{n} clips" if n else "whole trailer", IMAGE, VIDEO, {"clips": n}) for n in (10, 20, 30, 60, 0)],
-    "segmentation": [
-        (f"{n}, {cut}", *INPUTS[n], {"segmentation": cut}) for n in INPUTS for cut in ("shots", "seconds")
-    ],
+    "segmentation": [(f"{n}, {s}", *INPUTS[n], {"segmentation": s}) for n in INPUTS for s in ("shots", "seconds")],
     "frame-rate": [(f"{fps} frames/s", None, VIDEO, {"fps": fps}) for fps in (4, 8, 12, 24)],
 }
 
 
 def parse_arguments():
     description = f"{__doc__.splitlines()[0]} Defaults are in parentheses."
-    parser = argparse.ArgumentParser(usage=argparse.SUPPRESS, description=description)  # so that an error is one line
-    add = parser.add_argument_group("what to train on").add_argument
-    add("--data", metavar="DIR", type=Path, default=DEMO_DATA, help="what 01_prepare.py made (%(default)s)")
-    add("--image", metavar="NAME", help="representation, its backbone, or none (the first; none beside --video NAME)")
-    add("--video", metavar="NAME", help="representation, its backbone, or none (the first; none beside --image NAME)")
-    add("--splits", metavar="K", type=int, nargs="+", help="split columns of labels.csv (all there)")
-    add("--runs", metavar="DIR", type=Path, default=Path("runs/demo"), help="for the runs (%(default)s)")
-    add("--overwrite", action="store_true", help="train again what is trained already")
-    add = parser.add_argument_group("which runs").add_argument
+    parser = argparse.ArgumentParser(usage=argparse.SUPPRESS, description=description)  # one-line errors
+    add = parser.add_argument_group("data").add_argument
+    add("--data", metavar="DIR", type=Path, default=DEMO_DATA, help="data folder of 01_prepare.py (%(default)s)")
+    add("--image", metavar="NAME", help="image representation or backbone, or none (the first; none with --video)")
+    add("--video", metavar="NAME", help="video representation or backbone, or none (the first; none with --image)")
+    add("--splits", metavar="K", type=int, nargs="+", help="split columns of labels.csv (all)")
+    add("--runs", metavar="DIR", type=Path, default=Path("runs/demo"), help="output folder (%(default)s)")
+    add("--overwrite", action="store_true", help="retrain finished runs")
+    add = parser.add_argument_group("configurations").add_argument
     add("--experiment", choices=EXPERIMENTS, help="table of runs (inputs, if no --image/--video)")
-    add("--aggregation", metavar="NAME", default="tsfm", help="tsfm, gru, conv or savg (%(default)s)")
-    add("--fusion", choices=("late", "early"), default="late", help="of image and video (%(default)s)")
-    add("--clips", metavar="N", type=int, default=CLIPS, help="in a snippet, 0: whole trailer (%(default)s)")
-    add = parser.add_argument_group("how to train").add_argument
-    add("--epochs", metavar="N", type=int, help="at most (100; the demo: 40)")
+    add("--aggregation", metavar="NAME", default="tsfm", help="aggregation: tsfm, gru, conv or savg (%(default)s)")
+    add("--fusion", choices=("late", "early"), default="late", help="fusion of image and video (%(default)s)")
+    add("--clips", metavar="N", type=int, default=CLIPS, help="clips per snippet, 0: whole trailer (%(default)s)")
+    add = parser.add_argument_group("training").add_argument
+    add("--epochs", metavar="N", type=int, help="maximum number of epochs (100; the demo: 40)")
     add("--lr", metavar="RATE", type=float, help="learning rate of AdamW (1e-4; the demo: 2e-3)")
-    add("--batch-size", metavar="N", type=int, default=BATCH_SIZE, help="trailers in a batch (%(default)s)")
-    add("--seed", metavar="N", type=int, default=0, help="of weights, order and snippets (%(default)s)")
-    add("--workers", metavar="N", type=int, help="runs trained at a time on a CPU (usable cores)")
+    add("--batch-size", metavar="N", type=int, default=BATCH_SIZE, help="trailers per batch (%(default)s)")
+    add("--seed", metavar="N", type=int, default=0, help="random seed of weights, order and snippets (%(default)s)")
+    add("--workers", metavar="N", type=int, help="runs trained in parallel on a CPU (usable cores)")
     arguments = parser.parse_args()
     if not (arguments.experiment or arguments.image or arguments.video):
         arguments.experiment = "inputs"
@@ -88,7 +86,7 @@ def parse_arguments():
 
 
 if __name__ == "__main__":
-    signal.signal(signal.SIGINT, signal.SIG_DFL)  # every file is written whole, so that the process may end anywhere
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # safe anywhere, as files are written atomically
     ARGUMENTS = parse_arguments()
 
 import divita  # isort: skip (first, as it sets the Keras backend)
@@ -102,30 +100,29 @@ from divita import STANDARD_SETTING, UserError, say
 
 
 def main(arguments):
-    """Train this rank's share of the runs that are asked for and not there yet; return the exit status."""
-    (rank, world), workers = divita.rank_and_world_size(), 1
+    """Train this rank's share of the unfinished runs; return the exit status."""
+    (rank, world_size), workers = divita.rank_and_world_size(), 1
     if not torch.cuda.is_available():
-        torch.set_num_threads(1)  # the same results on any number of cores; runs side by side are in no other's way
+        torch.set_num_threads(1)  # the same results on any number of cores; parallel runs do not compete for them
         workers = arguments.workers or divita.usable_cores()
     if arguments.aggregation not in divita.AGGREGATIONS:
-        raise UserError(f"--aggregation {arguments.aggregation}: there is {', '.join(divita.AGGREGATIONS)}")
+        raise UserError(f"--aggregation {arguments.aggregation}: unknown; choose {', '.join(divita.AGGREGATIONS)}")
     divita.check_writable(arguments.runs)
     labels = divita.load_labels(arguments.data)
-    found, failed = make_configurations(arguments), []
-    runs = list(make_split_runs(arguments, found, labels, failed))
+    configurations, failed = make_configurations(arguments), []
+    runs = list(make_split_runs(arguments, configurations, labels, failed))
     if not runs:
         raise UserError(failed[0])
-    again = {run.folder for run in runs} if arguments.overwrite else set()
-    done = [is_finished(run, again) for run in runs]
+    retrain = {run.folder for run in runs} if arguments.overwrite else set()
+    finished = [is_finished(run, retrain) for run in runs]
     if rank == 0:
         divita.remove_stale_files(arguments.runs)
-        if arguments.experiment:
-            rows = [{"label": label, "run": run_name(configuration)} for label, configuration in found]
-            path = arguments.runs / f"{arguments.experiment}.json"
-            divita.write_json(path, {"experiment": arguments.experiment, "rows": rows})
-    say(f"{divita.select_device()}; {len(labels.mids)} trailers, {len(runs)} runs, {sum(done)} of them done already")
+        if name := arguments.experiment:
+            rows = [{"label": label, "run": run_name(configuration)} for label, configuration in configurations]
+            divita.write_json(arguments.runs / f"{name}.json", {"experiment": name, "rows": rows})
+    say(f"{divita.select_device()}; {len(labels.mids)} trailers, {len(runs)} runs, {sum(finished)} finished")
     say(f"at most {arguments.epochs} epochs, learning rate {arguments.lr:g}")
-    todo = [runs[i] for i in range(rank, len(runs), world) if not done[i]]  # does not depend on when a rank starts
+    todo = [runs[i] for i in range(rank, len(runs), world_size) if not finished[i]]  # whenever a rank starts
     for line in failed if rank == 0 else ():
         print(line, file=sys.stderr)
     failed += train_all(todo, arguments.epochs, min(workers, len(todo)), hidden=rank > 0)
@@ -136,16 +133,16 @@ def main(arguments):
 def train_all(runs, epochs, workers, hidden):
     """Train runs, `workers` at a time, with a bar of epochs unless it is `hidden`; return a line per failed run."""
     left, failed = [epochs] * len(runs), []  # epochs left of each run
-    tqdm.monitor_interval = 0  # the bar has no thread, since processes are forked
+    tqdm.monitor_interval = 0  # no thread for the bar, since processes are forked
     with tqdm(total=sum(left), unit=" epochs", disable=hidden or not runs, mininterval=0.5) as bar:
 
-        def show(message):  # of train_each()
+        def show(message):  # from train_in_turn()
             i, kind, text = message
             if kind == "epoch":
                 left[i] -= 1
                 bar.set_postfix_str(f"{runs[i].label} split{runs[i].config['split']}: {text}", refresh=False)
                 return bar.update()
-            bar.total -= left[i]  # stopping early saves them
+            bar.total -= left[i]  # saved by early stopping
             line = f"{'/'.join(runs[i].folder.parts[-2:])}: {text}"
             if kind == "failed":
                 failed.append(line)
@@ -154,22 +151,23 @@ def train_all(runs, epochs, workers, hidden):
                 say(line)
 
         if workers > 1:
-            train_side_by_side(runs, workers, show)
+            train_in_parallel(runs, workers, show)
         else:
-            train_one_by_one(None, runs, range(len(runs)), show)
+            train_in_turn(None, runs, range(len(runs)), show)
     return failed
 
 
-def train_side_by_side(runs, workers, show):
-    """Train runs in forked processes, each of which takes the next run when it is free; show() what they tell."""
+def train_in_parallel(runs, workers, show):
+    """Train runs in forked processes, each of which takes the next run when it is free; show() their messages."""
     mp = torch.multiprocessing
-    logging.getLogger("torch.multiprocessing.spawn").setLevel("ERROR")  # our own line says that a process was killed
-    longest_first = sorted(range(len(runs)), key=lambda i: -len(runs[i].representations) * runs[i].config["snippet_clips"])
+    logging.getLogger("torch.multiprocessing.spawn").setLevel("ERROR")  # the UserError below reports a killed process
+    costs = [-len(run.representations) * run.config["snippet_clips"] for run in runs]
     try:
         numbers, messages = (mp.get_context("fork").SimpleQueue() for _ in range(2))
         shared = (runs, iter(numbers.get, None), messages.put)  # inherited by forked processes
-        processes = mp.start_processes(train_one_by_one, shared, nprocs=workers, join=False, daemon=True, start_method="fork")
-        for number in [*longest_first, *[None] * workers]:
+        options = {"nprocs": workers, "join": False, "daemon": True, "start_method": "fork"}
+        processes = mp.start_processes(train_in_turn, shared, **options)
+        for number in [*sorted(range(len(runs)), key=costs.__getitem__), *[None] * workers]:  # longest first
             numbers.put(number)
         while not (processes.join(timeout=0.1) and messages.empty()):
             while not messages.empty():
@@ -177,50 +175,52 @@ def train_side_by_side(runs, workers, show):
     except mp.ProcessExitedException as error:
         raise UserError(f"training {error}; rerun, with fewer --workers if memory ran out") from None
     except OSError as error:
-        raise UserError(f"no process can be started ({divita.one_line(error)}); use fewer --workers") from None
+        raise UserError(f"cannot start a process ({divita.one_line(error)}); use fewer --workers") from None
 
 
-def train_one_by_one(_, runs, numbers, tell):
-    """Train the runs of these numbers; tell((number, "epoch", losses)), then (number, "trained" or "failed", line)."""
+def train_in_turn(_, runs, numbers, send):
+    """Train the runs with these numbers; send (number, "epoch", losses), then (number, "trained" or "failed", text)."""
     for i in numbers:
         try:
-            tell((i, "trained", train(runs[i], lambda text, i=i: tell((i, "epoch", text)))))
+            send((i, "trained", train(runs[i], lambda text, i=i: send((i, "epoch", text)))))
         except (UserError, OSError) as error:
-            tell((i, "failed", f"failed: {divita.one_line(error)}"))
+            send((i, "failed", f"failed: {divita.one_line(error)}"))
         except (MemoryError, RuntimeError) as error:
             if not re.search("alloc|MemoryError", repr(error), re.IGNORECASE):  # as in torch's RuntimeErrors
                 raise
-            tell((i, "failed", "failed: out of memory; use a smaller --batch-size or fewer --workers"))
+            send((i, "failed", "failed: out of memory; use a smaller --batch-size or fewer --workers"))
 
 
-# ---- One run ----
+# ---- Training ----
+# AdamW with AMSGrad, binary cross-entropy, learning rate / 10 on a plateau, early stopping;
+# config.json is written last and marks a finished run.
 
 
-def train(run, tell):
-    """Train one head and write its folder, config.json last; tell() of each epoch; return a line on the best one."""
+def train(run, report):
+    """Train one head and write its folder; report() the losses of each epoch; return a line on the best epoch."""
     divita.check_writable(run.folder)
-    config, inputs, parts = run.config, [*run.representations.values()], run.subsets
-    if empty := [name for name, (mids, _) in parts.items() if not mids]:
-        raise UserError(f"no {empty[0]} trailers that can be used; choose other --splits")
-    length, batch, seed = config["snippet_clips"], config["batch_size"], config["seed"]
+    config, representations, subsets = run.config, [*run.representations.values()], run.subsets
+    if empty := [name for name, (mids, _) in subsets.items() if not mids]:
+        raise UserError(f"no usable trailers in the {empty[0]} subset; choose other --splits")
+    length, batch_size, seed = config["snippet_clips"], config["batch_size"], config["seed"]
     keras.utils.clear_session()
-    keras.utils.set_random_seed(seed)  # of the initial weights
+    keras.utils.set_random_seed(seed)  # for the initial weights
     num_features = {name: x.num_features for name, x in run.representations.items()}
     model = divita.divita(num_features, len(config["genres"]), config["aggregation"], config["fusion"] or "late")
     divita.compile_model(model, config["lr"])
-    training = divita.TrainingSnippets(inputs, *parts["train"], length, batch, seed)
-    validation = divita.EvaluationSnippets(inputs, *parts["validation"], length, batch)
+    training = divita.TrainingSnippets(representations, *subsets["train"], length, batch_size, seed)
+    validation = divita.EvaluationSnippets(representations, *subsets["validation"], length, batch_size)
     started = time.perf_counter()
-    history = fit(model, config, training, validation, tell)
+    history = fit(model, config, training, validation, report)
     if not np.isfinite(history["loss"] + history["val_loss"]).all():
         raise UserError("the loss is not finite; choose a lower --lr")
-    about = {"best_epoch": int(np.argmin(history["val_loss"])) + 1, "seconds": round(time.perf_counter() - started, 2)}
-    predictions = {"genres": config["genres"], "train_mids": parts["train"][0]}
+    best, seconds = int(np.argmin(history["val_loss"])), round(time.perf_counter() - started, 2)
+    predictions = {"genres": config["genres"], "train_mids": subsets["train"][0]}
     for name in ("validation", "test"):
-        mids, y = parts[name]
-        p = divita.predict_trailers(model, [[x[mid] for x in inputs] for mid in mids], length)
+        mids, y = subsets[name]
+        p = divita.predict_trailers(model, [[x[mid] for x in representations] for mid in mids], length)
         predictions |= {f"{name}_mids": mids, f"{name}_true": y, f"{name}_probabilities": p}
-    (run.folder / "config.json").unlink(missing_ok=True)  # of an earlier training, whose files are replaced now
+    (run.folder / "config.json").unlink(missing_ok=True)  # the files of an earlier training are replaced from here on
     with divita.atomic_write(run.folder / "model.keras") as temporary:
         model.save(temporary)
     with divita.atomic_write(run.folder / "predictions.npz") as temporary:
@@ -229,23 +229,23 @@ def train(run, tell):
     rows = [[epoch, *map("{:.8g}".format, row)] for epoch, row in enumerate(zip(*map(history.get, names)), 1)]
     divita.write_csv(run.folder / "history.csv", ["epoch", *names], rows)
     versions = {"python": platform.python_version(), "keras": keras.__version__, "torch": torch.__version__}
-    divita.write_json(run.folder / "config.json", config | about | {"versions": versions})
-    uap = divita.compute_metrics(predictions["validation_true"], predictions["validation_probabilities"])["uAP"]
-    best = f"best epoch {about['best_epoch']} of {len(history['loss'])}, validation loss {min(history['val_loss']):.4f}"
-    return f"{best}, validation uAP {100 * uap:.2f} %"
+    outcome = {"best_epoch": best + 1, "seconds": seconds}
+    divita.write_json(run.folder / "config.json", config | outcome | {"versions": versions})
+    metrics = divita.compute_metrics(predictions["validation_true"], predictions["validation_probabilities"])
+    losses, uap = history["val_loss"], 100 * metrics["uAP"]
+    return f"best epoch {best + 1} of {len(losses)}, validation loss {losses[best]:.4f}, validation uAP {uap:.2f} %"
 
 
-def fit(model, config, training, validation, tell):
+def fit(model, config, training, validation, report):
     """Train a model on batches; return {"loss", "val_loss" and "learning_rate": a list over epochs}."""
-    optimizer = torch.optim.SGD([torch.zeros(1)], config["lr"])  # only holds the rate
-    # PyTorch's scheduler, as published; Keras's own reduces an epoch earlier
-    scheduler = torch.optim.lr_scheduler.ReduceLROnPlateau(optimizer, factor=0.1, patience=LR_PATIENCE)
+    optimizer = torch.optim.SGD([torch.zeros(1)], config["lr"])  # only holds the learning rate
+    scheduler = torch.optim.lr_scheduler.ReduceLROnPlateau(optimizer, patience=LR_PATIENCE)  # Keras's: an epoch early
 
     def end_epoch(epoch, logs):
         logs["learning_rate"] = scheduler.get_last_lr()[0]
         scheduler.step(logs["val_loss"])
         model.optimizer.learning_rate = scheduler.get_last_lr()[0]
-        tell(f"loss {logs['loss']:.3f}, validation {logs['val_loss']:.3f}")
+        report(f"loss {logs['loss']:.3f}, validation {logs['val_loss']:.3f}")
 
     stop = keras.callbacks.EarlyStopping(patience=STOP_PATIENCE, restore_best_weights=True)
     callbacks = [keras.callbacks.LambdaCallback(on_epoch_end=end_epoch), stop, keras.callbacks.TerminateOnNaN()]
@@ -253,176 +253,170 @@ def fit(model, config, training, validation, tell):
     return model.fit(training, validation_data=validation, **options).history
 
 
-# ---- The runs: a configuration on a split ----
+# ---- Split runs ----
+# A run is a configuration; a split run is it on one split. Equal identity fields give equal results.
 
+# representations: {input name: Representation}; subsets: {"train", "validation" and "test": mids (M), genres (M, G)}
 SplitRun = collections.namedtuple("SplitRun", "label folder config representations subsets")
-# subsets: {"train": (mids (M), their genres (M, G)), "validation": ..., "test": ...} of the trailers that it can use
 
 
-def make_split_runs(arguments, found, labels, failed):
-    """Yield the Run of every configuration and split asked for, finished or not; add a line to `failed` for others."""
+def make_split_runs(arguments, configurations, labels, failed):
+    """Yield the SplitRun of each configuration and split, finished or not; add a line to `failed` where impossible."""
     count = labels.splits.shape[1]
     splits = dict.fromkeys(arguments.splits or range(count))
     if unknown := [split for split in splits if not 0 <= split < count]:
-        raise UserError(f"--splits: the labels have no column split{unknown[0]}")
-    opened, leaked = functools.cache(divita.open_representation), {}
-    for label, configuration in found:
+        raise UserError(f"--splits: the labels have no column split{unknown[0]}; choose numbers below {count}")
+    open_cached, all_leaked = functools.cache(divita.open_representation), {}
+    for label, configuration in configurations:
         try:
-            inputs = {kind: opened(arguments.data, configuration[kind]) for kind in INPUT_NAMES if configuration[kind]}
-            rows, left_out = divita.select_trailers(labels.mids, [*inputs.values()])
+            names = [name for name in INPUT_NAMES if configuration[name]]
+            representations = {name: open_cached(arguments.data, configuration[name]) for name in names}
+            rows, skipped = divita.select_trailers(labels.mids, [*representations.values()])
         except (UserError, OSError) as error:
             failed.append(f"{run_name(configuration)}: failed: {divita.one_line(error)}")
             continue
-        if left_out:
-            say(f"{run_name(configuration)}: {left_out}")
-        identity = run_identity(configuration, inputs, labels, rows)
+        if skipped:
+            say(f"{run_name(configuration)}: {skipped}")
+        identity = run_identity(configuration, representations, labels, rows)
         for split in splits:
-            parts, folder = {}, arguments.runs / identity["run"] / f"split{split}"
+            subsets, folder = {}, arguments.runs / identity["run"] / f"split{split}"
             for name in divita.SUBSETS:
-                part = np.intersect1d(rows, divita.subset(labels, split, name))
-                parts[name] = [labels.mids[row] for row in part], labels.y[part]
-            sizes = {name: len(mids) for name, (mids, _) in parts.items()}
-            twins = find_leaks(inputs, parts)
-            leaked |= twins
+                subset = np.intersect1d(rows, divita.subset(labels, split, name))
+                subsets[name] = [labels.mids[row] for row in subset], labels.y[subset]
+            sizes = {name: len(mids) for name, (mids, _) in subsets.items()}
+            leaked = find_leaks(representations, subsets)
+            all_leaked |= leaked
             config = {"split": split, "subsets": divita.array_digest(labels.splits[rows, split]), "trailers": sizes}
-            yield SplitRun(label, folder, identity | config | {"leaked": len(twins)}, inputs, parts)
-    if leaked and divita.rank_and_world_size()[0] == 0:
-        twins = divita.abbreviate([f"{mid} as {twin}" for mid, twin in leaked.items()])
-        what = f"{len(leaked)} validation or test trailers have the vectors or video of a training trailer ({twins})"
-        say(f"warning: {what}; put such trailers into one subset or remove them")
+            yield SplitRun(label, folder, identity | config | {"leaked": len(leaked)}, representations, subsets)
+    if all_leaked and divita.rank_and_world_size()[0] == 0:
+        pairs = divita.abbreviate([f"{mid} as {twin}" for mid, twin in all_leaked.items()])
+        what = f"{len(all_leaked)} validation or test trailers duplicate the vectors or video of training trailers"
+        say(f"warning: {what} ({pairs}); put such trailers into one subset or remove them")
 
 
-def find_leaks(inputs, parts):
+def find_leaks(representations, subsets):
     """Return {mid of a validation or test trailer: mid of a training trailer with the same vectors or video}."""
+    digests = {}  # mid -> digests of its vectors and videos
+    for x in representations.values():
+        for mid in x:
+            digests.setdefault(mid, []).extend(filter(None, (x.digests[mid], x.sources[mid][0])))
+    trained = {digest: mid for mid in subsets["train"][0] for digest in digests[mid]}
+    evaluated = [*subsets["validation"][0], *subsets["test"][0]]
+    return {mid: trained[digest] for mid in evaluated for digest in digests[mid] if digest in trained}
 
-    def digests(mid):
-        return [digest for x in inputs.values() for digest in (x.digests[mid], x.sources[mid][0]) if digest]
 
-    trained = {digest: mid for mid in parts["train"][0] for digest in digests(mid)}
-    evaluated = [*parts["validation"][0], *parts["test"][0]]
-    return {mid: trained[digest] for mid in evaluated for digest in digests(mid) if digest in trained}
-
-
-def run_identity(configuration, inputs, labels, rows):
+def run_identity(configuration, representations, labels, rows):
     """Return the config.json fields that identify a run; equal ones give equal results on a split."""
     mids = [labels.mids[row] for row in rows]
-    clips = [len(x[mid]) for x in inputs.values() for mid in mids]
-    config = {
-        "format": divita.FORMAT_VERSION,
-        "run": run_name(configuration),
-        **configuration,
-        "snippet_clips": configuration["clips"] or max(clips, default=0),
-        "genres": labels.genres,
-        "labels": divita.array_digest(mids, labels.y[rows]),
-    }
-    for kind, x in inputs.items():
-        config |= {f"{kind}_features": x.num_features, f"{kind}_meta": x.meta}
-        config[f"{kind}_data"] = divita.array_digest([x.digests[mid] for mid in mids])
+    clips = [len(x[mid]) for x in representations.values() for mid in mids]
+    config = {"format": divita.FORMAT_VERSION, "run": run_name(configuration), **configuration}
+    config |= {"snippet_clips": configuration["clips"] or max(clips, default=0), "genres": labels.genres}
+    config["labels"] = divita.array_digest(mids, labels.y[rows])
+    for name, x in representations.items():
+        config |= {f"{name}_features": x.num_features, f"{name}_meta": x.meta}
+        config[f"{name}_data"] = divita.array_digest([x.digests[mid] for mid in mids])
     return config
 
 
-def is_finished(run, again):
-    """Return whether a run is finished and not in `again`; raise UserError if one of its splits has other settings."""
-    for folder in sorted({path.parent for path in run.folder.parent.glob("split*/config.json")} - again):
-        there = divita.read_json(folder / "config.json")
-        other = divita.differing_config_fields(run.config, there)
-        if folder == run.folder and run.config["subsets"] != there.get("subsets"):
-            other.append("subsets")
-        if other:
-            remedy = "choose another --runs, or --overwrite with all its splits"
-            raise UserError(f"{folder}: trained with another {', '.join(other)}; {remedy}")
-    return run.folder not in again and (run.folder / "config.json").exists()
+def is_finished(run, retrain):
+    """Return whether a run is finished, outside `retrain`; raise UserError if one of its splits has other settings."""
+    for folder in sorted({path.parent for path in run.folder.parent.glob("split*/config.json")} - retrain):
+        config = divita.read_json(folder / "config.json")
+        fields = divita.differing_config_fields(run.config, config)
+        if folder == run.folder and run.config["subsets"] != config.get("subsets"):
+            fields.append("subsets")
+        if fields:
+            what = f"other settings ({', '.join(fields)})"
+            raise UserError(f"{folder}: {what}; choose another --runs, or --overwrite with all its splits")
+    return run.folder not in retrain and (run.folder / "config.json").exists()
 
 
-# ---- What to run ----
+# ---- Configurations ----
+# Representations and options to train, from the command line or a row of EXPERIMENTS each.
 
 
 def select_inputs(arguments):
-    """Return {IMAGE and VIDEO: a representation's name or None}: those named or, if none is, the first of each input,
-    all at one setting, the standard one if it is there."""
+    """Return {IMAGE and VIDEO: a representation's name or None}: those given, else the first with one clip setting."""
     names = dict(zip(INPUT_NAMES, (arguments.image, arguments.video)))
-    there = divita.list_representations(arguments.data)
-    named = {kind: name for kind, name in names.items() if name not in (None, "none")}
-    chosen = {kind: divita.find_representation(arguments.data, name) for kind, name in named.items()}
-    for kind, path in chosen.items():
-        if (other := there[path]["input"]) != kind:
-            raise UserError(f"--{kind} {names[kind]}: it is for --{other}, as its meta.json says")
-    if not chosen:
-        kinds = [kind for kind in INPUT_NAMES if not names[kind]]
-        settings, standard = {}, tuple(STANDARD_SETTING.values())  # setting -> {kind: path}
-        for path, meta in there.items():
-            if meta["input"] in kinds:
+    metas = divita.list_representations(arguments.data)
+    given = {key: name for key, name in names.items() if name not in (None, "none")}
+    selected = {key: divita.find_representation(arguments.data, name) for key, name in given.items()}
+    for input_name, path in selected.items():
+        if (other := metas[path]["input"]) != input_name:
+            raise UserError(f"--{input_name} {names[input_name]}: a representation of {other} input; use --{other}")
+    if not selected:
+        candidates = [input_name for input_name in INPUT_NAMES if not names[input_name]]
+        settings, standard = {}, tuple(STANDARD_SETTING.values())  # setting -> {input name: path}
+        for path, meta in metas.items():
+            if meta["input"] in candidates:
                 setting = tuple(meta.get(key) for key in STANDARD_SETTING)
                 settings.setdefault(setting, {}).setdefault(meta["input"], path)
         if not settings:
-            wanted = " or ".join(kinds) or "neither image nor video"
-            raise UserError(f"{arguments.data}: no representation to train on ({wanted}); prepare or name one")
-        chosen = settings.get(standard) or max(settings.values(), key=len)
+            what = f"no representation ({' or '.join(candidates) or 'neither image nor video'})"
+            raise UserError(f"{arguments.data}: {what}; prepare or pass one")
+        selected = settings.get(standard) or max(settings.values(), key=len)
         if standard not in settings:
-            say(f"no representation at the standard setting; trained on: {', '.join(p.name for p in chosen.values())}")
-    return {f"--{kind}": chosen[kind].name if kind in chosen else None for kind in INPUT_NAMES}
+            say(f"no representation with the standard setting; using {', '.join(p.name for p in selected.values())}")
+    return {f"--{name}": selected[name].name if name in selected else None for name in INPUT_NAMES}
 
 
 def make_configurations(arguments):
-    """Return [(label, configuration)] of the experiment's rows, without --experiment of the last row; missing
-    representations are printed, and rows that lack an input or repeat another are skipped."""
-    chosen, found, missing = select_inputs(arguments), {}, []
+    """Return [(label, configuration)] of the experiment's complete, distinct rows; without --experiment, the last."""
+    selected, configurations, missing = select_inputs(arguments), {}, []
     for label, *names, changes in EXPERIMENTS[arguments.experiment or "inputs"]:
         setting = {key: value for key, value in changes.items() if key in STANDARD_SETTING}
-        inputs = {kind: chosen.get(name, name) for kind, name in zip(INPUT_NAMES, names)}  # a backbone's name stays
-        inputs = {kind: find_input(arguments.data, name, setting) for kind, name in inputs.items() if name}
-        absent = [(kind, wanted) for kind, (name, wanted) in inputs.items() if not name]
-        configuration = dict.fromkeys(INPUT_NAMES) | {kind: name for kind, (name, _) in inputs.items()}
+        inputs = {key: selected.get(name, name) for key, name in zip(INPUT_NAMES, names)}  # a backbone's name stays
+        found = {key: find_input(arguments.data, name, setting) for key, name in inputs.items() if name}
+        absent = [(input_name, required) for input_name, (name, required) in found.items() if not name]
+        configuration = dict.fromkeys(INPUT_NAMES) | {input_name: name for input_name, (name, _) in found.items()}
         configuration |= {option: changes.get(option, getattr(arguments, option)) for option in OPTIONS}
-        if len(inputs) < 2:
+        if len(found) < 2:
             configuration["fusion"] = None
-        if inputs and not absent and configuration not in found.values():
-            found[label] = configuration
+        if found and not absent and configuration not in configurations.values():
+            configurations[label] = configuration
         missing += absent
+    if missing and not configurations:
+        raise UserError(missing_message(arguments.data, missing))
     if missing:
-        line = missing_message(arguments.data, missing)
-        if not found:
-            raise UserError(line)
-        say(line)
-    if not found or (arguments.experiment == "fusion" and len(found) < 2):
+        say(missing_message(arguments.data, missing))
+    if not configurations or (arguments.experiment == "fusion" and len(configurations) < 2):
         raise UserError(f"--experiment {arguments.experiment}: input missing; use --image, --video or both")
-    return list(found.items()) if arguments.experiment else list(found.items())[-1:]
+    return list(configurations.items()) if arguments.experiment else list(configurations.items())[-1:]
 
 
 def find_input(data, name, changes):
-    """Return the representation, its name or None, that differs from `name` by `changes` to its setting, and what its
-    meta.json has to say. name: a representation, or a backbone at the standard setting."""
-    there = {path.name: meta for path, meta in divita.list_representations(data).items()}
-    meta = there.get(name) or {"backbone": name} | STANDARD_SETTING
-    wanted = {key: meta[key] for key in ("backbone", *STANDARD_SETTING) if key in meta} | changes
-    names = [other for other in (name, *there) if wanted.items() <= there.get(other, {}).items()]
-    if not names and name in there and divita.is_external(meta):
-        words = " and ".join(f"{key} {value}" for key, value in changes.items())
-        raise UserError(f"{name}: there are no vectors by {meta['backbone']} whose meta.json says {words}")
-    return names[0] if names else None, wanted
+    """Return the representation like `name` (or a backbone's) but for `changes`, if any, and the metadata required."""
+    metas = {path.name: meta for path, meta in divita.list_representations(data).items()}
+    meta = metas.get(name) or {"backbone": name} | STANDARD_SETTING
+    required = {key: meta[key] for key in ("backbone", *STANDARD_SETTING) if key in meta} | changes
+    names = [other for other in (name, *metas) if required.items() <= metas.get(other, {}).items()]
+    if not names and name in metas and divita.is_external(meta):
+        fields = " and ".join(f"{key} {value}" for key, value in changes.items())
+        raise UserError(f"{name}: no vectors by {meta['backbone']} with {fields} in meta.json; add some")
+    return names[0] if names else None, required
 
 
 def missing_message(data, missing):
-    """Return a line on missing [(kind, what its meta.json has to say)], with a command for the first one's setting."""
-    names = dict.fromkeys(divita.representation_name(**wanted) for _, wanted in missing)
+    """Return a line on missing [(input name, required metadata)], with a command for the first one's clip setting."""
+    names = dict.fromkeys(divita.representation_name(**required) for _, required in missing)
     setting = {key: (STANDARD_SETTING | missing[0][1])[key] for key in STANDARD_SETTING}
     command = ["python", "01_prepare.py", "--out", str(data)]
     if setting == STANDARD_SETTING and list(data.glob("*.zarr")):
         command += ["--download", "all"]
     else:
         command += [] if (data / "true_cuts.csv").exists() else ["--videos", "DIR"]  # the demo has its own
-        now = [(kind, wanted["backbone"]) for kind, wanted in missing if setting.items() <= wanted.items()]
-        for kind in INPUT_NAMES:
-            command += [f"--{kind}", *(dict.fromkeys(name for other, name in now if other == kind) or ["none"])]
-        command += ["--segmentation", setting["segmentation"], "--fps", f"{setting['fps']:g}"]
-        command += ["--frames-per-clip", str(setting["frames_per_clip"])]
+        pairs = [(name, required["backbone"]) for name, required in missing if setting.items() <= required.items()]
+        for name in INPUT_NAMES:
+            command += [f"--{name}", *(dict.fromkeys(x for other, x in pairs if other == name) or ["none"])]
+        options = "--segmentation {segmentation} --fps {fps:g} --frames-per-clip {frames_per_clip}"
+        command += options.format(**setting).split()
     return f"not in {data}: {', '.join(names)}; prepare one at a time, other options as before: {shlex.join(command)}"
 
 
 def run_name(configuration):
-    """Return the folder's name of a run: its representations, then fusion, aggregation and clips if not the default."""
-    name = "+".join(configuration[kind].removesuffix(".zarr") for kind in INPUT_NAMES if configuration[kind])
-    name = re.sub(r"(_(?:shots|seconds)_fps[0-9.]+_fpc[0-9]+)\+(.+\1)$", r"+\2", name)  # the setting of both, once
+    """Return the folder name of a run: its representations, then fusion, aggregation and clips unless default."""
+    name = "+".join(configuration[key].removesuffix(".zarr") for key in INPUT_NAMES if configuration[key])
+    name = re.sub(r"(_(?:shots|seconds)_fps[0-9.]+_fpc[0-9]+)\+(.+\1)$", r"+\2", name)  # a common setting once
     name += "-early" if configuration["fusion"] == "early" else ""
     name += f"-{configuration['aggregation']}" if configuration["aggregation"] != "tsfm" else ""
     return name + {CLIPS: "", 0: "-whole"}.get(configuration["clips"], f"-clips{configuration['clips']}")

@@ -28,58 +28,58 @@ COLUMNS = "run image video aggregation fusion splits uAP uAP_std mAP mAP_std wAP
 
 @pytest.fixture(scope="module")
 def evaluate():
-    """The functions of the script."""
+    """The global names of 03_evaluate.py."""
     return runpy.run_path(str(ROOT / "03_evaluate.py"))
 
 
-def made_by(backbone, kind="image", **changes):
-    """Return the meta.json of a representation that was never made."""
+def make_meta(backbone, input_name="image", **changes):
+    """Return the metadata of a representation without vectors."""
     setting = {"segmentation": "shots", "fps": 24.0, "frames_per_clip": 24, "frames": 24, "precision": "float32"}
     setting |= {"detector": "adaptive", "weights": "pretrained", "digest": f"sha256:{backbone}"} | changes
     if setting["segmentation"] == "seconds":
         setting["detector"] = None
     name = divita.representation_name(backbone, setting["segmentation"], setting["fps"], setting["frames_per_clip"])
     cost = {"parameters": 1_000_000, "macs_per_clip": 2_000_000_000}
-    return {"format": 1, "representation": name, "input": kind, "backbone": backbone} | cost | setting
+    return {"format": 1, "representation": name, "input": input_name, "backbone": backbone} | cost | setting
 
 
-def make_run(runs, name, image=None, video=None, signal=0.5, splits=(0, 1, 2), genres=GENRES, trailers=30, **changes):
+def make_run(runs, run, image=None, video=None, signal=0.5, splits=(0, 1, 2), genres=GENRES, trailers=30, **changes):
     """Write a finished run with probabilities of noise and `signal` times the truth; image, video: a meta or a name.
 
-    changes: what config.json says otherwise; mids, true or probabilities of the test part; or the signal of the
-    validation part.
+    changes: fields of config.json; mids, true or probabilities of the test subset; or `validation`, the signal of the
+    validation subset.
     """
     validation = changes.pop("validation", signal)
-    given = {key: changes.pop(key) for key in ("mids", "true", "probabilities") if key in changes}
+    test_arrays = {key: changes.pop(key) for key in ("mids", "true", "probabilities") if key in changes}
     for split in splits:
         predictions = {"genres": genres, "train_mids": [f"train{split}{i:03d}" for i in range(trailers)]}
-        for part, strength in (("validation", validation), ("test", signal)):
+        for subset, strength in (("validation", validation), ("test", signal)):
             y = np.random.default_rng(split).random((trailers, len(genres))) < 0.4
             y[:2] = 1
-            noise = np.random.default_rng(sum(map(ord, name)) + split).random(y.shape)
-            found = {"mids": [f"{part[:2]}{split}{i:03d}" for i in range(trailers)], "true": y.astype(np.uint8)}
+            noise = np.random.default_rng(sum(map(ord, run)) + split).random(y.shape)
+            found = {"mids": [f"{subset[:2]}{split}{i:03d}" for i in range(trailers)], "true": y.astype(np.uint8)}
             found["probabilities"] = np.float32((noise + strength * y) / (1 + strength))
-            found |= given if part == "test" else {}
-            predictions |= {f"{part}_{key}": values for key, values in found.items()}
-        config = {"format": 1, "run": name, "aggregation": "tsfm", "fusion": "late" if image and video else None}
+            found |= test_arrays if subset == "test" else {}
+            predictions |= {f"{subset}_{key}": values for key, values in found.items()}
+        config = {"format": 1, "run": run, "aggregation": "tsfm", "fusion": "late" if image and video else None}
         config |= {"clips": 30, "snippet_clips": 30, "split": split, "genres": genres, "epochs": 7, "lr": 1e-4}
         config |= {"batch_size": 32, "seed": 0, "labels": "0", "subsets": f"{split}"}
-        for kind, made in (("image", image), ("video", video)):
-            config[kind] = made["representation"] if isinstance(made, dict) else made
-            if made:
-                config |= {f"{kind}_features": 8, f"{kind}_meta": made if isinstance(made, dict) else None}
-        folder = runs / name / f"split{split}"
+        for name, meta in (("image", image), ("video", video)):
+            config[name] = meta["representation"] if isinstance(meta, dict) else meta
+            if meta:
+                config |= {f"{name}_features": 8, f"{name}_meta": meta if isinstance(meta, dict) else None}
+        folder = runs / run / f"split{split}"
         folder.mkdir(parents=True)
         np.savez(folder / "predictions.npz", **predictions)
         losses = [f"{epoch},{1 / epoch:.3f},{0.5 + 0.05 * abs(epoch - 4):.3f},0.0001" for epoch in range(1, 8)]
         (folder / "history.csv").write_text("\n".join(["epoch,loss,val_loss,learning_rate", *losses, ""]))
         (folder / "config.json").write_text(json.dumps(config | changes))
-    return runs / name
+    return runs / run
 
 
 def make_three(runs, **changes):
-    """Write a run on images, one on video and one on both."""
-    image, video = made_by("efficientnetlite_b0"), made_by("shufflenet3d", "video", weights="random")
+    """Write an image, a video and a fusion run."""
+    image, video = make_meta("efficientnetlite_b0"), make_meta("shufflenet3d", "video", weights="random")
     make_run(runs, "image_shots_fps24_fpc24", image=image, signal=0.4, **changes)
     make_run(runs, "video_shots_fps24_fpc24", video=video, signal=0.3, **changes)
     make_run(runs, "image+video_shots_fps24_fpc24", image=image, video=video, signal=0.9, **changes)
@@ -121,7 +121,7 @@ def test_tables_and_figures(script, tmp_path):
     assert markdown.strip() in result.out
     assert f"**{float(both['uAP']):.2f} ± {float(both['uAP_std']):.2f}**" in markdown
     assert "Random weights, not pretrained: shufflenet3d." in markdown
-    assert "synthetic" not in markdown
+    assert "Synthetic" not in markdown
     assert "A: image+video_shots_fps24_fpc24. B: image_shots_fps24_fpc24. Paired bootstrap" in markdown
     latex = (out / "table.tex").read_text(encoding="utf-8")
     assert re.findall(r"\\caption{(.*)}", latex) == ["All runs.", "Genres.", "Two runs, trailer by trailer."]
@@ -132,15 +132,15 @@ def test_tables_and_figures(script, tmp_path):
         assert cv2.imread(str(out / f"{name}.png")).shape[1] == 1400
     assert len(list(out.iterdir())) == 7
     command = shlex.split(result.out.splitlines()[-1].partition(": ")[2])
-    assert command == [*("python", "03_evaluate.py", "--runs", str(runs), "--predict", "FILM", "--run", both["run"])]
+    assert command == [*("python", "03_evaluate.py", "--runs", str(runs), "--predict", "VIDEO", "--run", both["run"])]
 
 
-def test_one_split_a_lacking_genre_and_odd_genres(script, tmp_path):
-    """No NaN anywhere, whatever the genres are called; mAP is without the genre that has no test trailer."""
+def test_one_split_a_missing_genre_and_special_characters(script, tmp_path):
+    """No NaN in any table, whatever the genres; mAP is without the genre that has no test trailer."""
     genres = ["a_b", "50%", "x|y", "$z"]
     true = np.tile([[1, 0, 0, 1], [0, 0, 1, 1]], (15, 1)).astype(np.uint8)
     true[3], true[7] = [1, 0, 1, 0], 0
-    make_run(tmp_path / "runs", "one", image=made_by("shufflenet2d"), splits=[2], genres=genres, true=true)
+    make_run(tmp_path / "runs", "one", image=make_meta("shufflenet2d"), splits=[2], genres=genres, true=true)
     result = script("03_evaluate.py", "--runs", tmp_path / "runs", "--out", tmp_path / "out")
     assert result.code == 0, result.err
     (row,) = read_csv(tmp_path / "out" / "table.csv")
@@ -150,27 +150,27 @@ def test_one_split_a_lacking_genre_and_odd_genres(script, tmp_path):
         assert "nan" not in (tmp_path / "out" / name).read_text(encoding="utf-8").lower()
 
 
-def test_a_split_without_any_positive_is_left_out(script, tmp_path):
+def test_a_split_without_any_positive_is_skipped(script, tmp_path):
     none = np.zeros((30, 4), np.uint8)
     runs = tmp_path / "runs"
-    make_run(runs, "one", image=made_by("shufflenet2d"), splits=[0])
-    make_run(runs, "one", image=made_by("shufflenet2d"), splits=[1], true=none)
-    make_run(runs, "none", image=made_by("shufflenet2d"), splits=[0], true=none)
+    make_run(runs, "one", image=make_meta("shufflenet2d"), splits=[0])
+    make_run(runs, "one", image=make_meta("shufflenet2d"), splits=[1], true=none)
+    make_run(runs, "none", image=make_meta("shufflenet2d"), splits=[0], true=none)
     result = script("03_evaluate.py", "--runs", runs, "--out", tmp_path / "out")
     assert result.code == 0, result.err
-    assert "none, left out: no test trailer has a genre" in result.out
+    assert "none skipped: no test trailer has a genre" in result.out
     assert [(row["run"], row["splits"]) for row in read_csv(tmp_path / "out" / "table.csv")] == [("one", "0")]
 
 
-def test_synthetic_trailers_are_called_so(script, tmp_path):
-    """Whatever is called data/<name> here, the runs know."""
-    make_run(tmp_path / "runs", "one", image=made_by("shufflenet2d", synthetic=True), splits=[0])
+def test_synthetic_trailers_are_noted(script, tmp_path):
+    """By the runs' metadata, whatever the name of the data folder."""
+    make_run(tmp_path / "runs", "one", image=make_meta("shufflenet2d", synthetic=True), splits=[0])
     result = script("03_evaluate.py", "--runs", tmp_path / "runs", "--out", tmp_path / "out")
-    assert "The trailers are synthetic" in result.out
+    assert "Synthetic demo trailers: these scores say nothing about real movies." in result.out
 
 
 def list_rows(runs, experiment, rows):
-    """Write what 02_train.py leaves of an experiment, rows: {label: name of a run}."""
+    """Write an experiment's file as 02_train.py does, rows: {label: name of a run}."""
     rows = [{"label": label, "run": run} for label, run in rows.items()]
     divita.write_json(runs / f"{experiment}.json", {"experiment": experiment, "rows": rows})
 
@@ -198,16 +198,16 @@ def test_experiment_and_claims_beside_the_paper(script, tmp_path):
     gain = float(table["ik"]["uAP"]) - float(table["i"]["uAP"])
     points, relative = claim(result.out, "the same, ShuffleNet")
     assert points == f"{gain:+.2f}" and relative == f"{100 * gain / float(table['i']['uAP']):+.2f} %"
-    (others,) = [part for part in result.out.split("## ") if part.startswith("The paper's claims")]
-    assert others.count("\n| ") == 3  # the header, its rule and the one claim that has a number
+    (table,) = [text for text in result.out.split("## ") if text.startswith("The paper's claims")]
+    assert table.count("\n| ") == 3  # the header, its rule and the one claim that has a number
 
 
-def test_claims_are_of_the_papers_genres_and_have_a_number(script, tmp_path):
+def test_claims_need_the_papers_genres_and_all_rows(script, tmp_path):
     runs, options = tmp_path / "runs", {"splits": [0], "trailers": 12}
     for genres, rows, printed in ((["x", "y"], "both", 0), (PAPER, "one", 0), (PAPER[::-1], "both", 1)):
-        for kind, backbone in (("image", "shufflenet2d"), ("video", "shufflenet3d")):
-            make_run(runs, kind, **{kind: made_by(backbone, kind)}, genres=genres, **options)
-        both = {"image": made_by("shufflenet2d"), "video": made_by("shufflenet3d", "video")}
+        for name, backbone in (("image", "shufflenet2d"), ("video", "shufflenet3d")):
+            make_run(runs, name, **{name: make_meta(backbone, name)}, genres=genres, **options)
+        both = {"image": make_meta("shufflenet2d"), "video": make_meta("shufflenet3d", "video")}
         make_run(runs, "both", **both, genres=genres, **options)
         list_rows(runs, "inputs", {"image": "image", "video": "video", "fusion": rows})
         result = script("03_evaluate.py", "--runs", runs, "--out", tmp_path / "out")
@@ -216,31 +216,31 @@ def test_claims_are_of_the_papers_genres_and_have_a_number(script, tmp_path):
 
 
 def claim(out, title):
-    """Return what the table of claims has of ours: the gain in points and relative to the rival."""
+    """Return our cells of a claim: the gain in points and relative to the rival."""
     lines = [line for line in out.splitlines() if line.startswith(f"| {title} ")]
     assert len(lines) < 2
     return [cell.strip() for line in lines for cell in line.split("|")[3:-1]]
 
 
-def test_claims_of_segmentation_and_lightweight_networks(script, tmp_path):
+def test_claims_of_segmentation_and_lightweight_backbones(script, tmp_path):
     runs, options = tmp_path / "runs", {"splits": [0], "genres": PAPER}
-    for kind in ("image", "video"):
+    for name in ("image", "video"):
         for segmentation, signal in (("shots", 0.9), ("seconds", 0.2)):
-            meta = made_by("shufflenet2d" if kind == "image" else "shufflenet3d", kind, segmentation=segmentation)
-            make_run(runs, f"{kind}_{segmentation}", **{kind: meta}, signal=signal, **options)
-    both = {"image": made_by("shufflenet2d"), "video": made_by("shufflenet3d", "video")}
+            meta = make_meta("shufflenet2d" if name == "image" else "shufflenet3d", name, segmentation=segmentation)
+            make_run(runs, f"{name}_{segmentation}", **{name: meta}, signal=signal, **options)
+    both = {"image": make_meta("shufflenet2d"), "video": make_meta("shufflenet3d", "video")}
     make_run(runs, "both", **both, **options)
-    swin = made_by("swin3d", "video", parameters=20_000_000, macs_per_clip=10**11)
+    swin = make_meta("swin3d", "video", parameters=20_000_000, macs_per_clip=10**11)
     make_run(runs, "top", video=swin, signal=2, **options)
-    rows = [(kind, cut) for kind in ("image", "video") for cut in ("shots", "seconds")]
-    list_rows(runs, "segmentation", {f"{kind}, {cut}": f"{kind}_{cut}" for kind, cut in rows})
+    rows = [(name, cut) for name in ("image", "video") for cut in ("shots", "seconds")]
+    list_rows(runs, "segmentation", {f"{name}, {cut}": f"{name}_{cut}" for name, cut in rows})
     list_rows(runs, "transfer", {"ShuffleNet fusion": "both", "Swin-3D": "top"})
     result = script("03_evaluate.py", "--runs", runs, "--out", tmp_path / "out", "--compare", "both", "top")
     assert result.code == 0, result.err
     table = {row["run"]: row for row in read_csv(tmp_path / "out" / "table.csv")}
-    for kind in ("image", "video"):
-        points = float(table[f"{kind}_shots"]["uAP"]) - float(table[f"{kind}_seconds"]["uAP"])
-        assert claim(result.out, f"shots instead of seconds, {kind}")[0] == f"{points:+.2f}"
+    for name in ("image", "video"):
+        points = float(table[f"{name}_shots"]["uAP"]) - float(table[f"{name}_seconds"]["uAP"])
+        assert claim(result.out, f"shots instead of seconds, {name}")[0] == f"{points:+.2f}"
     assert claim(result.out, "ShuffleNet fusion instead of Swin-3D")
     shares = re.search(r"has ([\d.]+) % of Swin-3D's parameters and ([\d.]+) % of its multiply-adds", result.out)
     for column, value in zip(("parameters", "gmacs"), shares.groups()):
@@ -249,10 +249,10 @@ def test_claims_of_segmentation_and_lightweight_networks(script, tmp_path):
     assert "A: both. B: top." in result.out
 
 
-def test_claims_compare_like_with_like(script, tmp_path):
-    """Fusion with the better of its inputs; rows that were trained otherwise since give no number."""
+def test_claims_compare_runs_with_the_same_settings(script, tmp_path):
+    """Fusion with its better single input; rows with other training options have no number."""
     runs = tmp_path / "runs"
-    image, video = made_by("shufflenet2d"), made_by("shufflenet3d", "video")
+    image, video = make_meta("shufflenet2d"), make_meta("shufflenet3d", "video")
     options = {"splits": [0], "trailers": 20, "genres": PAPER}
     make_run(runs, "image", image=image, signal=0.5, **options)
     make_run(runs, "video", video=video, signal=0.1, **options)
@@ -271,8 +271,8 @@ def test_claims_compare_like_with_like(script, tmp_path):
     ("changes", "number"),
     [
         ({}, True),
-        ({"weights": "file"}, True),  # by their digest the same
-        ({"digest": None}, True),  # as far as both know
+        ({"weights": "file"}, True),  # the same digest
+        ({"digest": None}, True),  # unknown
         ({"digest": None, "weights": "random"}, False),
         ({"digest": "sha256:1"}, False),
         ({"frames": 1}, False),
@@ -280,9 +280,9 @@ def test_claims_compare_like_with_like(script, tmp_path):
         ({"detector": "content"}, False),
     ],
 )
-def test_claims_and_comparisons_are_of_inputs_made_alike(evaluate, tmp_path, changes, number):
+def test_claims_and_comparisons_need_equal_metadata(evaluate, tmp_path, changes, number):
     options = {"splits": [0], "trailers": 20, "genres": ["x", "y"]}
-    image, video = made_by("shufflenet2d"), made_by("shufflenet3d", "video")
+    image, video = make_meta("shufflenet2d"), make_meta("shufflenet3d", "video")
     make_run(tmp_path, "image", image=image | changes, signal=0.5, **options)
     make_run(tmp_path, "video", video=video, signal=0.1, **options)
     make_run(tmp_path, "both", image=image, video=video, signal=0.9, **options)
@@ -296,20 +296,20 @@ def test_claims_and_comparisons_are_of_inputs_made_alike(evaluate, tmp_path, cha
 
 
 @pytest.mark.parametrize(("weights", "number"), [("pretrained", True), ("random", False)])
-def test_a_claim_about_backbones_is_of_what_else_was_made_alike(evaluate, tmp_path, weights, number):
+def test_a_claim_about_backbones_needs_equal_other_metadata(evaluate, tmp_path, weights, number):
     options = {"splits": [0], "trailers": 20, "genres": ["x", "y"]}
-    make_run(tmp_path, "both", image=made_by("shufflenet2d"), video=made_by("shufflenet3d", "video"), **options)
-    make_run(tmp_path, "top", video=made_by("swin3d", "video", weights=weights), **options)
+    make_run(tmp_path, "both", image=make_meta("shufflenet2d"), video=make_meta("shufflenet3d", "video"), **options)
+    make_run(tmp_path, "top", video=make_meta("swin3d", "video", weights=weights), **options)
     list_rows(tmp_path, "transfer", {"ShuffleNet fusion": "both", "Swin-3D": "top"})
     experiments = evaluate["read_experiments"](tmp_path, evaluate["read_runs"](tmp_path))
     tables = "".join(table.markdown() for table in evaluate["claims_tables"](experiments, []))
     assert bool(claim(tables, "ShuffleNet fusion instead of Swin-3D")) == number
 
 
-def test_the_comparison_is_chosen_by_validation(script, tmp_path):
-    """Not by what is best on the test part, nor of runs that differ in more than the input."""
+def test_the_compared_runs_are_selected_by_validation(script, tmp_path):
+    """Not by test scores, and without runs that differ in more than the input."""
     runs, options = tmp_path / "runs", {"splits": [0], "trailers": 20, "genres": ["x", "y"]}
-    image, video = made_by("shufflenet2d"), made_by("shufflenet3d", "video")
+    image, video = make_meta("shufflenet2d"), make_meta("shufflenet3d", "video")
     make_run(runs, "both", image=image, video=video, signal=0.3, validation=3, **options)
     make_run(runs, "both_gru", image=image, video=video, signal=0.9, validation=0.3, aggregation="gru", **options)
     make_run(runs, "image", image=image, signal=0.1, validation=0.5, **options)
@@ -318,17 +318,17 @@ def test_the_comparison_is_chosen_by_validation(script, tmp_path):
     make_run(runs, "image_two_splits", image=image, validation=0.9, **options | {"splits": [0, 1]})
     result = script("03_evaluate.py", "--runs", runs, "--out", tmp_path / "out")
     assert "A: both. B: image. " in result.out
-    assert "--run both\n" in result.out  # to predict with
+    assert "--run both\n" in result.out  # of the next command
     for name in ("image", "video"):
         shutil.rmtree(runs / name)
     result = script("03_evaluate.py", "--runs", runs, "--out", tmp_path / "out")
     assert result.code == 0 and "## Two runs" not in result.out
 
 
-def test_figures_keep_their_texts_apart_and_whole(evaluate, tmp_path):
-    """25 genres of long names, nine runs: no text reaches over another or over the figure's edge."""
+def test_texts_in_figures_do_not_overlap(evaluate, tmp_path):
+    """25 genres with long names, nine runs: no text overlaps another or the edge of the figure."""
     genres = [f"{'Science Fiction & Fantasy' if i % 2 else 'documentary-biographical'} {i}" for i in range(25)]
-    image, video = made_by("efficientnetlite_b0"), made_by("shufflenet3d", "video")
+    image, video = make_meta("efficientnetlite_b0"), make_meta("shufflenet3d", "video")
     for aggregation in ("tsfm", "gru", "conv"):
         options = {"aggregation": aggregation, "splits": [0], "genres": genres}
         for inputs in ({"image": image}, {"video": video}, {"image": image, "video": video}):
@@ -336,19 +336,19 @@ def test_figures_keep_their_texts_apart_and_whole(evaluate, tmp_path):
             make_run(tmp_path, f"{name}_shots_fps24_fpc24-{aggregation}", **inputs, **options)
     runs = evaluate["read_runs"](tmp_path)
     plt = evaluate["plt"]
-    for name, figure in evaluate["figures"](runs, evaluate["chance_scores"](runs[0])):
+    for name, figure in evaluate["draw_figures"](runs, evaluate["chance_scores"](runs[0])):
         boxes = text_boxes(figure)
         assert len(boxes) > 5
         for i, (text, box) in enumerate(boxes):
             page = figure.bbox.padded(1)
             assert page.contains(*box.min) and page.contains(*box.max), (name, text)
-            for other, there in boxes[:i]:
-                assert not box.padded(-1).overlaps(there.padded(-1)), (name, text, other)
+            for other, other_box in boxes[:i]:
+                assert not box.padded(-1).overlaps(other_box.padded(-1)), (name, text, other)
         plt.close(figure)
 
 
 def text_boxes(figure):
-    """Return [(text, its box in pixels)] of the texts that a figure shows."""
+    """Return [(text, its box in pixels)] of the visible texts of a figure."""
     figure.canvas.draw()
     hidden = set()
     for axis in figure.axes:
@@ -358,12 +358,12 @@ def text_boxes(figure):
                 if not low <= tick.get_loc() <= high:
                     hidden |= {tick.label1, tick.label2}
     texts = [text for text in figure.findobj(matplotlib.text.Text) if text.get_visible() and text.get_text().strip()]
-    # of an annotation without its arrow
+    # without the arrows of annotations
     return [(text.get_text(), matplotlib.text.Text.get_window_extent(text)) for text in texts if text not in hidden]
 
 
 def test_error_bars_stay_within_the_scale(evaluate, tmp_path):
-    make_run(tmp_path, "one", image=made_by("shufflenet2d"), signal=0.9)
+    make_run(tmp_path, "one", image=make_meta("shufflenet2d"), signal=0.9)
     (run,) = evaluate["read_runs"](tmp_path)
     scores = np.array([[10, 0.5], [100, 0], [100, 9]])
     run.mean[4:6], run.deviation[4:6] = scores.mean(0), scores.std(0, ddof=1)
@@ -373,18 +373,18 @@ def test_error_bars_stay_within_the_scale(evaluate, tmp_path):
     assert ends.min() >= 0 and ends.max() <= 100 and len(ends) == 8
 
 
-# ---- Scores that mislead ----
+# ---- Misleading scores ----
 
 
-def test_few_different_probabilities_are_noted(script, tmp_path):
-    """As those of a run whose vectors are all zeros; others are not."""
-    options = {"image": made_by("shufflenet2d"), "splits": [0], "genres": ["x", "y"]}
+def test_few_distinct_probabilities_are_noted(script, tmp_path):
+    """Such as those of a run on vectors of zeros; other runs have no note."""
+    options = {"image": make_meta("shufflenet2d"), "splits": [0], "genres": ["x", "y"]}
     make_run(tmp_path / "runs", "tied", probabilities=np.repeat([[0.3, 0.6], [0.2, 0.7]], 15, 0), **options)
     make_run(tmp_path / "runs", "good", **options)
     result = script("03_evaluate.py", "--runs", tmp_path / "runs", "--out", tmp_path / "out")
     assert result.code == 0, result.err
     (note,) = {line for line in result.out.splitlines() if line.startswith("Ties")}
-    assert "tied; different probabilities in a genre: 2 for 30 trailers." in note and "good" not in note
+    assert "tied, 2 probabilities for 30 trailers." in note and "good" not in note
 
 
 def bold_cells(out, title):
@@ -393,8 +393,8 @@ def bold_cells(out, title):
     return {line[1].strip(): "**" in line[3] for line in lines[2:]}
 
 
-def test_runs_with_other_test_trailers_are_noted_and_not_bold(script, tmp_path):
-    options = {"image": made_by("shufflenet2d"), "splits": [0], "genres": ["x", "y"]}
+def test_runs_with_different_test_trailers_are_noted_and_not_bold(script, tmp_path):
+    options = {"image": make_meta("shufflenet2d"), "splits": [0], "genres": ["x", "y"]}
     make_run(tmp_path / "runs", "poor", signal=0.2, **options)
     make_run(tmp_path / "runs", "good", signal=0.6, **options)
     make_run(tmp_path / "runs", "easy", signal=5, mids=[f"easy{i}" for i in range(30)], **options)
@@ -414,14 +414,14 @@ def test_runs_with_other_test_trailers_are_noted_and_not_bold(script, tmp_path):
 )
 def test_only_the_best_of_several_above_chance_is_bold(script, tmp_path, signals, expected):
     for name, signal in zip("ab", signals):
-        make_run(tmp_path / "runs", name, image=made_by("shufflenet2d"), signal=signal, genres=["x", "y"])
+        make_run(tmp_path / "runs", name, image=make_meta("shufflenet2d"), signal=signal, genres=["x", "y"])
     result = script("03_evaluate.py", "--runs", tmp_path / "runs", "--out", tmp_path / "out")
     assert result.code == 0, result.err
     assert [*bold_cells(result.out, "All runs").values()] == [*expected, False]
 
 
 def test_the_number_of_test_trailers_is_noted(script, tmp_path):
-    options = {"image": made_by("shufflenet2d"), "genres": ["x", "y"]}
+    options = {"image": make_meta("shufflenet2d"), "genres": ["x", "y"]}
     make_run(tmp_path / "runs", "many", splits=[0, 1], **options)
     result = script("03_evaluate.py", "--runs", tmp_path / "runs", "--out", tmp_path / "out")
     assert "Test trailers per split: 30, 30.\n" in result.out and "fewer than 10" not in result.out
@@ -433,34 +433,34 @@ def test_the_number_of_test_trailers_is_noted(script, tmp_path):
 @pytest.mark.parametrize("rest, equal", [([0, 0], True), ([1, 0], False)])
 def test_equally_frequent_genres_are_noted(script, tmp_path, rest, equal):
     true = np.array([[1, 0], [0, 1]] * 14 + [[1, 1], rest], np.uint8)
-    make_run(tmp_path / "runs", "a", image=made_by("shufflenet2d"), splits=[0], genres=["x", "y"], true=true)
+    make_run(tmp_path / "runs", "a", image=make_meta("shufflenet2d"), splits=[0], genres=["x", "y"], true=true)
     result = script("03_evaluate.py", "--runs", tmp_path / "runs", "--out", tmp_path / "out")
-    assert ("All genres are equally frequent, so that wAP equals mAP." in result.out) == equal
+    assert ("All genres are equally frequent: wAP equals mAP." in result.out) == equal
 
 
 def test_leaked_trailers_of_all_splits_are_noted(script, tmp_path):
-    options = {"image": made_by("shufflenet2d"), "genres": ["x", "y"]}
+    options = {"image": make_meta("shufflenet2d"), "genres": ["x", "y"]}
     make_run(tmp_path / "runs", "leaky", leaked=3, **options)
     make_run(tmp_path / "runs", "older", **options)
     result = script("03_evaluate.py", "--runs", tmp_path / "runs", "--out", tmp_path / "out")
-    assert "Leakage: 9 validation or test trailers of leaky are in training, too.\n" in result.out
+    assert "Leakage: 9 validation or test trailers of leaky are also in training.\n" in result.out
     assert "of older are" not in result.out
 
 
 def test_many_genres_are_in_the_tables_and_the_most_frequent_in_the_figures(evaluate, tmp_path):
     genres = [f"genre {i}" for i in range(60)]
     true = (np.arange(30)[:, None] < np.arange(60) % 31).astype(np.uint8)  # the 30th is the most frequent
-    make_run(tmp_path, "one", image=made_by("shufflenet2d"), splits=[0], genres=genres, true=true)
+    make_run(tmp_path, "one", image=make_meta("shufflenet2d"), splits=[0], genres=genres, true=true)
     runs = evaluate["read_runs"](tmp_path)
-    by_chance = evaluate["chance_scores"](runs[0])
+    chance = evaluate["chance_scores"](runs[0])
     frequent = [genres[g] for g in range(60) if 19 < g % 31 or g == 19]
-    for name, figure in list(evaluate["figures"](runs, by_chance))[:2]:
+    for name, figure in list(evaluate["draw_figures"](runs, chance))[:2]:
         texts = [text.replace("\n", " ") for text, _ in text_boxes(figure)]
         assert sum(text.startswith("genre ") for text in texts) == 20, name
         assert any("; the 20 most frequent of 60 genres" in text for text in texts)
         assert {"genre 30", "genre 59"} <= set(texts) and "genre 1" not in texts and len(frequent) > 20
         evaluate["plt"].close(figure)
-    assert len(evaluate["run_tables"](runs, by_chance, [])[1].rows) == 61
+    assert len(evaluate["run_tables"](runs, chance, [])[1].rows) == 61
     times = {"shot": np.zeros(8), "start_s": np.arange(8.0), "end_s": np.arange(8.0) + 1}
     p = np.linspace(0, 1, 60)
     figure = evaluate["draw_trailer"]("one", p, np.tile(p, (7, 1)), genres, times, [])
@@ -472,18 +472,18 @@ def test_many_genres_are_in_the_tables_and_the_most_frequent_in_the_figures(eval
 def test_rows_of_experiments_are_compared_by_their_labels(script, tmp_path):
     options = {"splits": [0], "trailers": 12, "genres": ["x", "y"]}
     for name in ("first run", "second run"):
-        make_run(tmp_path / "runs", name, image=made_by("shufflenet2d"), **options)
+        make_run(tmp_path / "runs", name, image=make_meta("shufflenet2d"), **options)
     list_rows(tmp_path / "runs", "aggregation", {"tsfm": "second run", "gru": "not trained"})
     compare = ("03_evaluate.py", "--runs", tmp_path / "runs", "--out", tmp_path / "out", "--compare", "first run")
     assert "A: first run. B: second run." in script(*compare, "tsfm").out
-    assert "no run is called gru; there is tsfm, first run, second run" in script(*compare, "gru").err
+    assert "--compare: unknown run gru; choose tsfm, first run, second run" in script(*compare, "gru").err
 
 
 # ---- Metrics of resamples, and chance ----
 
 
 def by_scikit_learn(true, probabilities):
-    """Return METRICS in percent, without what has no positive."""
+    """Return METRICS in percent, without genres and trailers that have no positive."""
 
     def area(true, score):
         precision, recall, _ = precision_recall_curve(true, score)
@@ -508,8 +508,8 @@ def test_metrics_of_resamples_are_scikit_learns(decimals):
         found = divita.compute_metrics(true[rows], probabilities[rows], per_trailer[rows])
         expected = by_scikit_learn(true[rows], probabilities[rows])
         np.testing.assert_allclose([100 * found[name] for name in divita.METRICS], expected, rtol=1e-12)
-        again = divita.compute_metrics(true[rows], probabilities[rows])
-        assert all(found[name] == again[name] for name in divita.METRICS)
+        same = divita.compute_metrics(true[rows], probabilities[rows])
+        assert all(found[name] == same[name] for name in divita.METRICS)
 
 
 def test_metrics_without_any_positive_are_nan():
@@ -520,8 +520,8 @@ def test_metrics_without_any_positive_are_nan():
         assert np.isnan([divita.chance_metrics(np.zeros((3, 2)))[name] for name in divita.METRICS]).all()
 
 
-def test_another_metric_is_one_line(monkeypatch):
-    """All values follow area_under_curve."""
+def test_another_metric_replaces_one_function(monkeypatch):
+    """All values are computed by pr_auc()."""
     rng = np.random.default_rng(0)
     true, probabilities = (rng.random((30, 4)) < 0.4).astype(int), rng.random((30, 4))
     before = divita.compute_metrics(true, probabilities)
@@ -534,7 +534,7 @@ def test_another_metric_is_one_line(monkeypatch):
 
 def test_chance_is_the_mean_of_random_draws():
     rng = np.random.default_rng(0)
-    true = (rng.random((20, 4)) < [0.3, 0.6, 0.1, 0]).astype(int)  # the last genre is absent, as are some trailers'
+    true = (rng.random((20, 4)) < [0.3, 0.6, 0.1, 0]).astype(int)  # without positives: the last genre, some trailers
     draws = [divita.compute_metrics(true, rng.random(true.shape)) for _ in range(500)]
     expected = divita.chance_metrics(true)
     for name in (*divita.METRICS, "per_genre", "per_trailer"):
@@ -550,23 +550,23 @@ def measured_runs(evaluate, folder):
 
 
 def test_bootstrap(evaluate, tmp_path, monkeypatch):
-    """A better run differs by more than nothing; the same again the other way round."""
+    """The interval of a better run is positive; swapped runs change its sign."""
     monkeypatch.setitem(evaluate["bootstrap"].__globals__, "RESAMPLES", 200)
-    options = {"image": made_by("shufflenet2d"), "trailers": 60, "splits": [0], "genres": ["x", "y"]}
+    options = {"image": make_meta("shufflenet2d"), "trailers": 60, "splits": [0], "genres": ["x", "y"]}
     for name, signal in (("a", 0.9), ("b", 0.3)):
         make_run(tmp_path, name, signal=signal, **options)
     runs = measured_runs(evaluate, tmp_path)
     a, b = runs["a"], runs["b"]
     (low, high), difference = evaluate["bootstrap"](a, b), (a.mean - b.mean)[:4]
     assert (0 < low).all() and (low < difference).all() and (difference < high).all()
-    np.testing.assert_allclose(evaluate["bootstrap"](b, a), [-high, -low])  # by the same resamples
+    np.testing.assert_allclose(evaluate["bootstrap"](b, a), [-high, -low])  # with the same resamples
 
 
 def test_bootstrap_draws_trailers_not_rows(evaluate, tmp_path, monkeypatch):
-    """A trailer that two splits test is drawn for both at once: the interval is that of one split."""
+    """A test trailer of two splits is drawn for both: the interval equals that of one split."""
     monkeypatch.setitem(evaluate["bootstrap"].__globals__, "RESAMPLES", 50)
     for name in "ab":
-        make_run(tmp_path, name, image=made_by("shufflenet2d"), splits=[0], genres=["x", "y"])
+        make_run(tmp_path, name, image=make_meta("shufflenet2d"), splits=[0], genres=["x", "y"])
     runs = measured_runs(evaluate, tmp_path)
     once = evaluate["bootstrap"](*runs.values())
     for run in runs.values():
@@ -575,22 +575,22 @@ def test_bootstrap_draws_trailers_not_rows(evaluate, tmp_path, monkeypatch):
 
 
 def test_bootstrap_of_few_trailers(evaluate, tmp_path):
-    """A genre that a resample lacks is left out of it, a resample without any positive altogether."""
+    """Genres without a positive in a resample are skipped in it, resamples without any positive as a whole."""
     true = np.zeros((6, 2), np.uint8)
     true[0], true[1] = (1, 0), (0, 1)
     for name in "ab":
-        make_run(tmp_path, name, image=made_by("shufflenet2d"), splits=[0], trailers=6, genres=["x", "y"], true=true)
+        make_run(tmp_path, name, image=make_meta("shufflenet2d"), splits=[0], trailers=6, genres=["x", "y"], true=true)
     assert np.isfinite(evaluate["bootstrap"](*measured_runs(evaluate, tmp_path).values())).all()
 
 
-def test_runs_tested_on_other_trailers_are_not_compared(script, tmp_path):
+def test_runs_with_different_test_trailers_are_not_compared(script, tmp_path):
     for name, splits in (("a", [0]), ("b", [0, 1])):
-        make_run(tmp_path / "runs", name, image=made_by("shufflenet2d"), splits=splits)
+        make_run(tmp_path / "runs", name, image=make_meta("shufflenet2d"), splits=splits)
     result = script("03_evaluate.py", "--runs", tmp_path / "runs", "--out", tmp_path / "out", "--compare", "a", "b")
-    assert result.code == 2 and "a and b were not tested on the same trailers" in result.err.splitlines()[-1]
+    assert result.code == 2 and "a and b: different test trailers or genres; retrain" in result.err.splitlines()[-1]
 
 
-# ---- What a user can get wrong ----
+# ---- User errors ----
 
 
 def nothing(runs):
@@ -608,7 +608,7 @@ def unfinished(runs):
 
 
 def other_genres(runs):
-    make_run(runs, "other", image=made_by("shufflenet2d"), splits=[0], genres=["action", "y"])
+    make_run(runs, "other", image=make_meta("shufflenet2d"), splits=[0], genres=["action", "y"])
 
 
 def an_old_experiment(runs):
@@ -620,31 +620,31 @@ def a_foreign_list(runs):
 
 
 @pytest.mark.parametrize(
-    ("change", "arguments", "said"),
+    ("change", "arguments", "message"),
     [
-        (nothing, [], "no finished run there; train first: python 02_train.py"),
-        (a_file, [], "no finished run there"),
-        (unfinished, [], "no finished run there"),
-        (other_genres, [], "one and other have other genres (comedy, drama, horror, ...)"),
+        (nothing, [], "no finished run; train first: python 02_train.py"),
+        (a_file, [], "no finished run;"),
+        (unfinished, [], "no finished run;"),
+        (other_genres, [], "one and other differ in genres (comedy, drama, horror, ...)"),
         (an_old_experiment, [], "not of format 1"),
-        (a_foreign_list, [], "notes.json: lists no rows of an experiment; remove it"),
-        (None, ["--compare", "one", "nix"], "no run is called nix; there is one"),
+        (a_foreign_list, [], "notes.json: no rows of an experiment; remove it"),
+        (None, ["--compare", "one", "nix"], "--compare: unknown run nix; choose one"),
         (None, ["--compare", "a"], "expected 2 arguments"),
-        (None, ["--run", "one"], "--run says whose models --predict takes"),
-        (None, ["--predict", "x", "--run", "nix"], "no finished run nix there; there is one"),
+        (None, ["--run", "one"], "--run selects the models for --predict; add --predict"),
+        (None, ["--predict", "x", "--run", "nix"], "no finished run nix; choose one"),
         (None, ["--predict", "x", "--run", "one"], "x: no such"),
         (None, ["--out", str(ROOT / "divita.py" / "out")], "divita.py/out: cannot be written to"),
     ],
     ids=lambda x: getattr(x, "__name__", None),
 )
-def test_errors_are_one_line(script, tmp_path, change, arguments, said):
+def test_errors_are_one_line(script, tmp_path, change, arguments, message):
     runs = tmp_path / "runs"
-    make_run(runs, "one", image=made_by("shufflenet2d"), splits=[0])
+    make_run(runs, "one", image=make_meta("shufflenet2d"), splits=[0])
     if change:
         change(runs)
     result = script("03_evaluate.py", "--runs", runs, "--out", tmp_path / "out", *arguments)
     line = result.err.replace("\r", "\n").strip().splitlines()[-1]
-    assert result.code == 2 and line.startswith("03_evaluate.py: error: ") and said in line, result.err
+    assert result.code == 2 and line.startswith("03_evaluate.py: error: ") and message in line, result.err
     assert "Traceback" not in result.err and not (tmp_path / "out").exists()
 
 
@@ -656,7 +656,7 @@ def pickled(folder):
     change_predictions(folder, test_mids=np.array(["a"] * 30, object))
 
 
-def of_other_trailers(folder):
+def other_trailers(folder):
     change_predictions(folder, test_mids=["a", "b"])
 
 
@@ -665,7 +665,7 @@ def change_predictions(folder, **changes):
     np.savez(path, **dict(np.load(path)) | changes)
 
 
-def spoil(name, text):
+def damage(name, text):
     return lambda folder: (folder / "split0" / name).write_text(text)
 
 
@@ -674,64 +674,67 @@ def configure(folder, **changes):
         path.write_text(json.dumps(json.loads(path.read_text()) | changes))
 
 
-def of_another_rate(folder):
+def other_learning_rate(folder):
     path = folder / "split1" / "config.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | {"lr": 0.5}))
 
 
-def gone(folder):
+def unknown_aggregation(folder):
     configure(folder, aggregation="smax")
 
 
 def unknown_backbone(folder):
-    meta = made_by("nix")
+    meta = make_meta("nix")
     del meta["parameters"]
     configure(folder, image_meta=meta)
 
 
 @pytest.mark.parametrize(
-    ("change", "said"),
+    ("change", "message"),
     [
-        (nan, "the test part of predictions.npz holds NaN"),
-        (pickled, "one of its files is broken"),
-        (of_other_trailers, "does not fit together"),
-        (spoil("predictions.npz", "PK"), "one of its files is broken"),
-        (spoil("history.csv", "epoch,loss\n1,x\n"), "history.csv: not a table of numbers with the columns epoch, loss"),
-        (spoil("history.csv", ""), "history.csv: the table is empty"),
-        (spoil("history.csv", "epoch,loss,val_loss\n"), "history.csv: the table is empty"),
-        (spoil("config.json", "{"), "config.json: cannot be read as JSON"),
-        (spoil("config.json", '{"format": 0}'), "not of format 1"),
-        (of_another_rate, "a split was trained with another lr; train all again"),
-        (gone, "no aggregation is called 'smax'; there is "),
+        (nan, "damaged file (predictions.npz: test arrays contain NaN"),
+        (pickled, "damaged file ("),
+        (other_trailers, "test arrays contain NaN or have different shapes"),
+        (damage("predictions.npz", "PK"), "damaged file ("),
+        (
+            damage("history.csv", "epoch,loss\n1,x\n"),
+            "history.csv: not a table of numbers with the columns epoch, loss",
+        ),
+        (damage("history.csv", ""), "history.csv: the table is empty"),
+        (damage("history.csv", "epoch,loss,val_loss\n"), "history.csv: the table is empty"),
+        (damage("config.json", "{"), "config.json: cannot be read as JSON"),
+        (damage("config.json", '{"format": 0}'), "not of format 1"),
+        (other_learning_rate, "its splits differ in lr; retrain all"),
+        (unknown_aggregation, "no aggregation is called 'smax'; there is "),
         (unknown_backbone, "nix"),
     ],
     ids=lambda x: getattr(x, "__name__", None),
 )
-def test_a_run_that_cannot_be_read_is_named_and_left_out(script, tmp_path, change, said):
+def test_a_damaged_run_is_listed_and_skipped(script, tmp_path, change, message):
     for name in ("good", "bad"):
-        make_run(tmp_path / "runs", name, image=made_by("shufflenet2d"), splits=[0, 1], genres=GENRES[:2])
+        make_run(tmp_path / "runs", name, image=make_meta("shufflenet2d"), splits=[0, 1], genres=GENRES[:2])
     change(tmp_path / "runs" / "bad")
     result = script("03_evaluate.py", "--runs", tmp_path / "runs", "--out", tmp_path / "out")
     assert result.code == 0, result.err
-    (line,) = [line for line in result.out.splitlines() if line.startswith("bad, left out: ")]
-    assert said in line
+    (line,) = [line for line in result.out.splitlines() if line.startswith("bad skipped: ")]
+    assert message in line
     assert [row["run"] for row in read_csv(tmp_path / "out" / "table.csv")] == ["good"]
     shutil.rmtree(tmp_path / "runs" / "good")
     result = script("03_evaluate.py", "--runs", tmp_path / "runs", "--out", tmp_path / "out")
-    assert result.code == 2 and "no run can be read: bad, left out: " in result.err.splitlines()[-1]
+    assert result.code == 2 and "no run can be read: bad skipped: " in result.err.splitlines()[-1]
 
 
-def test_an_unfinished_split_is_named_and_left_out(evaluate, tmp_path, capsys):
-    folder = make_run(tmp_path, "run", image=made_by("shufflenet2d"))
+def test_an_unfinished_split_is_listed_and_skipped(evaluate, tmp_path, capsys):
+    folder = make_run(tmp_path, "run", image=make_meta("shufflenet2d"))
     (folder / "split1" / "config.json").unlink()
     shutil.copytree(folder / "split0", folder / "split0 (copy)")
     assert list(measured_runs(evaluate, tmp_path)["run"].tests) == ["0", "2"]
-    assert "not finished, left out: run/split1" in capsys.readouterr().out
+    assert "unfinished, skipped: run/split1" in capsys.readouterr().out
 
 
-def test_nobody_needs_to_read_the_tables(tmp_path):
+def test_a_closed_standard_output_is_no_error(tmp_path):
     """As in `python 03_evaluate.py | head -1`."""
-    make_run(tmp_path / "runs", "one", image=made_by("shufflenet2d"), splits=[0])
+    make_run(tmp_path / "runs", "one", image=make_meta("shufflenet2d"), splits=[0])
     command = [sys.executable, ROOT / "03_evaluate.py", "--runs", tmp_path / "runs", "--out", tmp_path / "out"]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     process.stdout.close()
@@ -758,11 +761,11 @@ def trained(tmp_path_factory):
 
 
 def make_new(folder, lengths, width=8, **changes):
-    """Write a prepared folder without labels, its clip tables and pictures of each trailer but the last."""
+    """Write a prepared folder without labels, with clip tables and, except for the last trailer, strips."""
     rng = np.random.default_rng(1)
-    for kind, backbone, features in (("image", "shufflenet2d", width), ("video", "shufflenet3d", 6)):
+    for name, backbone, features in (("image", "shufflenet2d", width), ("video", "shufflenet3d", 6)):
         x = {mid: rng.standard_normal((count, features)) for mid, count in lengths.items()}
-        path = write_representation(folder, kind, backbone, x)
+        path = write_representation(folder, name, backbone, x)
         meta = divita.read_json(path / "meta.json") | changes
         divita.write_text(path / "meta.json", json.dumps(meta))
     for mid, count in lengths.items():
@@ -775,8 +778,8 @@ def make_new(folder, lengths, width=8, **changes):
     return folder
 
 
-def film(path, lengths=(24,), size=(96, 64)):
-    """Write a film of a shot per length (in frames), each of one texture that moves."""
+def write_video(path, lengths=(24,), size=(96, 64)):
+    """Write a video of a shot per length (in frames), each of one moving texture."""
     video = cv2.VideoWriter(str(path), cv2.VideoWriter_fourcc(*"mp4v"), 24, size)
     for shot, length in enumerate(lengths):
         texture = np.random.default_rng(shot).integers(0, 256, (5, 6, 3), dtype=np.uint8)
@@ -791,7 +794,7 @@ BOTH, IMAGE = "shufflenet2d+shufflenet3d_shots_fps24_fpc24", "shufflenet2d_shots
 
 
 def test_predict(script, trained, tmp_path):
-    """The mean of the splits' models by the paper's protocol, whatever the trailers' lengths; a figure each."""
+    """The mean of the splits' models by the paper's protocol, whatever the trailer's length; one figure each."""
     new = make_new(tmp_path / "new", {"one": 1, "short": 7, "long $x_1$": 70})
     arguments = ("--runs", trained / "runs", "--run", BOTH, "--predict", new, "--out", tmp_path / "out")
     result = script("03_evaluate.py", *arguments)
@@ -812,18 +815,18 @@ def test_predict(script, trained, tmp_path):
         assert ("none reaches 0.5, likeliest: " in line) == (expected.max() < 0.5)
         assert str(tmp_path / "out" / f"runs/{BOTH}/{mid}.png") in result.out.splitlines()[-1]
     assert f"probabilities: {tmp_path / 'out' / 'predictions.csv'}\nfigures: " in result.out
-    assert heights["one"] == heights["short"] > heights["long $x_1$"]  # with pictures where there are any
-    assert result.out.count("no pictures: ") == 1 and f"{new / 'pictures'} has none of long $x_1$;" in result.out
+    assert heights["one"] == heights["short"] > heights["long $x_1$"]  # with a strip, if any
+    assert result.out.count(f"{new / 'pictures'}: no strip of long $x_1$;") == 1
 
 
-def test_figures_show_the_pictures_undistorted(evaluate, tmp_path):
+def test_images_of_a_strip_are_undistorted_in_figures(evaluate, tmp_path):
     """At the middle of each tenth of the time axis, each in its own colour and shape."""
     colours = [(25 * i, 10 * i, 250 - 25 * i) for i in range(10)]  # RGB
     strip = np.concatenate([np.full((90, 50, 3), colour, np.uint8) for colour in colours], axis=1)
     cv2.imwrite(str(tmp_path / "a.jpg"), strip[..., ::-1])
     times = {"shot": np.zeros(4), "start_s": np.arange(4.0), "end_s": np.arange(4.0) + 1}
-    pictures = evaluate["read_pictures"](tmp_path / "a.jpg")
-    figure = evaluate["draw_trailer"]("a", np.full(2, 0.5), np.full((3, 2), 0.5), ["x", "y"], times, pictures)
+    images = evaluate["read_strip"](tmp_path / "a.jpg")
+    figure = evaluate["draw_trailer"]("a", np.full(2, 0.5), np.full((3, 2), 0.5), ["x", "y"], times, images)
     figure.canvas.draw()
     boxes = [artist for artist in figure.axes[0].artists if hasattr(artist, "xy")]
     assert [box.xy[0] for box in boxes] == pytest.approx(4 * (np.arange(10) + 0.5) / 10)
@@ -834,7 +837,7 @@ def test_figures_show_the_pictures_undistorted(evaluate, tmp_path):
 
 
 @pytest.mark.parametrize("content", [b"", b"no JPEG", "cut off", "of another width"])
-def test_pictures_that_are_none_cost_no_figure(script, trained, tmp_path, content):
+def test_figures_are_drawn_without_damaged_strips(script, trained, tmp_path, content):
     new = make_new(tmp_path / "new", {"one": 3, "two": 2})
     path = new / "pictures" / "one.jpg"
     if content == "cut off":
@@ -848,9 +851,9 @@ def test_pictures_that_are_none_cost_no_figure(script, trained, tmp_path, conten
     assert result.code == 0 and (tmp_path / "out" / "runs" / BOTH / "one.png").exists(), result.err
 
 
-def test_preparing_that_is_killed_leaves_one_line(trained, tmp_path, monkeypatch, script):
-    """As by the kernel, where memory is short."""
-    film(tmp_path / "a.mp4")
+def test_killed_preparation_is_one_message(trained, tmp_path, monkeypatch, script):
+    """As by the kernel, out of memory."""
+    write_video(tmp_path / "a.mp4")
     (tmp_path / "python").write_text("#!/bin/sh\nkill -9 $$\n")
     (tmp_path / "python").chmod(0o755)
     monkeypatch.setattr(sys, "executable", str(tmp_path / "python"))
@@ -860,11 +863,11 @@ def test_preparing_that_is_killed_leaves_one_line(trained, tmp_path, monkeypatch
     assert result.code == 2 and len(lines) == 1 and "killed by signal 9" in lines[0], result.err
 
 
-def test_the_device_is_chosen_before_models_are_loaded(script, trained, tmp_path, monkeypatch):
+def test_the_device_is_selected_before_models_are_loaded(script, trained, tmp_path, monkeypatch):
     new, order = make_new(tmp_path / "new", {"one": 1}), []
     for name in ("select_device", "load_model"):
-        usual = getattr(divita, name)
-        monkeypatch.setattr(divita, name, lambda *x, name=name, usual=usual: order.append(name) or usual(*x))
+        original = getattr(divita, name)
+        monkeypatch.setattr(divita, name, lambda *x, name=name, f=original: order.append(name) or f(*x))
     result = script("03_evaluate.py", "--runs", trained / "runs", "--run", IMAGE, "--predict", new, "--out", tmp_path)
     assert result.code == 0, result.err
     assert order == ["select_device", "load_model", "load_model"]
@@ -873,7 +876,7 @@ def test_the_device_is_chosen_before_models_are_loaded(script, trained, tmp_path
 @pytest.mark.parametrize(
     "damage", ["", "shot,start_s\n0,0\n", "shot,start_s,end_s\n0,0,x\n", "shot,start_s,end_s\n0,0\n"]
 )
-def test_a_broken_clip_table_costs_no_prediction(script, trained, tmp_path, damage):
+def test_predictions_are_written_despite_a_damaged_clip_table(script, trained, tmp_path, damage):
     new = make_new(tmp_path / "new", {"one": 1, "two": 2})
     (new / "shots" / "two.csv").write_text(damage)
     arguments = ("--runs", trained / "runs", "--run", BOTH, "--predict", new, "--out", tmp_path / "out")
@@ -882,7 +885,7 @@ def test_a_broken_clip_table_costs_no_prediction(script, trained, tmp_path, dama
     assert [row["mid"] for row in read_csv(tmp_path / "out" / "predictions.csv")] == ["one", "two"]
 
 
-def test_long_names_and_narrow_films(script, trained, tmp_path):
+def test_long_mids_and_narrow_strips(script, trained, tmp_path):
     mid, runs = 90 * "\u00e9", tmp_path / ("runs" * 20)
     shutil.copytree(trained / "runs", runs)
     new = make_new(tmp_path / "new", {mid: 2, "last": 1})
@@ -891,7 +894,7 @@ def test_long_names_and_narrow_films(script, trained, tmp_path):
     assert result.code == 0 and (tmp_path / "out" / runs.name / BOTH / f"{mid}.png").exists(), result.err
 
 
-def test_names_in_latex(evaluate):
+def test_special_characters_in_latex(evaluate):
     latex = evaluate["Table"]("50 %", [], [["", "a_b & c#"], ["x\\y ~z^2 $1 {}", "**1 \u00b1 2**"]]).latex()
     assert r"\caption{50 \%.}" in latex and r"a\_b \& c\#" in latex
     assert r"x\textbackslash{}y \~{}z\^{}2 \$1 \{\} & \textbf{1 $\pm$ 2}" in latex
@@ -904,7 +907,7 @@ def test_predictions_of_other_runs_are_kept(script, trained, tmp_path):
         arguments = ("--runs", trained / "runs", "--run", run, "--predict", new, "--out", out)
         result = script("03_evaluate.py", *arguments)
         assert result.code == 0, result.err
-        assert f"{run} was trained on 1 of these trailers (tt0000), which flatters it" in result.out
+        assert f"{run} was trained on 1 of these trailers (tt0000): optimistic scores" in result.out
     rows = read_csv(out / "predictions.csv")
     assert list(rows[0]) == ["mid", "run", "war", "action", "comedy", "drama"]
     found = [(row["mid"], row["run"]) for row in rows]
@@ -915,7 +918,7 @@ def test_predictions_of_other_runs_are_kept(script, trained, tmp_path):
     assert "synthetic" not in result.out
 
 
-def test_predict_takes_the_run_that_is_best_by_validation(script, trained, tmp_path):
+def test_predict_uses_the_best_run_on_validation(script, trained, tmp_path):
     runs = tmp_path / "runs"
     shutil.copytree(trained / "runs", runs)
     for path in runs.glob("*/split*/"):
@@ -930,40 +933,40 @@ def test_predict_takes_the_run_that_is_best_by_validation(script, trained, tmp_p
     new = make_new(tmp_path / "new", {"one": 1, "two": 2})
     result = script("03_evaluate.py", "--runs", runs, "--predict", new, "--out", tmp_path / "out")
     assert result.code == 0, result.err
-    assert f"predicted by {IMAGE}, the best by validation (of 3)" in result.out.splitlines()
+    assert f"using {IMAGE}, best of 3 on validation" in result.out.splitlines()
     assert f"{IMAGE} was trained on synthetic trailers" in result.out
     for path in list(runs.glob("*+*")) + list(runs.glob("shufflenet3d*")):
         shutil.rmtree(path)
     result = script("03_evaluate.py", "--runs", runs, "--predict", new, "--out", tmp_path / "out")
-    assert f"predicted by {IMAGE}, the best by validation (of 1)" in result.out.splitlines()
+    assert f"using {IMAGE}, best of 1 on validation" in result.out.splitlines()
 
 
 @pytest.mark.parametrize(
-    ("changes", "said"),
+    ("changes", "message"),
     [
-        ({"digest": "sha256:1"}, f"{IMAGE}: has another digest than the image input of {BOTH}"),
-        ({"frames": 1, "detector": "content"}, "has another detector and frames than the image input of"),
-        ({"width": 5}, "has another number of features than the image input of"),
-        ({"backbone": "r2plus1d"}, f"the new: lacks {IMAGE}, the image input of {BOTH}"),
+        ({"digest": "sha256:1"}, f"{IMAGE}: different digest than the image input of {BOTH}"),
+        ({"frames": 1, "detector": "content"}, "different detector and frames than the image input of"),
+        ({"width": 5}, "different number of features than the image input of"),
+        ({"backbone": "r2plus1d"}, f"the new: {IMAGE} missing, the image input of {BOTH}"),
     ],
 )
-def test_predict_refuses_what_was_made_otherwise(script, trained, tmp_path, changes, said):
-    """And says the one command that makes it alike."""
+def test_predict_rejects_other_settings(script, trained, tmp_path, changes, message):
+    """With the command that prepares the videos with the run's settings."""
     new = make_new(tmp_path / "the new", {"one": 1}, **changes)
     if "backbone" in changes:
         shutil.rmtree(new / IMAGE)
     result = script("03_evaluate.py", "--runs", trained / "runs", "--run", BOTH, "--predict", new, "--out", tmp_path)
     line = result.err.strip().splitlines()[-1]
-    assert result.code == 2 and said in line
+    assert result.code == 2 and message in line
     like = ["python", "01_prepare.py", "--like", str(trained / "runs" / BOTH), "--videos", "DIR", "--out", "NEW"]
-    assert shlex.split(line.partition("the films by ")[2]) == like
+    assert shlex.split(line.partition("the videos with ")[2]) == like
 
 
-# ---- Vectors made elsewhere ----
+# ---- External vectors ----
 
 
-def write_elsewhere(folder, mids, features=5, meta=None):
-    """Write vectors as somebody else would: <mid>.npy of float32 (clips, features) and a few words of JSON."""
+def write_external(folder, mids, features=5, meta=None):
+    """Write external vectors: <mid>.npy of float32 (clips, features) and a short meta.json."""
     folder.mkdir(parents=True)
     rng = np.random.default_rng(features)
     for i, mid in enumerate(mids):
@@ -972,14 +975,14 @@ def write_elsewhere(folder, mids, features=5, meta=None):
 
 
 @pytest.fixture(scope="module")
-def elsewhere(tmp_path_factory):
-    """Runs trained on vectors of pictures and of sound that no backbone here has made, each alone and both."""
-    folder = tmp_path_factory.mktemp("elsewhere")
+def external(tmp_path_factory):
+    """Runs trained on external vectors of images and of sound, each alone and both."""
+    folder = tmp_path_factory.mktemp("external")
     mids = [f"{i:03d}" for i in range(12)]
     rows = [[mid, i % 2, 1 - i % 2, i % 3] for i, mid in enumerate(mids)]
     divita.write_csv(folder / "data" / "labels.csv", ["mid", "comedy", "drama", "split0"], rows)
-    write_elsewhere(folder / "data" / "clip", mids)
-    write_elsewhere(folder / "data" / "sounds", mids, 6, {"input": "video", "backbone": "VGGish", "fps": 1})
+    write_external(folder / "data" / "clip", mids)
+    write_external(folder / "data" / "sounds", mids, 6, {"input": "video", "backbone": "VGGish", "fps": 1})
     with pytest.MonkeyPatch.context() as patch:
         for inputs in ((), ("--image", "clip", "--video", "none"), ("--video", "sounds", "--image", "none")):
             arguments = ["--data", folder / "data", "--runs", folder / "runs", "--epochs", "1"]
@@ -992,73 +995,78 @@ def elsewhere(tmp_path_factory):
     return folder
 
 
-def test_tables_of_vectors_made_elsewhere(script, elsewhere, tmp_path):
-    """The costs of what made them are not known: a dash, an empty cell, no figure; all else is there."""
-    result = script("03_evaluate.py", "--runs", elsewhere / "runs", "--out", tmp_path)
+def test_tables_of_external_vectors(script, external, tmp_path):
+    """Their unknown cost is a dash, an empty cell and not plotted."""
+    result = script("03_evaluate.py", "--runs", external / "runs", "--out", tmp_path)
     assert result.code == 0, result.err
     rows = {row["run"]: row for row in read_csv(tmp_path / "table.csv")}
     assert rows.keys() == {"clip", "sounds", "clip+sounds"}
     assert all(row["uAP"] and row["parameters"] == row["gmacs"] == "" for row in rows.values())
-    assert "Vectors made elsewhere: VGGish, clip; a cost that is not known is –" in result.out
+    assert "External vectors: VGGish, clip; an unknown cost is –" in result.out
     assert "A: clip+sounds. B: " in result.out and "nan" not in result.out
     assert (tmp_path / "genres.png").exists() and not (tmp_path / "cost.png").exists()
 
 
-def test_a_cost_that_vectors_made_elsewhere_tell_is_shown(script, tmp_path):
+def test_a_known_cost_of_external_vectors_is_included(script, tmp_path):
     nothing = {"parameters": 0, "macs_per_clip": 0}
-    for name, cost in (("told", {"parameters": 10**6, "macs_per_clip": 10**9}), ("silent", {}), ("free", nothing)):
+    for name, cost in (("known", {"parameters": 10**6, "macs_per_clip": 10**9}), ("unknown", {}), ("free", nothing)):
         meta = {"representation": name, "input": "image", "backbone": name} | cost
         make_run(tmp_path / "runs", name, image=meta, splits=[0], genres=["x", "y"])
     result = script("03_evaluate.py", "--runs", tmp_path / "runs", "--out", tmp_path / "out")
     assert result.code == 0, result.err
     rows = {row["run"]: row for row in read_csv(tmp_path / "out" / "table.csv")}
-    assert int(rows["told"]["parameters"]) > 10**6 and 1 < float(rows["told"]["gmacs"]) < 1.1
-    assert int(rows["free"]["parameters"]) == int(rows["told"]["parameters"]) - 10**6
-    assert float(rows["free"]["gmacs"]) == pytest.approx(float(rows["told"]["gmacs"]) - 1, abs=1e-4)
-    assert rows["silent"]["parameters"] == "" and (tmp_path / "out" / "cost.png").exists()
+    assert int(rows["known"]["parameters"]) > 10**6 and 1 < float(rows["known"]["gmacs"]) < 1.1
+    assert int(rows["free"]["parameters"]) == int(rows["known"]["parameters"]) - 10**6
+    assert float(rows["free"]["gmacs"]) == pytest.approx(float(rows["known"]["gmacs"]) - 1, abs=1e-4)
+    assert rows["unknown"]["parameters"] == "" and (tmp_path / "out" / "cost.png").exists()
 
 
-def test_predict_by_vectors_made_elsewhere(script, elsewhere, tmp_path):
-    """Of a prepared folder alone, and a line says what the pictures lack."""
-    new, run = tmp_path / "new", ("--runs", elsewhere / "runs", "--run", "clip+sounds", "--out", tmp_path / "out")
-    write_elsewhere(new / "clip", ["one", "two"])
-    write_elsewhere(new / "sounds", ["one", "two"], 6, {"input": "video", "backbone": "VGGish"})
+def test_predict_from_external_vectors(script, external, tmp_path):
+    """Only from a folder of vectors; figures have no strip and assume one second per clip."""
+    new, run = tmp_path / "new", ("--runs", external / "runs", "--run", "clip+sounds", "--out", tmp_path / "out")
+    write_external(new / "clip", ["one", "two"])
+    write_external(new / "sounds", ["one", "two"], 6, {"input": "video", "backbone": "VGGish"})
     result = script("03_evaluate.py", *run, "--predict", new)
     assert result.code == 0, result.err
-    assert "in the figures each clip lasts a second" in result.out and "no pictures: " in result.out
-    model = divita.load_model(elsewhere / "runs" / "clip+sounds" / "split0" / "model.keras")
+    assert "figures assume one second per clip" in result.out and "no strip of one, two" in result.out
+    model = divita.load_model(external / "runs" / "clip+sounds" / "split0" / "model.keras")
     for row in read_csv(tmp_path / "out" / "predictions.csv"):
         clips = [np.load(new / name / f"{row['mid']}.npy") for name in ("clip", "sounds")]
         expected = divita.predict_trailers(model, [clips], 30)[0]
         np.testing.assert_allclose([float(row["comedy"]), float(row["drama"])], expected, atol=1e-4)
-    done = evaluate_films(elsewhere, *run[2:], "--predict", film(tmp_path / "film.mp4"), "--data", tmp_path / "data")
-    said = "01_prepare.py: error: --like runs/clip+sounds: its image vectors were made elsewhere, by clip"
-    assert done.returncode == 2 and done.stderr.splitlines()[-1].startswith(said), done.stderr
+    done = run_evaluate(external, *run[2:], "--predict", write_video(tmp_path / "new.mp4"), "--data", tmp_path / "data")
+    message = "01_prepare.py: error: --like runs/clip+sounds: its image vectors were made elsewhere, by clip"
+    assert done.returncode == 2 and done.stderr.splitlines()[-1].startswith(message), done.stderr
     shutil.rmtree(new / "sounds")
     result = script("03_evaluate.py", *run, "--predict", new)
     line = result.err.strip().splitlines()[-1]
-    assert result.code == 2 and "lacks sounds, the video input of clip+sounds; make the new trailers' vectors" in line
+    assert (
+        result.code == 2 and "sounds missing, the video input of clip+sounds; extract the new trailers' vectors" in line
+    )
 
 
-def test_vectors_without_meta_json_say_what_is_missing(script, elsewhere, tmp_path):
+def test_vectors_without_meta_json_are_an_error(script, external, tmp_path):
     for name in ("labels.csv", "clip", "sounds"):
-        path = elsewhere / "data" / name
+        path = external / "data" / name
         (shutil.copy if path.is_file() else shutil.copytree)(path, tmp_path / name)
     (tmp_path / "clip" / "meta.json").unlink()
-    said = f'{tmp_path / "clip" / "meta.json"}: missing; write {{"input": "image"}} or {{"input": "video"}} into it'
+    message = f'{tmp_path / "clip" / "meta.json"}: missing; write {{"input": "image"}} or {{"input": "video"}} into it'
     for inputs in ((), ("--image", "clip")):
         result = script("02_train.py", "--data", tmp_path, "--runs", tmp_path / "runs", *inputs)
-        assert result.code == 2 and said in result.err and result.err.count("\n") == 1
-    predict = ("03_evaluate.py", "--runs", elsewhere / "runs", "--run", "clip", "--out", tmp_path / "out", "--predict")
+        assert result.code == 2 and message in result.err and result.err.count("\n") == 1
+    predict = ("03_evaluate.py", "--runs", external / "runs", "--run", "clip", "--out", tmp_path / "out", "--predict")
     result = script(*predict, tmp_path)
-    assert result.code == 2 and said in result.err.splitlines()[-1]
+    assert result.code == 2 and message in result.err.splitlines()[-1]
     result = script(*predict, tmp_path / "clip")
-    assert f"{tmp_path / 'clip'}: holds vectors; give it a meta.json and pass {tmp_path}" in result.err.splitlines()[-1]
+    assert (
+        f"{tmp_path / 'clip'}: a folder of vectors; add its meta.json and pass its parent, {tmp_path}"
+        in result.err.splitlines()[-1]
+    )
 
 
 @pytest.mark.parametrize("dtype", ["<f2", ">f4", "<f8", ">f8"])
 def test_vectors_of_any_floating_type_are_read(tmp_path, dtype):
-    write_elsewhere(tmp_path / "clip", ["one", "two"])
+    write_external(tmp_path / "clip", ["one", "two"])
     expected = {path.stem: np.load(path).astype(dtype) for path in (tmp_path / "clip").glob("*.npy")}
     for mid, clips in expected.items():
         np.save(tmp_path / "clip" / f"{mid}.npy", clips)
@@ -1071,7 +1079,7 @@ def test_vectors_of_any_floating_type_are_read(tmp_path, dtype):
 
 
 @pytest.mark.parametrize(
-    ("clips", "said"),
+    ("clips", "message"),
     [
         (np.full((3, 5), np.nan, np.float32), "a value of nan"),
         (np.full((3, 5), -np.inf), "a value of inf"),
@@ -1087,55 +1095,55 @@ def test_vectors_of_any_floating_type_are_read(tmp_path, dtype):
         (np.array([["a"]], object), "missing or broken"),
     ],
 )
-def test_a_trailers_vectors_that_cannot_be_used_are_one_line(tmp_path, clips, said):
-    """It names the trailer, and never asks for vectors made elsewhere to be prepared."""
-    write_elsewhere(tmp_path / "clip", ["one", "two"])
+def test_invalid_vectors_of_a_trailer_are_one_line(tmp_path, clips, message):
+    """The message names the trailer, and does not suggest to prepare external vectors."""
+    write_external(tmp_path / "clip", ["one", "two"])
     np.save(tmp_path / "clip" / "two.npy", clips)
     with pytest.raises(divita.UserError) as error:
         divita.open_representation(tmp_path, "clip")
-    assert f"{tmp_path / 'clip' / 'two'}" in str(error.value) and said in str(error.value)
+    assert f"{tmp_path / 'clip' / 'two'}" in str(error.value) and message in str(error.value)
     assert "prepare" not in str(error.value) and "\n" not in str(error.value)
     assert not list((tmp_path / ".packed").glob("*"))
 
 
 def test_an_empty_folder_of_vectors_is_one_line(tmp_path):
-    write_elsewhere(tmp_path / "clip", [])
+    write_external(tmp_path / "clip", [])
     with pytest.raises(divita.UserError, match="clip: no vectors, <mid>.npy, in it; add them or remove the folder"):
         divita.open_representation(tmp_path, "clip")
 
 
 @pytest.mark.parametrize(
-    ("meta", "arguments", "said"),
+    ("meta", "arguments", "message"),
     [
         ({"input": "sound"}, [], 'clip/meta.json: "input" must be "image" or "video"'),
         ({"backbone": "clip"}, [], 'clip/meta.json: "input" must be "image" or "video"'),
-        ({"input": "image", "fps": [8]}, [], "clip/meta.json: 'fps' cannot be [8]; mend it or leave it out"),
-        ({"input": "image", "parameters": 8.6e7}, [], "'parameters' cannot be 86000000.0; mend"),
-        ({"input": "image"}, ["--video", "clip"], "it is for --image"),
+        ({"input": "image", "fps": [8]}, [], "clip/meta.json: invalid 'fps': [8]; fix it or remove it"),
+        ({"input": "image", "parameters": 8.6e7}, [], "invalid 'parameters': 86000000.0; fix"),
+        ({"input": "image"}, ["--video", "clip"], "use --image"),
         (
             {"input": "image"},
             ["--experiment", "segmentation"],
-            "no vectors by clip whose meta.json says segmentation shots",
+            "no vectors by clip with segmentation shots in meta.json",
         ),
-        ({"input": "video"}, ["--experiment", "frame-rate"], "no vectors by clip whose meta.json says fps 4"),
+        ({"input": "video"}, ["--experiment", "frame-rate"], "no vectors by clip with fps 4 in meta.json"),
     ],
 )
-def test_errors_in_vectors_made_elsewhere_are_one_line(script, tmp_path, meta, arguments, said):
+def test_errors_in_external_vectors_are_one_line(script, tmp_path, meta, arguments, message):
     divita.write_csv(tmp_path / "labels.csv", ["mid", "x", "split0"], [[f"a{i}", i % 2, i % 3] for i in range(6)])
-    write_elsewhere(tmp_path / "clip", [f"a{i}" for i in range(6)], meta=meta)
+    write_external(tmp_path / "clip", [f"a{i}" for i in range(6)], meta=meta)
     result = script("02_train.py", "--data", tmp_path, "--runs", tmp_path / "runs", *arguments)
-    assert result.code == 2 and said in result.err and result.err.count("\n") == 1
+    assert result.code == 2 and message in result.err and result.err.count("\n") == 1
 
 
-def test_experiments_on_vectors_made_elsewhere(script, tmp_path):
-    """Vectors by one backbone at several settings, as their meta.json say, whatever their folders are called."""
+def test_experiments_on_external_vectors(script, tmp_path):
+    """Vectors by one backbone with clip settings in meta.json, whatever the names of their folders."""
     mids = [f"a{i}" for i in range(6)]
     divita.write_csv(
         tmp_path / "labels.csv", ["mid", "x", "split0"], [[mid, i % 2, i % 3] for i, mid in enumerate(mids)]
     )
     for cut in ("shots", "seconds"):
         meta = {"input": "image", "backbone": "CLIP", "segmentation": cut}
-        write_elsewhere(tmp_path / f"by_{cut}", mids, meta=meta)
+        write_external(tmp_path / f"by_{cut}", mids, meta=meta)
     arguments = ("--data", tmp_path, "--runs", tmp_path / "runs", "--image", "by_shots", "--epochs", "1")
     result = script("02_train.py", *arguments, "--experiment", "segmentation")
     assert result.code == 0, result.err
@@ -1143,18 +1151,18 @@ def test_experiments_on_vectors_made_elsewhere(script, tmp_path):
     assert [row["run"] for row in rows] == ["by_shots", "by_seconds"]
 
 
-# ---- From films to genres ----
+# ---- From videos to genres ----
 
 
 @pytest.fixture(scope="module")
-def filmed(tmp_path_factory):
-    """A run trained on tiny films cut by seconds at 8 frames per second, by the three scripts."""
-    folder = tmp_path_factory.mktemp("filmed")
+def prepared(tmp_path_factory):
+    """A run trained by the scripts on tiny videos, segmented by seconds at 8 frames per second."""
+    folder = tmp_path_factory.mktemp("prepared")
     (folder / "videos").mkdir()
     rows = []
     for i in range(9):
-        film(folder / "videos" / f"film{i}.mp4", [24, 12])
-        rows.append([f"film{i}", i % 2, 1 - i % 2, i % 3])
+        write_video(folder / "videos" / f"trailer{i}.mp4", [24, 12])
+        rows.append([f"trailer{i}", i % 2, 1 - i % 2, i % 3])
     divita.write_csv(folder / "labels.csv", ["mid", "comedy", "drama", "split0"], rows)
     prepare = ["--videos", folder / "videos", "--labels", folder / "labels.csv", "--out", folder / "data"]
     prepare += ["--image", "shufflenet2d", "--video", "none", "--weights", "random", "--image-frames", "1"]
@@ -1167,62 +1175,62 @@ def filmed(tmp_path_factory):
     return folder
 
 
-def evaluate_films(folder, *arguments, **environment):
-    """Run 03_evaluate.py as one would at the keyboard in `folder`."""
+def run_evaluate(folder, *arguments, **environment):
+    """Run 03_evaluate.py in `folder` as a process."""
     command = [sys.executable, ROOT / "03_evaluate.py", "--runs", "runs", *arguments]
     return subprocess.run(command, capture_output=True, text=True, cwd=folder, env=os.environ | environment)
 
 
-def test_genres_of_a_film_in_one_command(filmed):
-    """From films to their genres; what is prepared stays; a broken film is named and costs the others nothing."""
-    (filmed / "new").mkdir()
-    film(filmed / "new" / "good.mp4", [30, 20])
-    film(filmed / "new" / "other.mp4", [30])
-    done = evaluate_films(filmed, "--predict", "new")
+def test_genres_of_a_video_in_one_command(prepared):
+    """From videos to genres; prepared vectors are kept; a damaged video is listed and the others are predicted."""
+    (prepared / "new").mkdir()
+    write_video(prepared / "new" / "good.mp4", [30, 20])
+    write_video(prepared / "new" / "other.mp4", [30])
+    done = run_evaluate(prepared, "--predict", "new")
     assert done.returncode == 0, done.stderr
-    (run,) = [path.name for path in (filmed / "runs").iterdir() if path.is_dir()]
-    assert f"predicted by {run}" in done.stdout and "\ngood: " in done.stdout
-    good, other = read_csv(filmed / "results" / "new" / "predictions.csv")
+    (run,) = [path.name for path in (prepared / "runs").iterdir() if path.is_dir()]
+    assert f"using {run}, best of 1" in done.stdout and "\ngood: " in done.stdout
+    good, other = read_csv(prepared / "results" / "new" / "predictions.csv")
     assert (good["mid"], other["mid"], good["run"]) == ("good", "other", f"runs/{run}")
-    vectors = filmed / "data" / "new" / "shufflenet2d_seconds_fps8_fpc8" / "good.npy"
-    model = divita.load_model(filmed / "runs" / run / "split0" / "model.keras")
+    vectors = prepared / "data" / "new" / "shufflenet2d_seconds_fps8_fpc8" / "good.npy"
+    model = divita.load_model(prepared / "runs" / run / "split0" / "model.keras")
     expected = divita.predict_trailers(model, [[np.load(vectors)]], 30)[0]
     np.testing.assert_allclose([float(good["comedy"]), float(good["drama"])], expected, atol=1e-4)
-    assert (filmed / "results" / "new" / f"runs/{run}/good.png").exists()
+    assert (prepared / "results" / "new" / f"runs/{run}/good.png").exists()
 
     before = vectors.stat().st_mtime_ns
-    (filmed / "new" / "broken.mp4").write_bytes(b"no film")
-    films = ("new/good.mp4", "new/broken.mp4")
-    of_torchrun = {
+    (prepared / "new" / "damaged.mp4").write_bytes(b"no video")
+    videos = ("new/good.mp4", "new/damaged.mp4")
+    torchrun = {
         "RANK": "1",
         "WORLD_SIZE": "2",
         "LOCAL_RANK": "1",
         "LOCAL_WORLD_SIZE": "2",
         "TORCHELASTIC_RUN_ID": "x",
     }
-    done = evaluate_films(filmed, "--predict", *films, "--data", "data/new", "--run", run, **of_torchrun)
-    assert done.returncode == 0 and vectors.stat().st_mtime_ns == before  # to torchrun, a 1 is a crash
-    assert len([line for line in (done.stdout + done.stderr).splitlines() if "broken" in line]) == 1
-    assert "\ngood: " in done.stdout and "other" not in done.stdout  # of the folder, the films given
-    assert [row["mid"] for row in read_csv(filmed / "results" / "new" / "predictions.csv")] == ["other", "good"]
+    done = run_evaluate(prepared, "--predict", *videos, "--data", "data/new", "--run", run, **torchrun)
+    assert done.returncode == 0 and vectors.stat().st_mtime_ns == before  # torchrun takes 1 for a crash
+    assert len([line for line in (done.stdout + done.stderr).splitlines() if "damaged" in line]) == 1
+    assert "\ngood: " in done.stdout and "other" not in done.stdout  # only the given videos of the folder
+    assert [row["mid"] for row in read_csv(prepared / "results" / "new" / "predictions.csv")] == ["other", "good"]
 
 
-def test_what_preparing_says_is_enough(filmed, tmp_path):
-    """Where 01_prepare.py fails, its status and its line are all."""
-    shutil.copytree(filmed / "runs", tmp_path / "runs")
+def test_failed_preparation_is_one_message(prepared, tmp_path):
+    """The status and message of 01_prepare.py, and no other."""
+    shutil.copytree(prepared / "runs", tmp_path / "runs")
     for path in (tmp_path / "runs").glob("*/*/config.json"):
         config = divita.read_json(path)
         config["image_meta"]["weights"] = "file"
         divita.write_text(path, json.dumps(config))
-    film(tmp_path / "good.mp4")
-    done = evaluate_films(tmp_path, "--predict", "good.mp4")
-    lines = [line for line in done.stderr.splitlines() if line.strip() and "%" not in line]  # but for the bar
+    write_video(tmp_path / "good.mp4")
+    done = run_evaluate(tmp_path, "--predict", "good.mp4")
+    lines = [line for line in done.stderr.splitlines() if line.strip() and "%" not in line]  # without the bar
     assert done.returncode == 2 and len(lines) == 1, done.stderr
     assert lines[0].startswith("01_prepare.py: error: ") and "--weights shufflenet2d=FILE" in lines[0]
-    (tmp_path / "broken.mp4").write_bytes(b"no film")
+    (tmp_path / "damaged.mp4").write_bytes(b"no video")
     shutil.rmtree(tmp_path / "runs")
-    shutil.copytree(filmed / "runs", tmp_path / "runs")
-    done = evaluate_films(tmp_path, "--predict", "broken.mp4")
+    shutil.copytree(prepared / "runs", tmp_path / "runs")
+    done = run_evaluate(tmp_path, "--predict", "damaged.mp4")
     assert done.returncode == 1 and "Traceback" not in done.stderr
     assert not (tmp_path / "results").exists()
 
@@ -1234,7 +1242,7 @@ def test_tables_of_trained_runs(script, trained, tmp_path):
 
 
 @pytest.mark.parametrize("clips", [1, 2, 5, 30, 75, 200])
-def test_overlapping_snippets(evaluate, clips):
+def test_sliding_snippets(evaluate, clips):
     x = np.arange(1.0, clips + 1)[:, None]
     snippets = evaluate["sliding_snippets"](x, 30)
     width = min(30, max(1, clips // 4))

@@ -1,4 +1,4 @@
-"""02_train.py through its command line, and what it is made of in divita.py."""
+"""02_train.py through its command line, and the parts of divita.py that it uses."""
 
 import csv
 import errno
@@ -49,16 +49,17 @@ def history_of(tmp_path):
         return list(csv.DictReader(file))
 
 
-def refused(result, *words):
+def rejected(result, *words):
+    """Return whether a script ended with status 2 and one line that contains the words."""
     return result.code == 2 and result.err.count("\n") == 1 and all(word in result.err for word in words)
 
 
 def failures(result):
-    """Return the lines on runs that could not be trained."""
+    """Return the messages on failed runs."""
     return [line for line in result.err.replace("\r", "\n").splitlines() if ": failed: " in line]
 
 
-def test_without_names_each_input_alone_and_both(train, tmp_path):
+def test_default_runs_are_image_video_and_fusion(train, tmp_path):
     result = train("--splits", "0", "2")
     assert result.code == 0, result.err
     names = ("shufflenet2d_shots_fps24_fpc24", "shufflenet3d_shots_fps24_fpc24")
@@ -78,20 +79,20 @@ def test_without_names_each_input_alone_and_both(train, tmp_path):
             assert predictions[f"{name}_mids"].tolist() == [labels.mids[row] for row in rows]
             assert name == "train" or (predictions[f"{name}_true"] == labels.y[rows]).all()
         model = keras.models.load_model(folder / "model.keras")
-        inputs = [divita.open_representation(tmp_path / "data", config[kind]) for kind in ("image", "video")]
-        again = divita.predict_trailers(model, [[x[mid] for x in inputs] for mid in predictions["test_mids"]], 5)
-        assert np.allclose(again, predictions["test_probabilities"], atol=1e-6)
+        inputs = [divita.open_representation(tmp_path / "data", config[name]) for name in ("image", "video")]
+        found = divita.predict_trailers(model, [[x[mid] for x in inputs] for mid in predictions["test_mids"]], 5)
+        assert np.allclose(found, predictions["test_probabilities"], atol=1e-6)
     assert [row["epoch"] for row in history_of(tmp_path)] == ["1", "2"]
 
 
-def test_none_for_one_input_keeps_the_other(train, tmp_path):
+def test_none_disables_one_input(train, tmp_path):
     for arguments in (("--image", "none"), ("--video", "none")):
         assert train(*arguments, "--splits", "0").code == 0
     assert runs(tmp_path) == [f"{name}_shots_fps24_fpc24-clips5/split0" for name in ("shufflenet2d", "shufflenet3d")]
 
 
-def test_the_demo_is_known_by_its_data(script, data, tmp_path):
-    """Whatever the path to it is."""
+def test_demo_data_select_the_demo_defaults(script, data, tmp_path):
+    """Whatever the path of the data folder."""
     arguments = ("02_train.py", "--data", data, "--runs", tmp_path / "runs", "--image", "shufflenet2d", "--splits", "0")
     (data / "true_cuts.csv").touch()
     assert "at most 1 epochs, learning rate 0.002\n" in script(*arguments, "--epochs", "1").out
@@ -109,7 +110,7 @@ def test_the_demo_is_known_by_its_data(script, data, tmp_path):
         ({"image": 8}, {"aggregation": "max"}, "no aggregation is called 'max'"),
     ],
 )
-def test_divita_names_what_it_does_not_know(features, changes, said):
+def test_divita_rejects_unknown_options(features, changes, said):
     with pytest.raises(divita.UserError) as error:
         divita.divita(features, 3, **changes)
     assert said in str(error.value)
@@ -123,43 +124,42 @@ def test_training_learns(script, data, tmp_path):
     assert divita.compute_metrics(truth, probabilities)["uAP"] > truth.mean() + 0.2
 
 
-def test_finished_run_is_skipped_and_another_configuration_refused(train, tmp_path):
+def test_finished_run_is_skipped_and_another_configuration_rejected(train, tmp_path):
     one = ("--image", "shufflenet2d", "--splits", "0")
     assert train(*one).code == 0
     config = next((tmp_path / "runs").rglob("config.json"))
     before = config.stat().st_mtime_ns
-    assert "1 of them done already" in train(*one).out
+    assert "1 finished" in train(*one).out
     assert config.stat().st_mtime_ns == before
-    refused = train(*one, "--lr", "0.01")
-    assert refused.code == 2 and "lr" in refused.err and "split0" in refused.err and refused.err.count("\n") == 1
+    assert rejected(train(*one, "--lr", "0.01"), "other settings (lr);", "split0")
     assert train(*one, "--lr", "0.01", "--overwrite").code == 0
     assert json.loads(config.read_text())["lr"] == 0.01
 
 
-def test_what_was_being_replaced_has_not_finished(train, tmp_path, monkeypatch):
+def test_interrupted_retraining_leaves_an_unfinished_run(train, tmp_path, monkeypatch):
     assert train(*ONE).code == 0
     with monkeypatch.context() as patch:
         patch.setattr(np, "savez_compressed", lambda *_, **__: int("full"))
         with pytest.raises(ValueError):
             train(*ONE, "--lr", "0.01", "--overwrite")
-    assert "0 of them done already" in train(*ONE).out
+    assert "0 finished" in train(*ONE).out
 
 
-def test_a_split_that_is_named_twice_is_trained_once(train):
-    assert "1 runs, 0 of them done" in train("--image", "shufflenet2d", "--splits", "0", "0").out
+def test_duplicate_splits_are_trained_once(train):
+    assert "1 runs, 0 finished" in train("--image", "shufflenet2d", "--splits", "0", "0").out
 
 
-def test_interrupted_run_is_trained_again_to_the_same_predictions(train, tmp_path):
+def test_interrupted_run_is_retrained_to_the_same_predictions(train, tmp_path):
     one = ("--video", "shufflenet3d", "--splits", "0")
     assert train(*one).code == 0
     folder = next((tmp_path / "runs").rglob("config.json")).parent
     first = dict(np.load(folder / "predictions.npz"))
-    (folder / "config.json").unlink()  # what a run killed while it writes its last file leaves
+    (folder / "config.json").unlink()  # as if killed before the last file
     assert train(*one).code == 0
     assert all((first[name] == value).all() for name, value in np.load(folder / "predictions.npz").items())
 
 
-def test_experiments_name_their_rows_and_what_is_missing(train, tmp_path, data):
+def test_experiments_save_their_rows_and_print_missing_representations(train, tmp_path, data):
     result = train("--experiment", "aggregation", "--splits", "0")
     assert result.code == 0, result.err
     rows = json.loads((tmp_path / "runs" / "aggregation.json").read_text())["rows"]
@@ -188,7 +188,7 @@ def test_segmentation_and_frame_rate_find_their_representations(train, tmp_path,
     assert [row["label"] for row in rows] == ["8 frames/s", "24 frames/s"]
 
 
-def test_published_archives_are_read_as_they_lie(script, tmp_path):
+def test_published_archives_are_read_unchanged(script, tmp_path):
     with tarfile.open(REFERENCES / "representations_sample.tar.gz") as archive:
         archive.extractall(tmp_path / "data", filter="data")
     image = divita.open_representation(tmp_path / "data", "trailers_i_shufflenet_fpc24")
@@ -207,10 +207,10 @@ def test_published_archives_are_read_as_they_lie(script, tmp_path):
     command = f"python 01_prepare.py --out {tmp_path / 'data'} --videos DIR --image shufflenet2d --video shufflenet3d"
     assert f"{command} --segmentation seconds" in result.out
     result = script("02_train.py", "--data", tmp_path / "data", *names, "--experiment", "transfer")
-    assert f"by: python 01_prepare.py --out {tmp_path / 'data'} --download all\n" in result.out
+    assert f"before: python 01_prepare.py --out {tmp_path / 'data'} --download all\n" in result.out
 
 
-def test_trailers_that_cannot_be_used_are_named_and_left_out(train, data):
+def test_unusable_trailers_are_listed_and_skipped(train, data):
     (data / "shufflenet2d_shots_fps24_fpc24" / "tt0003.npy").unlink()
     np.save(data / "shufflenet2d_shots_fps24_fpc24" / "tt0005.npy", np.zeros((99, 8), np.float32))
     result = train("--splits", "0")
@@ -279,18 +279,18 @@ def test_a_validation_batch_is_copied_once(tmp_path):
     assert most < 1.1 * sum(array.nbytes for array in x)
 
 
-def test_each_epoch_holds_each_trailer_once_and_the_seed_gives_the_numbers(tmp_path, script, monkeypatch):
-    """Of what Keras's fit really sees: a new order and new starts in each epoch, the same again with the same seed."""
+def test_each_epoch_has_each_trailer_once_in_an_order_set_by_the_seed(tmp_path, script, monkeypatch):
+    """In the batches that Keras's fit gets: new order and starts in each epoch, the same for the same seed."""
     data = make_data(tmp_path / "data", trailers=33, clips=(18, 30))
-    for path in data.glob("*/*.npy"):  # vectors that begin with their trailer's number and the clip's
+    for path in data.glob("*/*.npy"):  # the first two features are the numbers of trailer and clip
         clips = np.load(path)
         clips[:, 0], clips[:, 1] = int(path.stem[2:]), np.arange(len(clips))
         write_vectors(path, clips)
     labels, image = divita.load_labels(data), divita.open_representation(data, "shufflenet2d")
     training, validation = (divita.subset(labels, 0, name).tolist() for name in ("train", "validation"))
     snippets = [row for row in validation for _ in range(-(-len(image[labels.mids[row]]) // 8))]
-    seen, results = recorded_steps(monkeypatch), []
-    for run, seed in (("first", 0), ("again", 0), ("other", 1)):
+    seen, results = record_steps(monkeypatch), []
+    for run, seed in (("first", 0), ("same", 0), ("other", 1)):
         seen.clear()
         options = ("--epochs", "3", "--batch-size", "4", "--clips", "8", "--splits", "0", "--seed", seed)
         result = script("02_train.py", "--data", data, "--runs", tmp_path / run, "--image", "shufflenet2d", *options)
@@ -308,8 +308,8 @@ def test_each_epoch_holds_each_trailer_once_and_the_seed_gives_the_numbers(tmp_p
     assert results[0] == results[1] and not any(a == b for a, b in zip(results[0], results[2]))
 
 
-def recorded_steps(monkeypatch):
-    """Return a list that fills with each step's ("train" or "test", the first clip's first two features (B, 2))."""
+def record_steps(monkeypatch):
+    """Return a list that records of each step ("train" or "test", the first clip's first two features (B, 2))."""
     seen = []
     for name in ("train", "test"):
         step = getattr(keras.Model, f"{name}_step")
@@ -371,7 +371,7 @@ np.save(sys.argv[3], keras.ops.convert_to_numpy(keras.ops.sigmoid(logits)).mean(
 
 
 def test_plain_keras_loads_a_trained_head(script, data, tmp_path):
-    """In a process that cannot import divita; the mean over a trailer's snippets is what divita.predict() gives."""
+    """In a process that cannot import divita; the mean over a trailer's snippets equals predict_trailers()."""
     arguments = ("--data", data, "--runs", tmp_path / "runs", *QUICK, "--splits", "0")
     assert script("02_train.py", *arguments, "--image", "shufflenet2d", "--video", "shufflenet3d").code == 0
     file = next((tmp_path / "runs").rglob("model.keras"))
@@ -410,77 +410,75 @@ def change_column(name):
 @pytest.mark.parametrize(
     "change, words",
     [
-        (change_vectors, "another image_data;"),
+        (change_vectors, "other settings (image_data);"),
         (change_column("action"), "labels"),
         (change_column("split0"), "subsets"),
     ],
     ids=["vectors", "labels", "splits"],
 )
-def test_a_run_on_changed_data_is_refused(train, data, change, words):
+def test_a_run_on_changed_data_is_rejected(train, data, change, words):
     assert train(*ONE).code == 0
     change(data)
-    assert refused(train(*ONE), "split0", words, "--overwrite")
+    assert rejected(train(*ONE), "split0", words, "--overwrite")
     assert train(*ONE, "--overwrite").code == 0
-    assert "1 of them done already" in train(*ONE).out
+    assert "1 finished" in train(*ONE).out
 
 
-def test_videos_that_moved_are_no_change(train, data):
+def test_moved_videos_keep_a_run_finished(train, data):
     assert train(*ONE).code == 0
     path = data / "shufflenet2d_shots_fps24_fpc24" / "meta.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | {"videos": ["/elsewhere"]}))
-    assert "1 of them done already" in train(*ONE).out
+    assert "1 finished" in train(*ONE).out
 
 
-def test_splits_of_a_run_are_alike_in_all_but_the_split(train, tmp_path):
+def test_splits_of_a_run_have_equal_settings(train, tmp_path):
     assert train(*ONE).code == 0
     second = ("--image", "shufflenet2d", "--splits", "1", "--lr", "0.01", "--seed", "5")
-    assert refused(train(*second), "split0", "another lr, seed;")
-    assert refused(train(*second, "--overwrite"), "split0", "lr", "seed")
+    assert rejected(train(*second), "split0", "other settings (lr, seed);")
+    assert rejected(train(*second, "--overwrite"), "split0", "lr", "seed")
     assert [name[-6:] for name in runs(tmp_path)] == ["split0"]
     assert train(*second, "--splits", "0", "1", "--overwrite").code == 0
     assert [config_of(tmp_path, split)["seed"] for split in (0, 1)] == [5, 5]
-    assert (
-        "1 of them done already" in train("--image", "shufflenet2d", "--lr", "0.01", "--seed", "5", "--splits", "1").out
-    )
+    assert "1 finished" in train("--image", "shufflenet2d", "--lr", "0.01", "--seed", "5", "--splits", "1").out
 
 
-# ---- What belongs together ----
+# ---- Matching representations ----
 
 
 def rewrite(data, **changes):
-    """Write the video representation again, with changes as write_representation() takes them."""
+    """Rewrite the video representation, with changes for write_representation()."""
     video = divita.open_representation(data, "shufflenet3d")
     write_representation(data, "video", "shufflenet3d", {mid: np.array(video[mid]) for mid in video.rows}, **changes)
 
 
-def test_vectors_of_another_film_are_not_trained_on(train, data):
+def test_vectors_of_different_videos_are_rejected(train, data):
     rewrite(data, films={f"tt{i:04d}": "another film" for i in range(4, 8)})
     result = train(*BOTH)
-    assert refused(result, "shufflenet2d_shots", "shufflenet3d_shots", "another film", "tt0004, tt0005, tt0006, ...")
-    assert "01_prepare.py --image shufflenet2d --video shufflenet3d and the options of before" in result.err
+    assert rejected(result, "shufflenet2d_shots", "shufflenet3d_shots", "another film", "tt0004, tt0005, tt0006, ...")
+    assert "01_prepare.py --image shufflenet2d --video shufflenet3d and your earlier options" in result.err
     assert "tt0007" not in result.err
     assert train(*ONE).code == 0
 
 
-def test_vectors_of_other_cuts_are_not_trained_on(train, data):
+def test_vectors_of_different_cuts_are_rejected(train, data):
     rewrite(data, detector="content")
-    assert refused(train(*BOTH), "shufflenet2d_shots", "shufflenet3d_shots", "detector adaptive", "content")
+    assert rejected(train(*BOTH), "shufflenet2d_shots", "shufflenet3d_shots", "detector adaptive", "content")
 
 
-def test_vectors_of_another_clip_table_are_not_trained_on(train, data):
+def test_vectors_of_different_clip_tables_are_rejected(train, data):
     path = data / "shufflenet3d_shots_fps24_fpc24" / "tt0005.npy"
     write_vectors(path, np.load(path), "the film tt0005", "other clips")
-    assert refused(train(*BOTH), "another clip table of 1 trailers (tt0005)", "01_prepare.py")
-    write_vectors(path, np.load(path))  # of unknown origin, which goes with anything
+    assert rejected(train(*BOTH), "another clip table of 1 trailers (tt0005)", "01_prepare.py")
+    write_vectors(path, np.load(path))  # of unknown origin, which matches any
     assert train("--splits", "0").code == 0
 
 
-# ---- What is missing, and the command that makes it ----
+# ---- Missing representations ----
 
 
 @pytest.fixture
-def films(tmp_path):
-    """A data folder whose representations, by tiny backbones, are not at the defaults, and its films."""
+def videos(tmp_path):
+    """A data folder with videos and with representations by tiny backbones at other than default options."""
     data = make_data(tmp_path / "my data", trailers=9)
     x = {mid: np.ones((4, 8)) for mid in divita.load_labels(data).mids}
     (data / "films").mkdir()
@@ -494,32 +492,34 @@ def films(tmp_path):
 
 
 @pytest.mark.parametrize("experiment, commands, rows", [("segmentation", 1, 6), ("frame-rate", 3, 4)])
-def test_the_printed_command_makes_what_is_missing(films, tmp_path, script, experiment, commands, rows):
-    """A setting at a time; videos and what no name says are the user's to add."""
+def test_the_printed_command_prepares_missing_representations(videos, tmp_path, script, experiment, commands, rows):
+    """One clip setting at a time; the user adds videos and earlier options."""
     options = ("--image", "tiny2d", "--video", "tiny3d", "--experiment", experiment, "--splits", "0", *QUICK)
-    arguments = ("02_train.py", "--data", films, "--runs", tmp_path / "runs", *options)
-    labels = (films / "labels.csv").read_bytes()
+    arguments = ("02_train.py", "--data", videos, "--runs", tmp_path / "runs", *options)
+    labels = (videos / "labels.csv").read_bytes()
     for _ in range(commands):
         result = script(*arguments)
         assert result.code == 0, result.err
-        (command,) = re.findall(r"by: python 01_prepare.py (.*)$", result.out, re.MULTILINE)
-        command = [str(films / "films") if word == "DIR" else word for word in shlex.split(command)]
+        (command,) = re.findall(r"before: python 01_prepare.py (.*)$", result.out, re.MULTILINE)
+        command = [str(videos / "films") if word == "DIR" else word for word in shlex.split(command)]
         as_before = ["--weights", "random", "--image-frames", "2", "--detector", "content"]
         assert Job(tmp_path / "log", *command, *as_before).end() == 0, (tmp_path / "log" / "err.txt").read_text()
     result = script(*arguments)
     assert result.code == 0 and "01_prepare.py" not in result.out, result.err
     assert len(json.loads((tmp_path / "runs" / f"{experiment}.json").read_text())["rows"]) == rows
-    assert (films / "labels.csv").read_bytes() == labels
+    assert (videos / "labels.csv").read_bytes() == labels
 
 
-def test_the_demos_command_needs_no_videos(train, data):
-    (data / "true_cuts.csv").touch()  # which the demo's folder has
+def test_the_command_for_the_demo_has_no_videos_option(train, data):
+    (data / "true_cuts.csv").touch()  # marks the demo's folder
     result = train("--splits", "0", "--experiment", "segmentation")
-    command = f"by: python 01_prepare.py --out {data} --image shufflenet2d --video shufflenet3d --segmentation seconds"
+    command = (
+        f"before: python 01_prepare.py --out {data} --image shufflenet2d --video shufflenet3d --segmentation seconds"
+    )
     assert command in result.out, result.err
 
 
-def test_without_a_standard_representation_one_setting_is_taken(train, tmp_path, data):
+def test_without_the_standard_setting_one_common_setting_is_used(train, tmp_path, data):
     image = divita.open_representation(data, "shufflenet2d")
     x = {mid: np.array(image[mid]) for mid in image.rows}
     for path in divita.list_representations(data):
@@ -532,14 +532,14 @@ def test_without_a_standard_representation_one_setting_is_taken(train, tmp_path,
     assert len(runs(tmp_path)) == 3 and all("_shots_fps12_fpc24" in name for name in runs(tmp_path))
 
 
-# ---- What is wrong with the data ----
+# ---- Bad data ----
 
 
 @pytest.mark.parametrize(
     "scale, words", [(1e30, ("shufflenet2d_shots", "tt0000: a value of ")), (1, ("choose a lower --lr",))]
 )
 def test_a_loss_that_is_not_finite(train, data, scale, words):
-    """Is laid to the vectors where these are huge, else to the learning rate."""
+    """The message names the vectors if they are huge, else the learning rate."""
     for path in (data / "shufflenet2d_shots_fps24_fpc24").glob("*.npy"):
         write_vectors(path, np.load(path) * scale)
     result = train(*ONE, "--lr", "1e30" if scale == 1 else "1e-4")
@@ -548,8 +548,8 @@ def test_a_loss_that_is_not_finite(train, data, scale, words):
     assert scale == 1 or "--lr" not in result.err
 
 
-def test_one_huge_value_in_a_test_trailer_is_named(train, data, tmp_path):
-    """Before anything is written, also where other vectors were packed by an earlier training."""
+def test_a_huge_value_in_a_test_trailer_is_an_error(train, data, tmp_path):
+    """Before anything is written, even if other vectors were packed by an earlier training."""
     assert train(*ONE, "--epochs", "1").code == 0
     with np.load(next((tmp_path / "runs").rglob("predictions.npz"))) as predictions:
         mid = predictions["test_mids"][0]
@@ -558,34 +558,32 @@ def test_one_huge_value_in_a_test_trailer_is_named(train, data, tmp_path):
     clips[-1, 2] = -1e30
     write_vectors(path, clips)
     shutil.rmtree(tmp_path / "runs")
-    assert refused(train(*ONE), f"{path.with_suffix('')}: a value of 1e+30", "remove it or prepare or download it")
+    assert rejected(train(*ONE), f"{path.with_suffix('')}: a value of 1e+30", "remove it or prepare or download it")
     assert not (tmp_path / "runs").exists()
 
 
-def test_trailers_that_are_in_training_too_are_named(train, data, tmp_path, script):
-    """With the same vectors under two names, or the same video; in one line for all runs."""
+def test_leaked_trailers_are_listed(train, data, tmp_path, script):
+    """Two mids with the same vectors or video; one line for all runs."""
     with open(data / "labels.csv", newline="") as file:
         rows = list(csv.DictReader(file))
-    parts = {
-        part: [row["mid"] for row in rows if row["split0"] == str(number)] for number, part in enumerate(divita.SUBSETS)
-    }
-    (first, second, third), test, validation = parts["train"][:3], parts["test"][0], parts["validation"][0]
+    subsets = {x: [row["mid"] for row in rows if row["split0"] == str(i)] for i, x in enumerate(divita.SUBSETS)}
+    (first, second, third), test, validation = subsets["train"][:3], subsets["test"][0], subsets["validation"][0]
     for folder in data.glob("*_fpc24"):
         shutil.copy(folder / f"{first}.npy", folder / f"{test}.npy")
     rewrite(data, films={mid: "one film" for mid in (second, validation)})
     shutil.rmtree(data / "shufflenet2d_shots_fps24_fpc24")
     result = train("--splits", "0", "1")
     assert result.code == 0, result.err
-    (line,) = [line for line in result.out.splitlines() if "of a training trailer" in line]
+    (line,) = [line for line in result.out.splitlines() if "duplicate the vectors or video" in line]
     assert f"{test} as {first}" in line and f"{validation} as {second}" in line and third not in line
     assert config_of(tmp_path)["leaked"] == 2
-    assert "1 runs, 1 of them done already" in train("--splits", "0").out
+    assert "1 runs, 1 finished" in train("--splits", "0").out
     result = script("03_evaluate.py", "--runs", tmp_path / "runs", "--out", tmp_path / "out")
     assert "Leakage: " in result.out
 
 
-def test_clean_data_give_no_warning(train, tmp_path):
-    assert "of a training trailer" not in train(*ONE).out
+def test_no_leakage_no_warning(train, tmp_path):
+    assert "duplicate the vectors or video" not in train(*ONE).out
     assert config_of(tmp_path)["leaked"] == 0
 
 
@@ -617,7 +615,7 @@ NAME = "shufflenet3d_shots_fps24_fpc24"
         (damage_folder, "split0: cannot be written to", 2, False, 1),
     ],
 )
-def test_a_run_that_cannot_be_trained_is_told_and_the_others_go_on(
+def test_a_failed_run_is_reported_and_the_others_are_trained(
     train, data, tmp_path, monkeypatch, damage, reason, workers, torchrun, code
 ):
     damage(data, data / NAME / "tt0003.npy")
@@ -632,13 +630,13 @@ def test_a_run_that_cannot_be_trained_is_told_and_the_others_go_on(
     assert runs(tmp_path) == ["shufflenet2d_shots_fps24_fpc24-clips5/split0"]
 
 
-def test_a_split_without_validation_trailers_is_told_and_the_others_are_trained(train, data, tmp_path):
+def test_a_split_without_validation_trailers_is_reported_and_the_others_are_trained(train, data, tmp_path):
     header, rows = divita.read_table(data / "labels.csv")
     for _, row in rows:
         row[-2] = "0" if row[-2] == "1" else row[-2]  # split1
     divita.write_csv(data / "labels.csv", header, [row for _, row in rows])
     result = train("--image", "shufflenet2d")
-    assert result.code == 1 and "split1: failed: no validation trailers that can be used" in result.err
+    assert result.code == 1 and "split1: failed: no usable trailers in the validation subset" in result.err
     assert [name[-6:] for name in runs(tmp_path)] == ["split0", "split2"]
 
 
@@ -651,7 +649,7 @@ def test_a_split_without_validation_trailers_is_told_and_the_others_are_trained(
     ],
     ids=lambda error: type(error).__name__,
 )
-def test_lack_of_memory_names_the_batch_size(train, tmp_path, monkeypatch, error):
+def test_out_of_memory_message_names_the_batch_size(train, tmp_path, monkeypatch, error):
     step = keras.Model.train_step
 
     def lacking(model, batch):
@@ -671,22 +669,22 @@ def test_a_snippet_that_does_not_fit_into_memory(train):
     assert result.code == 1 and "split0: failed: out of memory; use a smaller --batch-size" in result.err, result.err
 
 
-def test_mids_without_their_leading_zeros_are_told(script, tmp_path):
-    """As a spreadsheet leaves them, which takes them for numbers."""
+def test_mids_without_leading_zeros_are_an_error(script, tmp_path):
+    """A spreadsheet reads them as numbers."""
     mids = [f"0{i}1161" for i in range(1, 7)]
     rows = [[mid.lstrip("0"), i % 2, i % 3] for i, mid in enumerate(mids)]
     divita.write_csv(tmp_path / "labels.csv", ["mid", "drama", "split0"], rows)
     write_representation(tmp_path, "image", "shufflenet2d", {mid: np.ones((4, 3)) for mid in mids})
     result = script("02_train.py", "--data", tmp_path, "--runs", tmp_path / "runs")
-    assert refused(result, "6 mids of the labels lack leading zeros that the files have (11161, 21161, 31161, ...)")
-    assert "give the mid column as text" in result.err
+    assert rejected(result, "6 mids of the labels lack leading zeros that the files have (11161, 21161, 31161, ...)")
+    assert "save the mid column as text" in result.err
 
 
-# ---- Side by side ----
+# ---- Parallel runs ----
 
 
 def results(folder):
-    """Return {path: what a run leaves, but for times} of all runs in a folder."""
+    """Return {path: content without times} of all runs in a folder."""
     found = {}
     for path in sorted(folder.rglob("*.*")):
         name = str(path.relative_to(folder))
@@ -699,8 +697,8 @@ def results(folder):
     return found
 
 
-def test_runs_side_by_side_give_the_same_bytes_and_lines(script, data, tmp_path):
-    """The runs' lines are what their folders hold, whatever the number of processes."""
+def test_parallel_runs_give_the_same_bytes_and_messages(script, data, tmp_path):
+    """Messages match the files of the runs, whatever the number of processes."""
     found = []
     for workers in (1, 2):
         folder = tmp_path / str(workers)
@@ -732,7 +730,7 @@ def test_stopping_early_shortens_the_bar(train, monkeypatch, workers):
 
 
 def begin(data, tmp_path, *options):
-    """Start training that does not end by itself, beside a finished run; return the Job and two of its processes."""
+    """Start endless training next to a finished run; return the Job and two of its processes."""
     arguments = ("--data", data, "--runs", tmp_path / "runs", "--image", "shufflenet2d", "--clips", "5", *options)
     job = Job(tmp_path / "log", *arguments, "--epochs", "1", name="02_train.py")
     assert job.end() == 0, job.text()
@@ -745,14 +743,14 @@ def begin(data, tmp_path, *options):
 
 
 def alive(process):
-    """Tell whether a process runs; one that nobody has asked for its status does not."""
+    """Return whether a process runs; a zombie does not."""
     try:
         return bool(open(f"/proc/{process}/cmdline").read())
     except FileNotFoundError:
         return False
 
 
-def test_a_killed_process_ends_training_with_one_line(data, tmp_path):
+def test_a_killed_process_ends_training_with_one_message(data, tmp_path):
     job, processes = begin(data, tmp_path, "--splits", "0")
     os.kill(processes[1], signal.SIGKILL)
     assert job.end() == 2
@@ -764,7 +762,7 @@ def test_a_killed_process_ends_training_with_one_line(data, tmp_path):
 
 
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT, signal.SIGTERM])
-def test_processes_end_with_the_one_that_started_them(data, tmp_path, how):
+def test_processes_end_with_their_parent(data, tmp_path, how):
     job, processes = begin(data, tmp_path, "--splits", "0")
     os.kill(job.process.pid, how)
     assert job.end() == -how and "Traceback" not in job.text()
@@ -776,15 +774,15 @@ def test_processes_end_with_the_one_that_started_them(data, tmp_path, how):
 @pytest.mark.parametrize("size, expected", [(None, 5), ("2", 2), ("100", 1), ("", 5), ("x", 5), ("0", 5)])
 def test_usable_cores_are_shared_out_under_torchrun(script, train, tmp_path, monkeypatch, size, expected):
     """As many processes decode and train, if there is work for them."""
-    films = tmp_path / "films"
-    films.mkdir()
+    videos = tmp_path / "videos"
+    videos.mkdir()
     for i in range(6):
-        (films / f"tt{i}.mp4").touch()
+        (videos / f"tt{i}.mp4").touch()
     counts = []
 
-    def refuse(*_, nprocs=None, num_workers=None, **__):
+    def fail(*_, nprocs=None, num_workers=None, **__):
         counts.append(nprocs or num_workers)
-        raise OSError("refused")
+        raise OSError("no process")
 
     monkeypatch.setattr(os, "cpu_count", lambda: 8)
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(5)), raising=False)
@@ -792,27 +790,27 @@ def test_usable_cores_are_shared_out_under_torchrun(script, train, tmp_path, mon
         monkeypatch.setenv("LOCAL_WORLD_SIZE", size)
     assert divita.usable_cores() == expected
     with monkeypatch.context() as patch:
-        patch.setattr(torch.utils.data, "DataLoader", refuse)
-        assert script("01_prepare.py", "--videos", films, "--out", tmp_path / "out", *TINY).code == 2
-    monkeypatch.setattr(torch.multiprocessing, "start_processes", refuse)
+        patch.setattr(torch.utils.data, "DataLoader", fail)
+        assert script("01_prepare.py", "--videos", videos, "--out", tmp_path / "out", *TINY).code == 2
+    monkeypatch.setattr(torch.multiprocessing, "start_processes", fail)
     if expected > 1:  # one process trains by itself
         assert train("--splits", "0", "1").code == 2
     assert counts == [expected] * (1 + (expected > 1))
 
 
-def test_processes_that_cannot_be_started(train, monkeypatch):
-    def refuse():
+def test_a_process_that_cannot_start_is_an_error(train, monkeypatch):
+    def fail():
         raise BlockingIOError(errno.EAGAIN, "Resource temporarily unavailable")
 
-    monkeypatch.setattr(os, "fork", refuse)
+    monkeypatch.setattr(os, "fork", fail)
     result = train("--splits", "0", "--workers", "2")
     assert result.code == 2 and result.err.splitlines()[-1].endswith("temporarily unavailable); use fewer --workers")
 
 
-# ---- What a person sees ----
+# ---- Messages ----
 
 
-def test_the_bar_tells_runs_apart_and_is_not_there_for_nothing(train):
+def test_the_bar_names_runs_and_is_hidden_without_any(train):
     aggregation = ("--image", "shufflenet2d", "--experiment", "aggregation", "--splits", "1")
     bar = train(*aggregation, "--workers", "1").err
     assert all(f"{name} split1: loss" in bar for name in divita.AGGREGATIONS)
@@ -836,10 +834,10 @@ def test_the_next_command_is_quoted(script, data, tmp_path):
         (("--lr", "nan"), "--lr"),
         (("--experiment", "nothing"), "nothing"),
         (("--image", "none", "--video", "none"), "no representation"),
-        (("--experiment", "fusion", "--image", "shufflenet2d"), "lacks an input"),
-        (("--experiment", "frame-rate", "--image", "shufflenet2d"), "lacks an input"),
-        (("--image", "shufflenet3d"), "it is for --video"),
-        (("--video", "shufflenet2d_shots_fps24_fpc24"), "it is for --image"),
+        (("--experiment", "fusion", "--image", "shufflenet2d"), "input missing"),
+        (("--experiment", "frame-rate", "--image", "shufflenet2d"), "input missing"),
+        (("--image", "shufflenet3d"), "use --video"),
+        (("--video", "shufflenet2d_shots_fps24_fpc24"), "use --image"),
     ],
 )
 def test_user_errors(train, arguments, word):
@@ -847,7 +845,7 @@ def test_user_errors(train, arguments, word):
     assert result.code == 2 and word in result.err and result.err.count("\n") == 1
 
 
-def test_runs_that_cannot_be_written_show_before_the_work(script, tmp_path, data):
+def test_an_unwritable_folder_is_an_error_before_the_work(script, tmp_path, data):
     (tmp_path / "file").touch()
     for name, option in (("01_prepare.py", "--out"), ("02_train.py", "--runs"), ("03_evaluate.py", "--out")):
         result = script(name, option, tmp_path / "file" / "below", *(["--data", data] if option == "--runs" else []))
@@ -855,9 +853,9 @@ def test_runs_that_cannot_be_written_show_before_the_work(script, tmp_path, data
         assert result.err.count("\n") == 1
 
 
-def test_whole_folder_is_left_clean(train, tmp_path):
+def test_stale_files_are_removed(train, tmp_path):
     (tmp_path / "runs").mkdir()
-    ended = subprocess.Popen(["true"])  # whose status nobody has asked for
+    ended = subprocess.Popen(["true"])  # a zombie
     os.waitid(os.P_PID, ended.pid, os.WEXITED | os.WNOWAIT)
     for process in (999999999, ended.pid, os.getpid()):
         (tmp_path / "runs" / f"{divita.TEMPORARY}{process}@{divita.socket.gethostname()}@0.keras").touch()
@@ -868,7 +866,7 @@ def test_whole_folder_is_left_clean(train, tmp_path):
 
 
 def test_results_do_not_depend_on_threads_or_torchrun(train, data, tmp_path):
-    """On a CPU, as one thread trains wherever it is started."""
+    """On a CPU, since one thread trains each run."""
     threads = torch.get_num_threads()
     torch.set_num_threads(2)
     assert train("--image", "shufflenet2d", "--splits", "0", "1").code == 0
