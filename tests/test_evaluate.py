@@ -1032,7 +1032,7 @@ def test_predict_by_vectors_made_elsewhere(script, elsewhere, tmp_path):
         expected = divita.predict_trailers(model, [clips], 30)[0]
         np.testing.assert_allclose([float(row["comedy"]), float(row["drama"])], expected, atol=1e-4)
     done = evaluate_films(elsewhere, *run[2:], "--predict", film(tmp_path / "film.mp4"), "--data", tmp_path / "data")
-    said = "01_prepare.py: error: --like runs/clip+sounds: its image vectors were made elsewhere, by clip"
+    said = "01_prepare.py: error: --like runs/clip+sounds: its image vectors are external, by clip"
     assert done.returncode == 2 and done.stderr.splitlines()[-1].startswith(said), done.stderr
     shutil.rmtree(new / "sounds")
     result = script("03_evaluate.py", *run, "--predict", new)
