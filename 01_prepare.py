@@ -26,7 +26,7 @@ MAX_CANDIDATES = 640  # small images in memory, from which a strip's frames are 
 DEFAULT_BACKBONES = {"image": "efficientnetlite_b0", "video": "shufflenet3d"}
 INPUT_NAMES = tuple(DEFAULT_BACKBONES)
 ROUNDING = 1e-6  # target frames; smaller time differences are rounding errors
-
+ZENODO = "https://zenodo.org/records/5716410/files"  # published labels and representations
 DEMO_OUT = "data/demo"
 DEMO_IMAGE_FRAMES = 1  # per clip: fewer than the published 24, for speed
 DEMO_PRETRAINED = ["efficientnetlite_b0"]  # weights installed by a package; other demo backbones are random
@@ -218,16 +218,14 @@ def mark_failed(job, mid, reason, delete=False):
 
 
 # ---- Shots ----
-# PySceneDetect's cuts, found while frames stream through;
-# frames wait as long as a cut may still be reported.
+# PySceneDetect's cuts, found while frames stream through; frames wait as long as a cut may still be reported.
 
 
 def detect_shots(frames, name):
     """Yield (frame, whether it starts a shot), with the cuts of PySceneDetect's SceneManager."""
-    # Cuts are reported late: event_buffer_length frames wait, but with the content detector (144) only for MIN_SHOT.
     detector_class = {"adaptive": scenedetect.AdaptiveDetector, "content": scenedetect.ContentDetector}[name]
     detector = detector_class(min_scene_len=MIN_SHOT)
-    latest = MIN_SHOT if name == "content" else math.inf  # seconds
+    latest = MIN_SHOT if name == "content" else math.inf  # seconds; its event_buffer_length assumes 240 frames/s
     waiting, cuts = collections.deque(), []  # cuts: times in seconds
     for frame in itertools.chain(frames, [None]):
         if frame:
@@ -243,8 +241,7 @@ def detect_shots(frames, name):
 
 
 # ---- Clips ----
-# A shot is sampled at the target frame rate and cut into clips
-# of frames_per_clip frames; half a clip or more is padded with its last frame.
+# A shot is sampled at the target frame rate and cut into clips; half a clip or more is padded with its last frame.
 
 # Clip setting, and views: per backbone (preprocessing of a frame, frames per clip)
 Plan = collections.namedtuple("Plan", "segmentation detector fps frames_per_clip views")
@@ -307,7 +304,7 @@ class ShotClipper:
         self.video.rows[-1] = (*row, min(clip_end, round(time, 6)))
 
     def fill_until(self, length):
-        """Repeat the source frame up to target frame `length`; yield ("clip", [uint8 (T, S, S, 3) per view])."""
+        """Repeat the source frame up to target frame `length`; yield its clips."""
         per_clip, fps, rows = self.plan.frames_per_clip, self.plan.fps, self.video.rows
         while self.length < length:
             clip, position = divmod(self.length, per_clip)
@@ -325,7 +322,7 @@ class ShotClipper:
 
 
 def decode_clips(path, plan):
-    """Decode a video once: yield the messages of hash_video(), those of its ShotClippers and ("end", DecodedVideo).
+    """Decode a video once; yield ("digest", ...), ("clip", [uint8 (T, S, S, 3) per view]), ("end", DecodedVideo).
     Raises OSError if the file cannot be read, VideoError if it cannot be decoded."""
     for message in hash_video(path):
         yield message
@@ -361,7 +358,6 @@ def decode_clips(path, plan):
 
 
 # ---- Frames and timestamps ----
-# Times in seconds increase from 0; missing and implausible timestamps are replaced.
 
 
 class Frame:
@@ -378,9 +374,8 @@ class Frame:
 
 
 def repair_timestamps(images, fps, max_pause):
-    """Yield Frames of (timestamp in seconds or NaN, image): timestamps that increase by at most `max_pause` seconds are
-    trusted; others, and one after its successor, are replaced: by the nominal fps or, if sooner, halfway to the next.
-    After a lasting jump (joined videos), time continues."""
+    """Yield Frames of (timestamp in seconds or NaN, image). Timestamps that increase by at most `max_pause` seconds are
+    trusted; others, and one after its successor, are replaced: by the nominal fps or halfway to the next, if sooner."""
     for number, ((timestamp, image), following) in enumerate(itertools.pairwise(itertools.chain(images, [None]))):
         if number == 0:  # its time will be 0; the shifts are added to timestamps
             time, shift, shift_after_jump = -1 / fps, -timestamp, -timestamp
@@ -394,7 +389,7 @@ def repair_timestamps(images, fps, max_pause):
         else:
             gap = following[0] + shift - time if following else math.nan
             time += min(1 / fps, gap / 2) if 0 < gap <= MAX_STEP else 1 / fps
-            shift_after_jump = time - timestamp
+            shift_after_jump = time - timestamp  # for the next frames of a joined video
         yield Frame(number, time, image, small_size)
 
 
@@ -558,8 +553,7 @@ def shrink(image, pixel_aspect):
 
 
 # ---- Targets and resuming ----
-# Which representations and trailers are missing or out of date,
-# judged by meta.json and by digests of video and clip table.
+# Missing or outdated representations and trailers, judged by meta.json and by digests of video and clip table.
 
 
 @dataclass
@@ -578,8 +572,7 @@ def parse_arguments_like(run):
     if not configs:
         raise UserError(f"--like {run}: no finished run; pass a run folder such as runs/demo/RUN")
     metas = divita.input_metas(divita.read_json(configs[0])).values()
-    backbones = {name: [meta["backbone"] for meta in metas if meta["input"] == name] for name in INPUT_NAMES}
-    settings = [(name, names or ["none"]) for name, names in backbones.items()]
+    settings = [(key, [meta["backbone"] for meta in metas if meta["input"] == key] or ["none"]) for key in INPUT_NAMES]
     for meta in metas:
         if divita.is_external(meta):
             what = f"its {meta['input']} vectors are external, by {meta['backbone']}"
@@ -806,8 +799,7 @@ def print_summary(job):
     rank, world_size = divita.rank_and_world_size()
     by = f" by rank {rank} of {world_size}" if world_size > 1 else ""
     if len(job.failed) == len(job.todo) > 1 and len(set(job.failed.values())) == 1:
-        remedy = "check the installation and the code"
-        tqdm.write(f"all {len(job.failed)} videos failed for the same reason; {remedy}", file=sys.stderr)
+        tqdm.write(f"all {len(job.failed)} videos failed for the same reason; check set-up and code", file=sys.stderr)
     ready = len(prepared_mids(job))
     say(f"{ready} of {len(job.videos)} trailers prepared in {job.out}, {job.saved} new{by}")
     if rank == 0:
@@ -919,8 +911,7 @@ def find_column(path, columns, what, patterns):
     for pattern in patterns:
         found = [x for x in columns if re.fullmatch(pattern, normalize_name(x)) and flag_share(columns[x]) < 1]
         if len(found) > 1:
-            pair = " and ".join(map(repr, found))
-            raise UserError(f"{path}: {pair} could each be the {what}; remove one or rename one to {what}")
+            raise UserError(f"{path}: {' and '.join(map(repr, found))} could each be the {what}; rename one to {what}")
         if found:
             return found[0]
 
@@ -1004,12 +995,11 @@ def check_mids(path, mids, videos):
 
 
 # ---- Parallel decoding ----
-# Workers, each decoding one video at a time, send messages (mid, kind, content).
+# Workers decode a video each and send messages (mid, kind, content): digest, clip, end, failed (VideoError) or error.
 
 
 class VideoDataset(torch.utils.data.IterableDataset):
-    """Messages (mid, kind, content) of videos {mid: path}: those of decode_clips() or, last, ("failed", reason) if it
-    raises VideoError and ("error", reason) for other errors. Each worker takes the next video that is not taken."""
+    """Messages of videos {mid: path}: decode_clips() or "failed", "error". Workers take the next video not taken."""
 
     def __init__(self, videos, plan):
         self.videos, self.plan, self.taken = videos, plan, multiprocessing.Value("L")
@@ -1030,9 +1020,8 @@ class VideoDataset(torch.utils.data.IterableDataset):
 
 
 def decode_in_parallel(videos, plan, workers, patience, max_queued):
-    """Yield the messages of videos {mid: path} from workers, which queue about `max_queued`. If a worker dies or no
-    message arrives for `patience` seconds, the videos in progress are retried one at a time; the second time is an
-    error. The first next() starts the workers; no thread may run before, as forks would hang."""
+    """Yield the messages of videos {mid: path} from workers, which queue about `max_queued`. If a worker dies or stalls
+    for `patience` seconds, the videos in progress are retried one at a time; the second time is an error."""
     signal.signal(signal.SIGALRM, on_timeout)
     alarm = functools.partial(signal.setitimer, signal.ITIMER_REAL)
     groups = [(videos.copy(), False)]  # videos decoded in parallel, whether it is a retry
@@ -1078,7 +1067,7 @@ def start_workers(dataset, workers, max_queued):
         prefetch_factor=max(2, max_queued // workers),
         in_order=False,
         worker_init_fn=lambda _: threading.Thread(target=exit_with_parent, daemon=True).start(),
-        multiprocessing_context="fork",  # a spawned process would import Keras for seconds
+        multiprocessing_context="fork",  # hangs if threads run before; spawn would import Keras for seconds
     )
     try:
         messages = iter(loader)
@@ -1106,9 +1095,6 @@ def exit_with_parent():
 
 
 # ---- Published data ----
-# Labels and representations of Trailers12k, with their MD5 digests.
-
-ZENODO = "https://zenodo.org/records/5716410/files"
 
 
 def download(names, out):
@@ -1192,8 +1178,7 @@ def make_demo(out, workers):
 
 
 def demo_labels():
-    """Return y (N, G) of 0 and 1, one to three genres per trailer, and splits (N, 3). Each block of five trailers has
-    all genres; of five blocks, one is for test and one for validation."""
+    """Return y (N, G), one to three genres per trailer, and splits (N, 3); every five trailers have all genres."""
     y = np.zeros((DEMO_TRAILERS, len(GENRES)), int)
     for first in range(0, DEMO_TRAILERS, 5):
         order = np.random.default_rng([DEMO_SEED, 0, first]).permutation(len(GENRES))
@@ -1227,8 +1212,7 @@ def make_video(task):
 
 
 def render_shot(marker, camera, hue, dark, frames, rng):
-    """Yield `frames` frames (108, 192, 3) of copies of one marker on a plain background, seen by a moving camera.
-    A still camera has a random phase of the movements: a single frame does not identify them."""
+    """Yield `frames` frames (108, 192, 3) of markers on a plain background, none of which identifies the movement."""
     canvas = np.full((162, 288, 3), (hue % 180, 90, 100 if dark else 200), np.uint8)  # hue in half degrees
     for x, y in np.ndindex(14, 8):
         place = 20 * x + rng.integers(4, 18), 20 * y + rng.integers(4, 18)

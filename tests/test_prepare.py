@@ -553,7 +553,7 @@ def test_an_error_in_the_code_keeps_the_files_of_all_videos(script, tmp_path, vi
         path.unlink()
     result = script("01_prepare.py", *options)
     assert result.code == 1 and result.err.count("failed: KeyError: 'no such key'") == 6
-    assert "all 6 videos failed for the same reason; check the installation and the code" in result.err.splitlines()[-1]
+    assert "all 6 videos failed for the same reason; check set-up and code" in result.err.splitlines()[-1]
     assert (tmp_path / NAMES[1] / "tt0.npy").exists() and contents(tmp_path).keys() <= before.keys() | {"failed.csv"}
 
 
