@@ -43,6 +43,7 @@ def time_prepare(folder, *options):
     out = Path(tempfile.mkdtemp(dir=folder.parent))
     sys.argv = ["01_prepare.py", "--videos", str(folder), "--out", str(out), *map(str, options)]
     arguments = prepare.parse_arguments()
+    arguments.workers = arguments.workers or divita.usable_cores()
     job = prepare.make_job(arguments, out, divita.find_videos([folder]), prepare.make_targets(arguments))
     prepare.build_extractors(job)
     prepare.build_extractors, build = lambda job: None, prepare.build_extractors
