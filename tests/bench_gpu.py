@@ -429,7 +429,7 @@ def reference_of(name, inputs):
 
 @part(budget=120)
 def prepare(sizes, names):
-    from films import film, load_prepare  # imports OpenCV
+    from films import load_prepare, write_video  # imports OpenCV
 
     script, workers = load_prepare(), cores()  # nothing here touches the GPU before processes that decode are forked
     with tempfile.TemporaryDirectory() as temporary:
@@ -438,7 +438,7 @@ def prepare(sizes, names):
         shots = [53] * round(sizes.seconds * 24 / 53)
         films = [(videos / f"tt{i}.mp4", shots, 24.0, sizes.picture, "mp4v", True, i) for i in range(sizes.films)]
         with multiprocessing.get_context("fork").Pool(min(workers, len(films))) as pool:
-            pool.starmap(film, films)
+            pool.starmap(write_video, films)
         width, height = sizes.picture
         say(f"- {sizes.films} films of {sizes.seconds} s, {width} x {height}, {workers} workers")
         say("- smooth pictures in MPEG-4, which decode faster than films do")

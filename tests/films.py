@@ -1,6 +1,6 @@
-"""Small films for the tests, made with OpenCV, and 01_prepare.py run on them in processes that can be killed.
+"""Small videos for the tests, written with OpenCV and PyAV, and scripts run in processes that can be killed.
 
-The backbones tiny2d and tiny3d cost nothing, so that the tests are about everything but backbones.
+The backbones tiny2d and tiny3d cost almost nothing.
 """
 
 import contextlib
@@ -22,7 +22,7 @@ sys.path.insert(0, str(ROOT))
 
 import divita
 
-keras = divita.keras  # which divita has told to use torch
+keras = divita.keras  # with the backend set by divita
 
 TINY = ["--image", "tiny2d", "--video", "tiny3d", "--weights", "random"]
 
@@ -39,7 +39,7 @@ divita.add_backbone("tiny3d", "video", tiny, 8, 64, 64, **divita.IMAGENET)
 
 
 def load_prepare():
-    """Import 01_prepare.py as a module, for its functions."""
+    """Import 01_prepare.py as a module."""
     spec = importlib.util.spec_from_file_location("prepare", ROOT / "01_prepare.py")
     module = importlib.util.module_from_spec(spec)
     sys.modules["prepare"] = module
@@ -47,18 +47,18 @@ def load_prepare():
     return module
 
 
-def images(prepare, path, film=None):
-    """Yield (frame, upright BGR image) of a video, as 01_prepare.py decodes it."""
+def decode_images(prepare, path):
+    """Yield (timestamp in seconds, upright BGR image) of a video, as 01_prepare.py decodes it."""
     container, stream = prepare.open_video(Path(path))
     frames = prepare.decode_frames(container, stream, prepare.PacketCount(stream))
-    return prepare.to_bgr_images(frames, film or prepare.DecodedVideo("", ""))
+    return prepare.to_bgr_images(frames, prepare.DecodedVideo("", ""))
 
 
-# Films
+# Videos
 
 
-def film(path, lengths=(24,), fps=24.0, size=(96, 64), codec="mp4v", color=True, seed=0, paint=None):
-    """Write a film of one shot per length (in frames); paint(frame number) -> picture replaces the moving textures."""
+def write_video(path, lengths=(24,), fps=24.0, size=(96, 64), codec="mp4v", color=True, seed=0, paint=None):
+    """Write a video of one shot per length (in frames); paint(frame number) -> image replaces the moving textures."""
     parameters = [cv2.VIDEOWRITER_PROP_IS_COLOR, int(color)]
     writer = cv2.VideoWriter(str(path), cv2.CAP_FFMPEG, cv2.VideoWriter_fourcc(*codec), fps, size, parameters)
     assert writer.isOpened()
@@ -67,16 +67,16 @@ def film(path, lengths=(24,), fps=24.0, size=(96, 64), codec="mp4v", color=True,
         texture = np.random.default_rng([seed, shot]).integers(0, 256, (5, 6, 3), dtype=np.uint8)
         texture = cv2.resize(texture, (size[0] + length, size[1]), interpolation=cv2.INTER_LINEAR)
         for shift in range(length):
-            picture = paint(number) if paint else texture[:, shift // 4 : shift // 4 + size[0]]
-            writer.write(np.ascontiguousarray(picture if color else picture[..., 0]))
+            image = paint(number) if paint else texture[:, shift // 4 : shift // 4 + size[0]]
+            writer.write(np.ascontiguousarray(image if color else image[..., 0]))
             number += 1
     writer.release()
     return path
 
 
-def encode(path, times, codec="mpeg4", size=(96, 64), audio=0, **options):
-    """Write a video whose frames, grey levels that rise, are shown at `times` in milliseconds, in any container; beside
-    it `audio` seconds of silence. options: of the container."""
+def encode_video(path, times, codec="mpeg4", size=(96, 64), audio=0, **options):
+    """Write a video of rising grey levels with frames at `times` in milliseconds, in any container; audio: seconds of
+    silence; options: of the container."""
     import av
 
     with av.open(str(path), "w", options=options) as out:
@@ -99,7 +99,7 @@ def encode(path, times, codec="mpeg4", size=(96, 64), audio=0, **options):
 
 
 def make_hole(path):
-    """Overwrite the middle half of a file with zeros, as in a download that was interrupted."""
+    """Overwrite the middle half of a file with zeros, as in an interrupted download."""
     size = path.stat().st_size
     with open(path, "r+b") as file:
         file.seek(size // 4)
@@ -108,11 +108,11 @@ def make_hole(path):
 
 
 def set_timestamps(path, milliseconds):
-    """Give the frames of a film in .flv other timestamps."""
+    """Set the timestamps of the frames of an .flv video."""
     content, position, times = bytearray(path.read_bytes()), 13, iter(milliseconds)
     while position < len(content):
         length = int.from_bytes(content[position + 1 : position + 4], "big")
-        if content[position] == 9 and length > 5:  # a video tag; the end of the sequence is a shorter one
+        if content[position] == 9 and length > 5:  # a video tag; the one that ends the sequence is shorter
             stamp = int(next(times)) & 0xFFFFFFFF
             content[position + 4 : position + 8] = (stamp & 0xFFFFFF).to_bytes(3, "big") + bytes([stamp >> 24])
         position += 11 + length + 4
@@ -121,7 +121,7 @@ def set_timestamps(path, milliseconds):
 
 
 def set_rotation(path, a=0, b=1, c=-1, d=0):
-    """Make a player show a film in .mp4 at x' = a x + c y, y' = b x + d y; without more, a quarter turn clockwise."""
+    """Set the display matrix of an .mp4 video, x' = a x + c y, y' = b x + d y; default: a quarter turn clockwise."""
     content = path.read_bytes()
     start = content.index(b"tkhd") + 4 + 40
     matrix = struct.pack(">9i", a << 16, b << 16, 0, c << 16, d << 16, 0, 0, 0, 1 << 30)
@@ -129,7 +129,7 @@ def set_rotation(path, a=0, b=1, c=-1, d=0):
 
 
 def set_frame_rate(path, numerator, denominator):
-    """Let the header of a film in .avi claim another frame rate."""
+    """Set the frame rate in the header of an .avi video."""
     content = path.read_bytes()
     start = content.index(b"strh") + 8 + 20
     path.write_bytes(content[:start] + struct.pack("<II", denominator, numerator) + content[start + 8 :])
@@ -138,7 +138,7 @@ def set_frame_rate(path, numerator, denominator):
 # Jobs
 
 
-def job(name, arguments, environment, folder):
+def run_job(name, arguments, environment, folder):
     os.environ |= environment
     sys.argv = [name, *map(str, arguments)]
     for descriptor, stream in ((1, "out"), (2, "err")):
@@ -151,16 +151,16 @@ def job(name, arguments, environment, folder):
 
 
 class Job:
-    """A script running in a process of its own, that starts at once because another one has imported what is slow."""
+    """A script in its own process, forked from a server that has already done the slow imports."""
 
     def __init__(self, folder, *arguments, name="01_prepare.py", **environment):
         self.folder = Path(folder)
         self.folder.mkdir(parents=True, exist_ok=True)
         paths = [str(ROOT), str(ROOT / "tests"), *os.environ.get("PYTHONPATH", "").split(os.pathsep)]
-        os.environ["PYTHONPATH"] = os.pathsep.join(dict.fromkeys(filter(None, paths)))  # for the process that forks
+        os.environ["PYTHONPATH"] = os.pathsep.join(dict.fromkeys(filter(None, paths)))  # for the fork server
         context = multiprocessing.get_context("forkserver")
-        context.set_forkserver_preload(["films", "scenedetect"])  # which looks for ffmpeg in a child process
-        self.process = context.Process(target=job, args=(name, arguments, environment, self.folder))
+        context.set_forkserver_preload(["films", "scenedetect"])  # scenedetect looks for ffmpeg in a child process
+        self.process = context.Process(target=run_job, args=(name, arguments, environment, self.folder))
         for path in (self.folder / "out.txt", self.folder / "err.txt"):
             if not path.is_fifo():
                 path.write_text("")
@@ -175,21 +175,21 @@ class Job:
     def text(self):
         return "".join((self.folder / f"{stream}.txt").read_text() for stream in ("out", "err"))
 
-    def decoders(self, count=1):
-        """Wait until there are so many processes that decode; return their ids."""
+    def workers(self, count=1):
+        """Wait for `count` workers; return their process ids."""
         while len(found := children(self.process.pid)) < count:
             assert self.process.is_alive(), self.text()
             time.sleep(0.005)
         return found
 
 
-def thumbnail(picture):
-    """Make a picture small, as the look of a plan."""
-    return cv2.resize(picture, (96, 54))
+def thumbnail(image):
+    """Return a small image; a transform for a Plan."""
+    return cv2.resize(image, (96, 54))
 
 
 def children(*processes):
-    """Return the ids of the processes that these have started; one that has ended has none."""
+    """Return the ids of the child processes of `processes`."""
     with contextlib.suppress(FileNotFoundError, ProcessLookupError):
         tasks = [task for process in processes for task in Path(f"/proc/{process}/task").iterdir()]
         return [int(word) for task in tasks for word in (task / "children").read_text().split()]
@@ -197,13 +197,13 @@ def children(*processes):
 
 
 def contents(folder):
-    """Return {path: content} of all files below a folder; of vectors all but the video's stamp, which no two share."""
+    """Return {path: content} of all files below a folder, of vectors without the video's stamp."""
     files = {str(path.relative_to(folder)): path for path in Path(folder).rglob("*") if path.is_file()}
     content = {name: path.read_bytes() for name, path in files.items() if path.suffix != ".npy"}
     vectors = {name: divita.read_vectors(path) for name, path in files.items() if path.suffix == ".npy"}
     return content | {name: (clips.tobytes(), source[:2]) for name, (clips, source) in vectors.items()}
 
 
-if __name__ == "__main__":  # torchrun starts a file
+if __name__ == "__main__":  # for torchrun
     sys.argv = ["01_prepare.py", *sys.argv[1:]]
     runpy.run_path(str(ROOT / "01_prepare.py"), run_name="__main__")

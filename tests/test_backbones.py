@@ -21,7 +21,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import ROOT, made_tensor, make_data
-from films import film
+from films import write_video
 
 import divita
 
@@ -432,7 +432,7 @@ def test_passes_are_halved_until_they_fit(greedy, monkeypatch, when, limit, per_
 
 
 def test_one_frame_that_does_not_fit_is_a_line(greedy, monkeypatch, script, tmp_path):
-    film(tmp_path / "tt1.mp4")
+    write_video(tmp_path / "tt1.mp4")
     monkeypatch.setitem(LIMIT, "batch", 0)
     arguments = ("--videos", tmp_path, "--out", tmp_path / "out", "--image", greedy, "--video", "none")
     result = script("01_prepare.py", *arguments, "--weights", "random", "--workers", "1")

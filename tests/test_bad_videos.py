@@ -1,4 +1,4 @@
-"""01_prepare.py on the kinds of broken and odd files that a large download holds."""
+"""01_prepare.py on damaged and unusual files, as in a large download."""
 
 import csv
 import gc
@@ -12,14 +12,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from films import ROOT, TINY, Job, contents, film, set_frame_rate, set_rotation, set_timestamps
+from films import ROOT, TINY, Job, contents, set_frame_rate, set_rotation, set_timestamps, write_video
 
 import divita
 
 NAME = "tiny3d_shots_fps24_fpc24"
 
 
-def run(script, folder, *options):
+def prepare(script, folder, *options):
     result = script("01_prepare.py", "--videos", folder, "--out", folder.parent / "out", *TINY, *options)
     assert "Traceback" not in result.err
     return result
@@ -41,11 +41,11 @@ def folder(tmp_path):
     return tmp_path / "videos"
 
 
-def test_what_cannot_be_prepared_is_named(script, folder):
-    good = film(folder / "good.mp4", [48])
+def test_failures_are_listed_with_their_reasons(script, folder):
+    good = write_video(folder / "good.mp4", [48])
     content = good.read_bytes()
     (folder / "empty.mp4").touch()
-    (folder / "text.mp4").write_text("not a film\n" * 500)
+    (folder / "text.mp4").write_text("not a video\n" * 500)
     (folder / "no_index.mp4").write_bytes(content[: len(content) // 2])  # OpenCV writes the index last
     tone = (1000 * np.sin(np.arange(8000))).astype("<i2").tobytes()
     header = struct.pack(
@@ -61,12 +61,12 @@ def test_what_cannot_be_prepared_is_named(script, folder):
     shutil.copy(good, os.fsencode(folder) + b"/\xff\xfe.mp4")
     (folder / "notes.txt").write_text("no video")
     (folder / ".hidden.mp4").touch()
-    result = run(script, folder)
+    result = prepare(script, folder)
     assert result.code == 1
     found = outcome(folder)
     assert found.pop("good") == 2
     reasons = {
-        "empty": "an empty file", "text": "no video", "no_index": "no video", "audio": "no video",
+        "empty": "empty file", "text": "no video", "no_index": "no video", "audio": "no video",
         "folder": "not a file", "link": "broken link", "pipe": "not a file", "two\\nlines": "rename it",
         "long" * 50: "rename it", "b" * 252: "rename it", "\\udcff\\udcfe": "rename it",
     }  # fmt: skip
@@ -74,50 +74,50 @@ def test_what_cannot_be_prepared_is_named(script, folder):
     for mid, reason in reasons.items():
         assert reason in found[mid]
         assert result.err.count(f"{mid}: failed: ") == 1
-    assert run(script, folder).code == 1 and outcome(folder).pop("good") == 2  # and again the same
-    assert "1 files left out that are no videos by their suffix (notes.txt)" in result.out
+    assert prepare(script, folder).code == 1 and outcome(folder).pop("good") == 2
+    assert "skipped 1 files without a video suffix (notes.txt)" in result.out
     for path in list(folder.iterdir()):
         if path != good:
             shutil.rmtree(path) if path.is_dir() else path.unlink()
-    run(script, folder)
-    assert outcome(folder) == {"good": 2}  # what is not there any more has not failed
+    prepare(script, folder)
+    assert outcome(folder) == {"good": 2}  # missing videos are no failures
 
 
-def test_unreadable(script, folder):
-    film(folder / "a.mp4").chmod(0)
+def test_unreadable_videos_fail(script, folder):
+    write_video(folder / "a.mp4").chmod(0)
     if os.access(folder / "a.mp4", os.R_OK):
         pytest.skip("this user may read everything")
-    assert run(script, folder).code == 1
+    assert prepare(script, folder).code == 1
     assert "Permission denied" in outcome(folder)["a"]
 
 
-def test_odd_films_are_prepared(script, folder):
+def test_unusual_videos_are_prepared(script, folder):
     rng = np.random.default_rng(0)
     noise = rng.integers(0, 256, (2, 64, 96, 3), dtype=np.uint8)
-    film(folder / "one_frame.mp4", [1])
-    film(folder / "short.mp4", [7])
-    film(folder / "small.mp4", [30], size=(16, 16))
-    film(
+    write_video(folder / "one_frame.mp4", [1])
+    write_video(folder / "short.mp4", [7])
+    write_video(folder / "small.mp4", [30], size=(16, 16))
+    write_video(
         folder / "large.avi",
         [12],
         size=(4096, 2160),
         codec="MJPG",
         paint=lambda i: np.full((2160, 4096, 3), 9 * i, np.uint8),
     )
-    film(folder / "wide.mp4", [24], size=(640, 16))
-    film(folder / "tall.mp4", [24], size=(16, 640))
-    film(folder / "grey.mkv", [24], codec="FFV1", color=False)
-    film(folder / "black.mp4", [48], paint=lambda i: np.zeros((64, 96, 3), np.uint8))
-    film(folder / "flicker.mp4", [48], paint=lambda i: noise[i % 2])
-    set_rotation(film(folder / "turned.mp4", [24]))
-    set_timestamps(film(folder / "back.flv", [48], codec="FLV1"), [*range(0, 1200, 50), *range(0, 1200, 50)])
+    write_video(folder / "wide.mp4", [24], size=(640, 16))
+    write_video(folder / "tall.mp4", [24], size=(16, 640))
+    write_video(folder / "grey.mkv", [24], codec="FFV1", color=False)
+    write_video(folder / "black.mp4", [48], paint=lambda i: np.zeros((64, 96, 3), np.uint8))
+    write_video(folder / "flicker.mp4", [48], paint=lambda i: noise[i % 2])
+    set_rotation(write_video(folder / "turned.mp4", [24]))
+    set_timestamps(write_video(folder / "back.flv", [48], codec="FLV1"), [*range(0, 1200, 50), *range(0, 1200, 50)])
     for name, rate in {"rate0": (0, 1), "rate0b": (25, 0), "rate_absurd": (4 * 10**9, 1)}.items():
-        set_frame_rate(film(folder / f"{name}.avi", [24], codec="MJPG"), *rate)
-    for name in ("ten_bit.mkv", "alpha.webm", "variable_rate.mkv"):  # which OpenCV cannot write
+        set_frame_rate(write_video(folder / f"{name}.avi", [24], codec="MJPG"), *rate)
+    for name in ("ten_bit.mkv", "alpha.webm", "variable_rate.mkv"):  # not written by OpenCV
         shutil.copy(ROOT / "tests/data" / name, folder)
     for name in ("with space", "é ü 日本", "-dash", "100%03d", "a'b\"c", "$HOME", "meta", "failed", "a,b"):
-        film(folder / f"{name}.mp4", [10])
-    result = run(script, folder)
+        write_video(folder / f"{name}.mp4", [10])
+    result = prepare(script, folder)
     assert result.code == 0, result.err
     found = outcome(folder)
     assert found.pop("black") == found.pop("flicker") == found.pop("back") == 2
@@ -125,17 +125,17 @@ def test_odd_films_are_prepared(script, folder):
     assert all(clips == 1 for clips in found.values()) and len(found) == 22
 
 
-def test_flicker_with_the_other_detector(script, folder):
+def test_flicker_with_the_content_detector(script, folder):
     noise = np.random.default_rng(0).integers(0, 256, (2, 64, 96, 3), dtype=np.uint8)
-    film(folder / "flicker.mp4", [96], paint=lambda i: noise[i % 2])
-    assert run(script, folder, "--detector", "content").code == 0
+    write_video(folder / "flicker.mp4", [96], paint=lambda i: noise[i % 2])
+    assert prepare(script, folder, "--detector", "content").code == 0
     assert outcome(folder)["flicker"] >= 4
 
 
-def test_a_truncated_film_is_used_as_far_as_it_goes(script, folder):
-    path = film(folder / "a.avi", [96], codec="MJPG")
+def test_the_frames_of_a_truncated_video_are_used(script, folder):
+    path = write_video(folder / "a.avi", [96], codec="MJPG")
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
-    result = run(script, folder)
+    result = prepare(script, folder)
     assert result.code == 0 and "a: only 2.0 s of 4.0 s can be decoded" in result.err
     assert outcome(folder) == {"a": 2}
 
@@ -153,72 +153,72 @@ ODD_NAMES = {
 
 
 @pytest.mark.parametrize("name", ODD_NAMES.values(), ids=ODD_NAMES)
-def test_names_as_downloads_have_them(script, folder, name):
-    film(folder / "a.mp4", [30]).rename(folder / f"{name}.mp4")
+def test_mids_with_unusual_characters(script, folder, name):
+    write_video(folder / "a.mp4", [30]).rename(folder / f"{name}.mp4")
     rows = [[name, 1, 0], ["b", 0, 1], ["c", 1, 2]]
     divita.write_csv(folder.parent / "labels.csv", ["mid", "drama", "split0"], rows)
-    result = run(script, folder, "--labels", folder.parent / "labels.csv")
+    result = prepare(script, folder, "--labels", folder.parent / "labels.csv")
     assert result.code == 0 and not result.err.count("failed"), result.err
-    assert "have no video and are left out (b, c)" in result.out and "no labels" not in result.out
+    assert "skipped 2 of 3 labelled trailers without video: b, c" in result.out and "no labels" not in result.out
     assert outcome(folder) == {name: 1} and (folder.parent / "out" / "pictures" / f"{name}.jpg").exists()
     assert len(divita.open_representation(folder.parent / "out", NAME)[name]) == 1
     assert divita.load_labels(folder.parent / "out").mids == [name, "b", "c"]
 
 
-def test_odd_names_are_seen_where_they_are_told(script, folder):
-    film(folder / "a.mp4", [30])
+def test_control_characters_are_escaped_in_messages(script, folder):
+    write_video(folder / "a.mp4", [30])
     (folder / "a\u200b\n\x1b[31m.txt").touch()
-    assert "by their suffix (a\\u200b\\n\\x1b[31m.txt)" in run(script, folder).out
+    assert "video suffix (a\\u200b\\n\\x1b[31m.txt)" in prepare(script, folder).out
 
 
-def test_two_videos_with_one_mid(script, folder):
-    film(folder / "a.mp4")
-    film(folder / "a.avi", codec="MJPG")
-    result = run(script, folder)
+def test_two_videos_with_one_mid_are_an_error(script, folder):
+    write_video(folder / "a.mp4")
+    write_video(folder / "a.avi", codec="MJPG")
+    result = prepare(script, folder)
     assert result.code == 2 and "a.avi has the same mid" in result.err and result.err.count("\n") == 1
     assert not (folder.parent / "out" / NAME).exists()
 
 
-@pytest.mark.parametrize("how, told", [(signal.SIGSTOP, "no clip in 3 s"), (signal.SIGSEGV, "ended the process")])
-@pytest.mark.parametrize("always, wait", [(False, 0.1), (False, 0.5), (True, 0.1)])  # seconds until it has begun
-def test_a_film_whose_decoding_hangs_or_dies(tmp_path, folder, how, told, always, wait):
-    film(folder / "tt0.mp4", [240], size=(1280, 720))
+@pytest.mark.parametrize("how, reason", [(signal.SIGSTOP, "no clip in 3 s"), (signal.SIGSEGV, "crashed the decoder")])
+@pytest.mark.parametrize("always, wait", [(False, 0.1), (False, 0.5), (True, 0.1)])  # seconds after the worker's start
+def test_a_video_that_stalls_or_crashes_its_worker_is_retried(tmp_path, folder, how, reason, always, wait):
+    write_video(folder / "tt0.mp4", [240], size=(1280, 720))
     for i in (1, 2):
         shutil.copy(folder / "tt0.mp4", folder / f"tt{i}.mp4")
     options = ["--videos", folder, "--out", folder.parent / "out", *TINY, "--workers", 1, "--patience", 3]
     job, seen = Job(tmp_path / "log", *options, "--batch-size", 1), set()
     while not seen or (always and "tt0: failed" not in job.text()):
-        for decoder in set(job.decoders()) - seen:
+        for worker in set(job.workers()) - seen:
             time.sleep(wait)
-            os.kill(decoder, how)
-            seen.add(decoder)
+            os.kill(worker, how)
+            seen.add(worker)
     assert job.end() == (1 if always else 0), job.text()
     found = outcome(folder)
     if always:
-        assert told in found.pop("tt0") and found == {"tt1": 10, "tt2": 10}
+        assert reason in found.pop("tt0") and found == {"tt1": 10, "tt2": 10}
         assert Job(tmp_path / "log", *options).end() == 0
         found = outcome(folder)
     assert found == {"tt0": 10, "tt1": 10, "tt2": 10}
 
 
-def test_weights_that_cannot_be_had_end_the_job(tmp_path, folder):
+def test_a_failed_download_of_weights_ends_the_job(tmp_path, folder):
     for i in range(4):
-        film(folder / f"tt{i}.mp4", [240])
+        write_video(folder / f"tt{i}.mp4", [240])
     options = ["--videos", folder, "--out", tmp_path / "out", "--image", "shufflenet2d", "--video", "none"]
     proxies = {name: "http://127.0.0.1:9" for name in ("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY")}
     job = Job(tmp_path / "log", *options, **proxies, TORCH_HOME=str(tmp_path / "cache"))
-    decoders = job.decoders()
+    workers = job.workers()
     assert job.end() == 2
     last = job.text().splitlines()[-1]
     assert last.startswith("01_prepare.py: error: https://") and "fetch it and put it at" in last
-    assert not any(Path(f"/proc/{decoder}").exists() for decoder in decoders)
+    assert not any(Path(f"/proc/{worker}").exists() for worker in workers)
     assert not list(tmp_path.rglob(".divita*"))
 
 
 def test_damaged_bytes_never_end_the_job(script, folder):
     rng = np.random.default_rng(0)
     originals = [
-        film(folder.parent / name, [10, 20], codec=codec).read_bytes()
+        write_video(folder.parent / name, [10, 20], codec=codec).read_bytes()
         for name, codec in (("a.mp4", "mp4v"), ("a.avi", "MJPG"), ("a.mkv", "FFV1"), ("a.flv", "FLV1"))
     ]
     for i in range(int(os.environ.get("MUTATIONS", 100))):
@@ -228,28 +228,28 @@ def test_damaged_bytes_never_end_the_job(script, folder):
         if i % 10 == 0:
             del content[rng.integers(len(content)) :]
         (folder / f"tt{i}.{['mp4', 'avi', 'mkv', 'flv'][i % 4]}").write_bytes(content)
-    result = run(script, folder)
+    result = prepare(script, folder)
     found = outcome(folder)
     assert len(found) == len(list(folder.iterdir())) and result.code in (0, 1)
     assert sum(isinstance(clips, int) for clips in found.values()) > len(found) // 2
     before, threshold = contents(folder.parent / "out"), gc.get_threshold()
     shutil.rmtree(folder.parent / "out")
-    gc.set_threshold(50)  # a frame that only the collector frees changes what is left in a decoder's memory
+    gc.set_threshold(50)  # frames freed by the collector would change a decoder's memory
     try:
-        run(script, folder, "--workers", 1)
+        prepare(script, folder, "--workers", 1)
     finally:
         gc.set_threshold(*threshold)
     assert contents(folder.parent / "out") == before
 
 
-def test_full_disk(tmp_path, folder):
+def test_a_full_disk_ends_the_job_and_a_rerun_finishes_it(tmp_path, folder):
     for i in range(4):
-        film(folder / f"tt{i}.mp4", [240])
+        write_video(folder / f"tt{i}.mp4", [240])
     small = tmp_path / "out"
     small.mkdir()
     mount = ["mount", "-t", "tmpfs", "-o", "size=16k", "none", small]
     if subprocess.run(mount, capture_output=True).returncode:
-        pytest.skip("needs the right to mount a small disk")
+        pytest.skip("cannot mount a small disk")
     try:
         job = Job(tmp_path / "log", "--videos", folder, "--out", small, *TINY)
         assert job.end() == 2, job.text()

@@ -1035,7 +1035,7 @@ def test_predict_from_external_vectors(script, external, tmp_path):
         expected = divita.predict_trailers(model, [clips], 30)[0]
         np.testing.assert_allclose([float(row["comedy"]), float(row["drama"])], expected, atol=1e-4)
     done = run_evaluate(external, *run[2:], "--predict", write_video(tmp_path / "new.mp4"), "--data", tmp_path / "data")
-    message = "01_prepare.py: error: --like runs/clip+sounds: its image vectors were made elsewhere, by clip"
+    message = "01_prepare.py: error: --like runs/clip+sounds: its image vectors are external, by clip"
     assert done.returncode == 2 and done.stderr.splitlines()[-1].startswith(message), done.stderr
     shutil.rmtree(new / "sounds")
     result = script("03_evaluate.py", *run, "--predict", new)

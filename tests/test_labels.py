@@ -1,9 +1,9 @@
-"""Genre tables as people have them: each rule of README.md, read or refused."""
+"""Genre tables in common formats: each rule of README.md, read or rejected."""
 
 import codecs
 
 import pytest
-from films import TINY, film, load_prepare
+from films import TINY, load_prepare, write_video
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -69,13 +69,13 @@ READ = {  # a table of the trailers a, b, c whose genres are X, Y, Z
 
 
 @pytest.mark.parametrize("table", READ.values(), ids=READ)
-def test_tables_as_people_have_them(read, table):
+def test_tables_in_common_formats_are_read(read, table):
     labels, remarks = read(table)
     assert labels.mids == ["a", "b", "c"] and labels.genres == ["Drama", "War"] and labels.y.tolist() == [X, Y, Z]
     assert remarks[0].endswith("genres: Drama 2, War 2") and "3 trailers" in remarks[0]
 
 
-REFUSED = {  # (the table, what the line names ...)
+REJECTED = {  # (table, words of the message ...)
     "Windows-1252": (FLAGS.replace("War", "Kom\xf6die").encode("cp1252"), "save it as CSV UTF-8"),
     "UTF-16 without a byte order mark": (FLAGS.encode("utf-16-le"), "save it as CSV UTF-8"),
     "a quote left open": (WORDS.replace("War\n", '"War\n'), "line 4", "quotes"),
@@ -129,8 +129,8 @@ REFUSED = {  # (the table, what the line names ...)
 }
 
 
-@pytest.mark.parametrize("table, words", [(table, words) for table, *words in REFUSED.values()], ids=REFUSED)
-def test_tables_that_are_ambiguous_or_wrong(read, tmp_path, table, words):
+@pytest.mark.parametrize("table, words", [(table, words) for table, *words in REJECTED.values()], ids=REJECTED)
+def test_ambiguous_or_invalid_tables_are_rejected(read, tmp_path, table, words):
     with pytest.raises(divita.UserError) as error:
         read(table)
     line = divita.one_line(error.value)
@@ -139,21 +139,22 @@ def test_tables_that_are_ambiguous_or_wrong(read, tmp_path, table, words):
 
 @st.composite
 def damaged_tables(draw):
-    """One of the tables above with a few of its places changed."""
-    tables = [*READ.values(), *(table for table, *_ in REFUSED.values())]
+    """Return one of the tables above with a few random changes."""
+    tables = [*READ.values(), *(table for table, *_ in REJECTED.values())]
     table = draw(st.sampled_from(tables))
     content = bytearray(table if isinstance(table, bytes) else table.encode())
-    bits = st.sampled_from(
+    insertions = st.sampled_from(
         ['"', "'", ",", ";", "\t", "\n", "[", "]", "{", "|", "0", "1", "nan", "mid", "genres", " ", "/"]
     )
-    for place, size, bit in draw(st.lists(st.tuples(st.integers(0, 60), st.integers(0, 9), bits), max_size=4)):
-        content[place : place + size] = bit.encode()
+    changes = st.tuples(st.integers(0, 60), st.integers(0, 9), insertions)
+    for place, size, text in draw(st.lists(changes, max_size=4)):
+        content[place : place + size] = text.encode()
     return bytes(content)
 
 
 @settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(damaged_tables())
-def test_any_table_is_refused_or_written_as_it_was_read(read, tmp_path, content):
+def test_any_table_is_rejected_or_written_unchanged(read, tmp_path, content):
     try:
         labels, _ = read(content)
     except divita.UserError as error:
@@ -169,7 +170,7 @@ def test_mids_stay_text(read):
     assert labels.mids == mids
 
 
-def test_subsets_in_words(read):
+def test_words_for_subsets(read):
     words = ["Train", "training", "val", "valid", "VALIDATION", "validate", "dev", "test"]
     for name in ("split", "usage", "split0"):
         labels, remarks = read(lines(f"mid,{name},War", *(f"t{i},{word},1" for i, word in enumerate(words))))
@@ -181,13 +182,13 @@ def test_splits_as_floats_and_before_the_genres(read):
     assert labels.splits.tolist() == [[0], [1], [2]] and labels.y.tolist() == [[1], [0], [1]]
 
 
-def test_few_trailers_for_drawn_splits(read):
+def test_random_splits_of_few_trailers_give_a_warning(read):
     for count in (29, 30):
         _, remarks = read(lines("mid,War", *(f"t{i},{i % 2}" for i in range(count))))
         assert [remark for remark in remarks if "random splits of 29 trailers" in remark] == remarks[1 : 31 - count]
 
 
-def test_a_genre_without_trailers_stays(read):
+def test_a_genre_without_trailers_is_kept(read):
     labels, remarks = read(FLAGS.replace(",1\n", ",0\n"))
     assert labels.genres == ["Drama", "War"] and labels.y[:, 1].sum() == 0 and "Drama 2, War 0" in remarks[0]
 
@@ -198,29 +199,29 @@ def test_hundreds_of_genres_are_abbreviated(read):
     assert labels.y.shape == (3, 300) and len(remarks[0]) < 400
 
 
-def run(script, folder, table, *names):
-    """Prepare films with these names with a table of their genres."""
+def run_prepare(script, folder, table, *names):
+    """Prepare videos with these file names and a genre table."""
     (folder / "mine.csv").write_text(table, encoding="utf-8")
     (folder / "videos").mkdir(exist_ok=True)
     for name in names:
-        film(folder / "videos" / name, [30])
+        write_video(folder / "videos" / name, [30])
     options = ["--videos", folder / "videos", "--labels", folder / "mine.csv", "--out", folder / "out"]
     return script("01_prepare.py", *options, *TINY)
 
 
-def test_what_was_read_is_written_and_said_every_time(script, tmp_path):
+def test_a_table_is_written_to_labels_csv_with_remarks_on_every_run(script, tmp_path):
     rows = ["name,year,Genre,", "v/a.mp4,1999,War,", "b,2000,N/A,", "c,2001,Drama,", "d,2002,\"['War', 'Drama']\","]
-    result = run(script, tmp_path, lines(*rows), "a.mp4", "d.mp4")
+    result = run_prepare(script, tmp_path, lines(*rows), "a.mp4", "d.mp4")
     assert result.code == 0 and not result.err.count("error"), result.err
-    said = result.out.splitlines()[:4]
-    assert said[0] == f"{tmp_path}/mine.csv: 3 trailers (mid: name), genres: Drama 2, War 2"
-    assert said[1:3] == ["unused columns: year", "skipped 1 trailers without a known genre: b"]
-    assert said[3].startswith("warning: random splits of 3 trailers") and "warning: no video in" in result.out
+    remarks = result.out.splitlines()[:4]
+    assert remarks[0] == f"{tmp_path}/mine.csv: 3 trailers (mid: name), genres: Drama 2, War 2"
+    assert remarks[1:3] == ["unused columns: year", "skipped 1 trailers without a known genre: b"]
+    assert remarks[3].startswith("warning: random splits of 3 trailers") and "warning: no video in" in result.out
     labels = divita.load_labels(tmp_path / "out")
     assert labels.mids == ["a", "c", "d"] and labels.y.tolist() == [[0, 1], [1, 0], [1, 1]]
     assert (tmp_path / "out" / "labels.csv").read_text().startswith("mid,Drama,War,split0,split1,split2\na,0,1,")
-    again = run(script, tmp_path, lines(*rows))
-    assert again.code == 0 and again.out.splitlines()[:4] == said
+    second = run_prepare(script, tmp_path, lines(*rows))
+    assert second.code == 0 and second.out.splitlines()[:4] == remarks
 
 
 @pytest.mark.parametrize(
@@ -228,13 +229,13 @@ def test_what_was_read_is_written_and_said_every_time(script, tmp_path):
     [("TT1", "tt1", "case"), ("a.xyz", "a", "a suffix"), ("7.0", "7", "a suffix"), ("7", "007", "leading zeros")]
     + [("0012", "tt0012", "tt"), ("the film", "The_Film", "signs"), ("x", "y", "more than case and suffix")],
 )
-def test_mids_of_which_none_is_a_video(script, tmp_path, mid, name, difference):
-    result = run(script, tmp_path, lines("mid,War", f"{mid},1", "2,0", "3,1"), f"{name}.mp4")
+def test_mids_without_any_video_are_an_error(script, tmp_path, mid, name, difference):
+    result = run_prepare(script, tmp_path, lines("mid,War", f"{mid},1", "2,0", "3,1"), f"{name}.mp4")
     assert result.code == 2 and result.err.count("\n") == 1 and difference in result.err, result.err
     assert mid in result.err and name in result.err and not any((tmp_path / "out").iterdir())
 
 
-def test_a_refusal_comes_before_anything_is_written(script, tmp_path):
-    result = run(script, tmp_path, lines("mid,War,subset", "a,1,0", "b,0,1", "c,1,2"), "a.mp4")
+def test_an_invalid_table_is_rejected_before_files_are_written(script, tmp_path):
+    result = run_prepare(script, tmp_path, lines("mid,War,subset", "a,1,0", "b,0,1", "c,1,2"), "a.mp4")
     assert result.code == 2 and result.err.count("\n") == 1 and "'subset'" in result.err
     assert not any((tmp_path / "out").iterdir())

@@ -19,7 +19,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import GENRES, REFERENCES, ROOT, make_data, write_representation, write_vectors
-from films import TINY, Job, film
+from films import TINY, Job, write_video
 
 import divita
 
@@ -483,7 +483,7 @@ def videos(tmp_path):
     x = {mid: np.ones((4, 8)) for mid in divita.load_labels(data).mids}
     (data / "films").mkdir()
     for i, mid in enumerate(x):
-        film(data / "films" / f"{mid}.mp4", (30, 40), seed=i)
+        write_video(data / "films" / f"{mid}.mp4", (30, 40), seed=i)
     for kind, backbone, frames in (("image", "tiny2d", 2), ("video", "tiny3d", 24)):
         write_representation(
             data, kind, backbone, x, detector="content", frames=frames, digest=None, videos=[str(data / "films")]
@@ -736,7 +736,7 @@ def begin(data, tmp_path, *options):
     assert job.end() == 0, job.text()
     arguments = ("--data", data, "--runs", tmp_path / "runs", "--clips", "5", "--lr", "1e-9", "--epochs", 10**6)
     job = Job(tmp_path / "log", *arguments, "--video", "shufflenet3d", "--workers", "2", name="02_train.py")
-    processes = job.decoders(2)
+    processes = job.workers(2)
     while "split1: loss" not in job.text() and "split0: loss" not in job.text():
         assert job.process.is_alive(), job.text()
     return job, processes
