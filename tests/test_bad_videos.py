@@ -75,7 +75,7 @@ def test_what_cannot_be_prepared_is_named(script, folder):
         assert reason in found[mid]
         assert result.err.count(f"{mid}: failed: ") == 1
     assert run(script, folder).code == 1 and outcome(folder).pop("good") == 2  # and again the same
-    assert "1 files left out that are no videos by their suffix (notes.txt)" in result.out
+    assert "skipped 1 files without a video suffix (notes.txt)" in result.out
     for path in list(folder.iterdir()):
         if path != good:
             shutil.rmtree(path) if path.is_dir() else path.unlink()
@@ -210,7 +210,7 @@ def test_weights_that_cannot_be_had_end_the_job(tmp_path, folder):
     decoders = job.decoders()
     assert job.end() == 2
     last = job.text().splitlines()[-1]
-    assert last.startswith("01_prepare.py: error: https://") and "fetch it and put it at" in last
+    assert last.startswith("01_prepare.py: error: https://") and "download it elsewhere and put it at" in last
     assert not any(Path(f"/proc/{decoder}").exists() for decoder in decoders)
     assert not list(tmp_path.rglob(".divita*"))
 

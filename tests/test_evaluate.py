@@ -699,10 +699,10 @@ def unknown_backbone(folder):
         (spoil("history.csv", "epoch,loss\n1,x\n"), "history.csv: not a table of numbers with the columns epoch, loss"),
         (spoil("history.csv", ""), "history.csv: the table is empty"),
         (spoil("history.csv", "epoch,loss,val_loss\n"), "history.csv: the table is empty"),
-        (spoil("config.json", "{"), "config.json: cannot be read as JSON"),
+        (spoil("config.json", "{"), "config.json: invalid JSON"),
         (spoil("config.json", '{"format": 0}'), "not of format 1"),
         (of_another_rate, "a split was trained with another lr; train all again"),
-        (gone, "no aggregation is called 'smax'; there is "),
+        (gone, "unknown aggregation 'smax'; choose "),
         (unknown_backbone, "nix"),
     ],
     ids=lambda x: getattr(x, "__name__", None),
@@ -1084,7 +1084,7 @@ def test_vectors_of_any_floating_type_are_read(tmp_path, dtype):
         (np.ones((3, 4), np.float32), "float32 (3, 4), not floating-point (clips, 5)"),
         (np.ones((0, 5), np.float32), "no clips"),
         (np.array(1.0), "float64 (), not floating-point"),
-        (np.array([["a"]], object), "missing or broken"),
+        (np.array([["a"]], object), "missing or damaged"),
     ],
 )
 def test_a_trailers_vectors_that_cannot_be_used_are_one_line(tmp_path, clips, said):
@@ -1100,7 +1100,7 @@ def test_a_trailers_vectors_that_cannot_be_used_are_one_line(tmp_path, clips, sa
 
 def test_an_empty_folder_of_vectors_is_one_line(tmp_path):
     write_elsewhere(tmp_path / "clip", [])
-    with pytest.raises(divita.UserError, match="clip: no vectors, <mid>.npy, in it; add them or remove the folder"):
+    with pytest.raises(divita.UserError, match="clip: no vectors <mid>.npy; add them or remove the folder"):
         divita.open_representation(tmp_path, "clip")
 
 

@@ -102,11 +102,11 @@ def test_the_demo_is_known_by_its_data(script, data, tmp_path):
 @pytest.mark.parametrize(
     "features, changes, said",
     [
-        ({"image": 8, "sound": 6}, {}, "unknown or none; use {'image': F, 'video': F}"),
-        ({}, {}, "inputs {}: unknown or none"),
-        ({"image": 8, "video": None}, {}, "unknown or none"),
-        ({"image": 8}, {"fusion": "middle"}, "no fusion is called 'middle'; there is late, early"),
-        ({"image": 8}, {"aggregation": "max"}, "no aggregation is called 'max'"),
+        ({"image": 8, "sound": 6}, {}, "unknown or missing; use {'image': F, 'video': F}"),
+        ({}, {}, "inputs {}: unknown or missing"),
+        ({"image": 8, "video": None}, {}, "unknown or missing"),
+        ({"image": 8}, {"fusion": "middle"}, "unknown fusion 'middle'; choose late, early"),
+        ({"image": 8}, {"aggregation": "max"}, "unknown aggregation 'max'"),
     ],
 )
 def test_divita_names_what_it_does_not_know(features, changes, said):
@@ -215,7 +215,7 @@ def test_trailers_that_cannot_be_used_are_named_and_left_out(train, data):
     np.save(data / "shufflenet2d_shots_fps24_fpc24" / "tt0005.npy", np.zeros((99, 8), np.float32))
     result = train("--splits", "0")
     assert result.code == 0, result.err
-    assert "1 not in every representation (tt0003); 1 with other numbers of clips in the two (tt0005)" in result.out
+    assert "1 not in every representation (tt0003); 1 with different clip counts (tt0005)" in result.out
 
 
 def test_labels_without_splits_get_three(tmp_path, script):
@@ -454,7 +454,7 @@ def rewrite(data, **changes):
 
 
 def test_vectors_of_another_film_are_not_trained_on(train, data):
-    rewrite(data, films={f"tt{i:04d}": "another film" for i in range(4, 8)})
+    rewrite(data, video_digests={f"tt{i:04d}": "another film" for i in range(4, 8)})
     result = train(*BOTH)
     assert refused(result, "shufflenet2d_shots", "shufflenet3d_shots", "another film", "tt0004, tt0005, tt0006, ...")
     assert "01_prepare.py --image shufflenet2d --video shufflenet3d and the options of before" in result.err
@@ -469,7 +469,7 @@ def test_vectors_of_other_cuts_are_not_trained_on(train, data):
 
 def test_vectors_of_another_clip_table_are_not_trained_on(train, data):
     path = data / "shufflenet3d_shots_fps24_fpc24" / "tt0005.npy"
-    write_vectors(path, np.load(path), "the film tt0005", "other clips")
+    write_vectors(path, np.load(path), "the video tt0005", "other clips")
     assert refused(train(*BOTH), "another clip table of 1 trailers (tt0005)", "01_prepare.py")
     write_vectors(path, np.load(path))  # of unknown origin, which goes with anything
     assert train("--splits", "0").code == 0
@@ -572,7 +572,7 @@ def test_trailers_that_are_in_training_too_are_named(train, data, tmp_path, scri
     (first, second, third), test, validation = parts["train"][:3], parts["test"][0], parts["validation"][0]
     for folder in data.glob("*_fpc24"):
         shutil.copy(folder / f"{first}.npy", folder / f"{test}.npy")
-    rewrite(data, films={mid: "one film" for mid in (second, validation)})
+    rewrite(data, video_digests={mid: "one film" for mid in (second, validation)})
     shutil.rmtree(data / "shufflenet2d_shots_fps24_fpc24")
     result = train("--splits", "0", "1")
     assert result.code == 0, result.err
