@@ -898,7 +898,7 @@ def iter_trailers(path):
             for where in sorted(path.glob("[!.]*.npy")):
                 yield where.stem, *read_vectors(where)
     except Exception as error:  # zarr passes on errors of its stores and codecs
-        raise UserError(f"{where}: missing or damaged ({one_line(error)}); prepare or download it again") from None
+        raise UserError(f"{where}: missing or damaged ({one_line(error)}); redo or download it") from None
 
 
 def read_vectors(path):
@@ -1247,7 +1247,7 @@ def run_script(main, arguments):
     except (UserError, OSError, torch.OutOfMemoryError) as error:
         hint = "; free memory or use a smaller --batch-size" if isinstance(error, torch.OutOfMemoryError) else ""
         if getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT):
-            hint = "; free disk space and rerun the command"
+            hint = "; free disk space and run the same command again"
         print(f"{Path(sys.argv[0]).name}: error: {one_line(error)}{hint}", file=sys.stderr)
         sys.exit(2)
 
@@ -1339,7 +1339,7 @@ def atomic_write(path):
         os.replace(temporary, path)
     except Exception as error:
         if not isinstance(error, UserError) and shutil.disk_usage(path.parent).free < 2**20:
-            raise UserError(f"{path}: the disk is full; free space and rerun the command") from error
+            raise UserError(f"{path}: the disk is full; free space and run the same command again") from error
         raise
     finally:
         remove_path(temporary)

@@ -168,7 +168,7 @@ def test_names_as_downloads_have_them(script, folder, name):
 def test_odd_names_are_seen_where_they_are_told(script, folder):
     film(folder / "a.mp4", [30])
     (folder / "a\u200b\n\x1b[31m.txt").touch()
-    assert "by their suffix (a\\u200b\\n\\x1b[31m.txt)" in run(script, folder).out
+    assert "without a video suffix (a\\u200b\\n\\x1b[31m.txt)" in run(script, folder).out
 
 
 def test_two_videos_with_one_mid(script, folder):

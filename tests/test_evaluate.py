@@ -1107,10 +1107,10 @@ def test_an_empty_folder_of_vectors_is_one_line(tmp_path):
 @pytest.mark.parametrize(
     ("meta", "arguments", "said"),
     [
-        ({"input": "sound"}, [], 'clip/meta.json: "input" must be "image" or "video"'),
-        ({"backbone": "clip"}, [], 'clip/meta.json: "input" must be "image" or "video"'),
-        ({"input": "image", "fps": [8]}, [], "clip/meta.json: 'fps' cannot be [8]; mend it or leave it out"),
-        ({"input": "image", "parameters": 8.6e7}, [], "'parameters' cannot be 86000000.0; mend"),
+        ({"input": "sound"}, [], 'clip/meta.json: "input" missing or invalid; write "image" or "video"'),
+        ({"backbone": "clip"}, [], 'clip/meta.json: "input" missing or invalid; write "image" or "video"'),
+        ({"input": "image", "fps": [8]}, [], "clip/meta.json: invalid 'fps': [8]; fix it or remove it"),
+        ({"input": "image", "parameters": 8.6e7}, [], "invalid 'parameters': 86000000.0; fix it"),
         ({"input": "image"}, ["--video", "clip"], "it is for --image"),
         (
             {"input": "image"},

@@ -454,10 +454,11 @@ def rewrite(data, **changes):
 
 
 def test_vectors_of_another_film_are_not_trained_on(train, data):
-    rewrite(data, video_digests={f"tt{i:04d}": "another film" for i in range(4, 8)})
+    rewrite(data, video_digests={f"tt{i:04d}": "another video" for i in range(4, 8)})
     result = train(*BOTH)
-    assert refused(result, "shufflenet2d_shots", "shufflenet3d_shots", "another film", "tt0004, tt0005, tt0006, ...")
-    assert "01_prepare.py --image shufflenet2d --video shufflenet3d and the options of before" in result.err
+    assert refused(result, "shufflenet2d_shots", "shufflenet3d_shots", " have different videos of 4 trailers ")
+    assert "(tt0004, tt0005, tt0006, ...)" in result.err
+    assert "01_prepare.py --image shufflenet2d --video shufflenet3d and your earlier options" in result.err
     assert "tt0007" not in result.err
     assert train(*ONE).code == 0
 
@@ -470,7 +471,7 @@ def test_vectors_of_other_cuts_are_not_trained_on(train, data):
 def test_vectors_of_another_clip_table_are_not_trained_on(train, data):
     path = data / "shufflenet3d_shots_fps24_fpc24" / "tt0005.npy"
     write_vectors(path, np.load(path), "the video tt0005", "other clips")
-    assert refused(train(*BOTH), "another clip table of 1 trailers (tt0005)", "01_prepare.py")
+    assert refused(train(*BOTH), "different clip tables of 1 trailers (tt0005)", "01_prepare.py")
     write_vectors(path, np.load(path))  # of unknown origin, which goes with anything
     assert train("--splits", "0").code == 0
 
@@ -679,7 +680,7 @@ def test_mids_without_their_leading_zeros_are_told(script, tmp_path):
     write_representation(tmp_path, "image", "shufflenet2d", {mid: np.ones((4, 3)) for mid in mids})
     result = script("02_train.py", "--data", tmp_path, "--runs", tmp_path / "runs")
     assert refused(result, "6 mids of the labels lack leading zeros that the files have (11161, 21161, 31161, ...)")
-    assert "give the mid column as text" in result.err
+    assert "save the mid column as text" in result.err
 
 
 # ---- Side by side ----
