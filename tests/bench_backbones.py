@@ -1,14 +1,14 @@
 """Measure the backbones against plain PyTorch, by hand: python tests/bench_backbones.py [NAME ...] [--threads 2]
 
-Each backbone runs frozen, as 01_prepare.py runs it, in turn with the reference on the same batch: torchvision's model
-or, for what it lacks, the same network in plain PyTorch, in channels-last layout and inference mode; with --compile,
-which needs a C++ compiler or, on a GPU, Triton, torch.compile of the reference takes its turns too. Printed are frames
-or clips per second, the ratios (medians over the turns), the seconds that freezing takes, how much faster that is
-than the Keras model as it is, the share of GEMM (multiply-adds per second over those of torch's product of two matrices
-of SIDE x SIDE at the same precision) and how much faster bfloat16 is than the chosen precision.
+The inference graph of each backbone, as in 01_prepare.py, takes turns with a reference on the same batch:
+torchvision's model or, if missing there, the same network in plain PyTorch, channels-last and in inference mode;
+--compile, which needs a C++ compiler or, on a GPU, Triton, adds torch.compile of the reference. Printed are frames or
+clips per second, their ratios (medians over the turns), the seconds to build the graph, its speed-up over plain Keras,
+the share of GEMM (multiply-adds per second over those of torch's product of two matrices of SIDE x SIDE at the same
+precision) and the speed-up of bfloat16 over the chosen precision.
 
-With --write-references nothing is measured: torchvision's numbers are written into tests/data/torchvision.npz.
-torchvision is needed for either, and for nothing else: pip install --no-deps torchvision==0.28.0 pillow
+--write-references writes torchvision's results to tests/data/torchvision.npz instead. Only this script needs
+torchvision: pip install --no-deps torchvision==0.28.0 pillow
 """
 
 import argparse
@@ -27,21 +27,20 @@ from torch import nn
 
 import divita
 
-SIDE = 2048  # of the matrices
+SIDE = 2048  # matrix size for GEMM
 
 
 @functools.cache
 def import_torchvision():
-    """Import torchvision, even one whose compiled operators, which its models do not need, were made for another build
-    of torch."""
+    """Import torchvision, even if its compiled operators, unused here, are for another build of torch."""
     folder = Path(importlib.util.find_spec("torchvision").origin).parent
     try:
         torch.ops.load_library(folder / "_C.so")
     except OSError:
-        global LIBRARY  # declared for as long as the process lives
+        global LIBRARY  # keeps the operators declared
         LIBRARY = torch.library.Library("torchvision", "FRAGMENT")
-        asked_for = (folder / "_meta_registrations.py").read_text()
-        for name in set(re.findall(r'register_(?:fake|meta)\("(?:torchvision::)?(\w+)"\)', asked_for)):
+        source = (folder / "_meta_registrations.py").read_text()
+        for name in set(re.findall(r'register_(?:fake|meta)\("(?:torchvision::)?(\w+)"\)', source)):
             LIBRARY.define(f"{name}(Tensor x) -> Tensor")
     import torchvision
 
@@ -49,7 +48,7 @@ def import_torchvision():
 
 
 def torchvision_model(name):
-    """Return torchvision's model of one of our names, without its classification layer, and its preprocessing."""
+    """Return torchvision's model of a backbone, without its classification layer, and its preprocessing."""
     models = import_torchvision().models
     model, layer, weights = {
         "shufflenet2d": (models.shufflenet_v2_x1_0, "fc", models.ShuffleNet_V2_X1_0_Weights.IMAGENET1K_V1),
@@ -64,31 +63,31 @@ def torchvision_model(name):
 
 
 def write_references():
-    """Write torchvision's features and preprocessed pixels of the inputs that tests/test_backbones.py makes."""
+    """Write torchvision's vectors and preprocessed pixels of the inputs in tests/test_backbones.py."""
     from test_backbones import CHECKPOINTS, FRAMES, INPUTS, made_checkpoint, made_frames, sample
 
-    numbers = {}
+    arrays = {}
     for name, size in INPUTS:
         model, _ = torchvision_model(name)
         missing = model.load_state_dict(made_checkpoint(name), strict=False).missing_keys
         assert all(key.endswith(("relative_position_index", "num_batches_tracked")) for key in missing), missing
         x = torch.from_numpy(np.random.default_rng(0).standard_normal((1, *size, 3), np.float32)).movedim(-1, 1)
         with torch.no_grad():
-            numbers[f"features of {name} {size}"] = model(x).numpy()
+            arrays[f"features of {name} {size}"] = model(x).numpy()
     for name in CHECKPOINTS:
         backbone, (_, transforms) = divita.get_backbone(name), torchvision_model(name)
         for size in FRAMES:
-            for kind, frame in made_frames(size).items():
+            for frame_name, frame in made_frames(size).items():
                 pixels = torch.from_numpy(frame).permute(2, 0, 1)
                 pixels = transforms(pixels[None] if backbone.input == "video" else pixels)
                 pixels = pixels.reshape(3, backbone.size, backbone.size).permute(1, 2, 0).numpy()
                 levels = sample(pixels) * np.float32(backbone.std) + np.float32(backbone.mean)
-                numbers[f"pixels of {name} {size} {kind}"] = levels.round(3)
-    np.savez_compressed(Path(__file__).parent / "data" / "torchvision.npz", **numbers)
+                arrays[f"pixels of {name} {size} {frame_name}"] = levels.round(3)
+    np.savez_compressed(Path(__file__).parent / "data" / "torchvision.npz", **arrays)
 
 
 def steps(*layers, rank):
-    """Convolutions with batch normalisation: (in, out, kernel, stride, groups, activation or None)."""
+    """Build convolutions with batch normalisation: (in, out, kernel, stride, groups, activation or None)."""
     conv, norm = (nn.Conv2d, nn.BatchNorm2d) if rank == 2 else (nn.Conv3d, nn.BatchNorm3d)
     modules = []
     for i, o, kernel, stride, groups, activation in layers:
@@ -151,18 +150,18 @@ def shufflenet3d():
     return nn.Sequential(stem, nn.MaxPool3d(3, 2, 1), *units, last, nn.AdaptiveAvgPool3d(1), nn.Flatten())
 
 
-PLAIN = {"efficientnetlite_b0": efficientnetlite_b0, "shufflenet3d": shufflenet3d}
+PLAIN_PYTORCH = {"efficientnetlite_b0": efficientnetlite_b0, "shufflenet3d": shufflenet3d}
 
 
 def reference_and_input(name, pixels, device):
-    """Return plain PyTorch's network and the batch as it wants it, float32 (N, 3, ..., H, W) in channels-last."""
-    network = (PLAIN[name]() if name in PLAIN else torchvision_model(name)[0]).eval()
+    """Return the reference network and its batch, float32 (N, 3, ..., H, W) in channels-last layout."""
+    network = (PLAIN_PYTORCH[name]() if name in PLAIN_PYTORCH else torchvision_model(name)[0]).eval()
     layout = torch.channels_last if pixels.ndim == 4 else torch.channels_last_3d
     x = torch.from_numpy(pixels).movedim(-1, 1).float().div(255).contiguous(memory_format=layout)
     return network.to(device, memory_format=layout), x.to(device)
 
 
-def seconds(function):
+def measure_seconds(function):
     if torch.cuda.is_available():
         torch.cuda.synchronize()
     start = time.perf_counter()
@@ -182,21 +181,21 @@ def measure(name, arguments):
     x = torch.from_numpy(pixels).to(extract.device)
     plain = divita.with_normalization(extract.backbone, divita.load_backbone(name, "random", frames=frames))
     start = time.perf_counter()
-    frozen = divita.optimize_for_inference(plain, x)
-    freezing = time.perf_counter() - start
+    graph = divita.optimize_for_inference(plain, x)
+    building = time.perf_counter() - start
     half = {"device_type": extract.device.type, "dtype": torch.bfloat16, "enabled": arguments.precision == "bfloat16"}
     reference, y = reference_and_input(name, pixels, extract.device)
     matrix = torch.rand(SIDE, SIDE, device=extract.device)
-    ways = [lambda: frozen(x), lambda: reference(y), lambda: matrix @ matrix]
-    ways.append(lambda: torch.autocast(extract.device.type, torch.bfloat16)(frozen)(x))
+    runs = [lambda: graph(x), lambda: reference(y), lambda: matrix @ matrix]
+    runs.append(lambda: torch.autocast(extract.device.type, torch.bfloat16)(graph)(x))
     if arguments.compile:
         torch.compiler.reset()
         compiled = torch.compile(reference, dynamic=False)
-        ways.append(lambda: compiled(y))
+        runs.append(lambda: compiled(y))
     with torch.autocast(**half):
-        eager = seconds(lambda: plain(x))
-        turns = [[seconds(way) for way in ways] for _ in range(arguments.turns + 1)]
-    # the first turn, in which there is compiling, is not counted
+        eager = measure_seconds(lambda: plain(x))
+        turns = [[measure_seconds(run) for run in runs] for _ in range(arguments.turns + 1)]
+    # without the first turn, which includes compilation
     ours, theirs, product, in_bfloat16, *rest = np.array(turns[1:]).T
     macs = per_pass * extract.macs_per_clip / (frames if extract.backbone.input == "image" else 1)
     share = np.median(macs / ours / (SIDE**3 / product))
@@ -204,7 +203,7 @@ def measure(name, arguments):
     speeds = f"{per_pass / np.median(ours):8.1f} {per_pass / np.median(theirs):9.1f} {unit:6}"
     print(
         f"{name:20} {per_pass:5} {speeds} {np.median(theirs / ours):6.2f} {theirs.min() / ours.min():8.2f}"
-        f" {freezing:7.1f} s {eager / np.median(ours):6.1f} x {share:7.2f} {np.median(ours / in_bfloat16):8.2f}",
+        f" {building:7.1f} s {eager / np.median(ours):6.1f} x {share:7.2f} {np.median(ours / in_bfloat16):8.2f}",
         *[f"{per_pass / np.median(times):9.1f} {np.median(times / ours):6.2f}" for times in rest],
         flush=True,
     )
@@ -229,7 +228,7 @@ def main():
     print(f"processor's bfloat16 instructions: {', '.join(instructions) or 'none'}")
     print(f"{divita.select_device()}, {arguments.precision}; per second; ratio above 1: ours is faster")
     columns = f"{'backbone':20} {'batch':>5} {'ours':>8} {'reference':>9} {'':6}"
-    columns += f" {'ratio':>6} {'of best':>8} {'freezing':>9} {'vs eager':>8} {'of GEMM':>7} {'bfloat16':>8}"
+    columns += f" {'ratio':>6} {'of best':>8} {'graph':>9} {'vs eager':>8} {'of GEMM':>7} {'bfloat16':>8}"
     print(columns + (f" {'compiled':>9} {'ratio':>6}" if arguments.compile else ""))
     for name in arguments.names:
         measure(name, arguments)

@@ -1,4 +1,4 @@
-"""What the tests share: scripts run in this process, and the references' tensors made from their names."""
+"""Shared by the tests: scripts run in this process, tensors of the references, data folders."""
 
 import io
 import json
@@ -15,7 +15,7 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT))
-if workers := os.environ.get("PYTEST_XDIST_WORKER_COUNT"):  # they share out the cores
+if workers := os.environ.get("PYTEST_XDIST_WORKER_COUNT"):  # workers share the cores
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, os.cpu_count() // int(workers))))
 
 import divita
@@ -23,8 +23,8 @@ import divita
 
 def pytest_configure(config):
     for message in (
-        "__array__ implementation doesn't accept a copy keyword",  # thousands of them, Keras's own
-        "This process .* is multi-threaded, use of fork",  # the tests' process is, where a script's is not yet
+        "__array__ implementation doesn't accept a copy keyword",  # raised by Keras, thousands of times
+        "This process .* is multi-threaded, use of fork",  # true of the tests' process, not of a script's
     ):
         config.addinivalue_line("filterwarnings", f"ignore:{message}")
 
@@ -50,7 +50,7 @@ def script(monkeypatch):
 
 
 def made_tensor(name, shape):
-    """Return the tensor that the references' rule makes from a checkpoint's name."""
+    """Return the tensor of a name in a checkpoint by the references' rule, seeded by the name."""
     z = np.random.default_rng(zlib.crc32(name.encode())).standard_normal(shape, dtype=np.float32)
     if name.endswith("running_var"):
         return 1 + np.float32(0.1) * abs(z)
@@ -69,7 +69,7 @@ GENRES = ("action", "comedy", "drama")
 
 
 def make_data(folder, trailers=24, clips=(1, 40), image=8, video=6, genres=GENRES, splits=True):
-    """Write a data folder as 01_prepare.py does: labels, an image and a video representation that tell the genres."""
+    """Write a data folder as 01_prepare.py does: labels, image and video vectors that depend on the genres."""
     generator = np.random.default_rng(0)
     y = (generator.random((trailers, len(genres))) < 0.4).astype(int)
     y[np.arange(trailers), np.arange(trailers) % len(genres)] = 1
@@ -79,38 +79,39 @@ def make_data(folder, trailers=24, clips=(1, 40), image=8, video=6, genres=GENRE
     rows = [[mid, *labels, *subsets] for mid, labels, subsets in zip(mids, y, split)]
     divita.write_csv(folder / "labels.csv", ["mid", *genres, *columns], rows)
     lengths = generator.integers(*clips, size=trailers)
-    for kind, backbone, features in (("image", "shufflenet2d", image), ("video", "shufflenet3d", video)):
+    for input_name, backbone, features in (("image", "shufflenet2d", image), ("video", "shufflenet3d", video)):
         directions = generator.standard_normal((len(genres), features))
         x = {
             mid: generator.standard_normal((n, features)) + 2 * row @ directions
             for mid, n, row in zip(mids, lengths, y)
         }
-        write_representation(folder, kind, backbone, x)
+        write_representation(folder, input_name, backbone, x)
     return folder
 
 
-def write_representation(folder, kind, backbone, x, segmentation="shots", fps=24, films=None, **changes):
+def write_representation(folder, input_name, backbone, x, segmentation="shots", fps=24, video_digests=None, **changes):
     """Write one representation, x: {mid: (clips, F)}, as 01_prepare.py does.
 
-    films: {mid: digest of the film} of those that are not the usual ones; changes: to meta.json.
+    video_digests: {mid: digest} other than the default; changes: other fields of meta.json.
     """
     name = divita.representation_name(backbone, segmentation, fps)
     features = len(next(iter(x.values()))[0])
     detector = "adaptive" if segmentation == "shots" else None
-    frames = {"fps": float(fps), "frames_per_clip": 24, "frames": 24, "input_size": 224 if kind == "image" else 112}
-    meta = {"format": divita.FORMAT_VERSION, "representation": name, "input": kind, "backbone": backbone, "weights": "random"}
-    meta |= {"digest": "sha256:0", "segmentation": segmentation, "detector": detector, **frames, "features": features}
+    size = 224 if input_name == "image" else 112
+    frames = {"fps": float(fps), "frames_per_clip": 24, "frames": 24, "input_size": size, "features": features}
+    meta = {"format": divita.FORMAT_VERSION, "representation": name, "input": input_name, "backbone": backbone}
+    meta |= {"weights": "random", "digest": "sha256:0", "segmentation": segmentation, "detector": detector, **frames}
     meta |= {"precision": "float32", "parameters": 1_000_000, "macs_per_clip": 1_000_000_000, "clips": "shots"}
-    meta |= {"videos": [str(folder / "films")], "synthetic": False, **changes}
+    meta |= {"videos": [str(folder / "videos")], "synthetic": False, **changes}
     divita.write_text(folder / name / "meta.json", json.dumps(meta))
     for mid, clips in x.items():
-        film = (films or {}).get(mid, f"the film {mid}")
-        write_vectors(folder / name / f"{mid}.npy", clips, film, f"{mid} in {len(clips)} clips, {segmentation} {fps}")
+        video = (video_digests or {}).get(mid, f"the video {mid}")
+        write_vectors(folder / name / f"{mid}.npy", clips, video, f"{mid} in {len(clips)} clips, {segmentation} {fps}")
     return folder / name
 
 
 def write_vectors(path, clips, *source):
-    """Write a trailer's vectors, and after them what they were made from: digests of a film and a clip table."""
+    """Write a trailer's vectors and their source: digests of its video and its clip table."""
     with open(path, "wb") as file:
         np.save(file, clips.astype(np.float32))
         if source:

@@ -1,7 +1,4 @@
-"""Backbones: the same numbers as torchvision, the same preprocessing, and what is refused of checkpoints.
-
-torchvision's numbers lie in tests/data/torchvision.npz, see the README.md there.
-"""
+"""Backbones: vectors and preprocessing as torchvision's (tests/data/torchvision.npz), inference graphs, weights."""
 
 import dataclasses
 import json
@@ -25,35 +22,35 @@ from films import write_video
 
 import divita
 
-CHECKPOINTS = {  # the references' names of them
+CHECKPOINTS = {  # name -> name in the references
     "shufflenet2d": "shufflenet_v2_x1_0",
     "swin2d": "swin_t",
     "r2plus1d": "r2plus1d_18",
     "swin3d": "swin3d_t",
 }
-INPUTS = [  # of the networks: frames, height, width; test_reference.py has the usual ones
+INPUTS = [  # backbone, (frames, height, width); test_reference.py has the standard sizes
     ("shufflenet2d", (160, 192)),
     ("swin2d", (256, 320)),
     ("swin3d", (5, 224, 224)),  # shorter than a window in time, and odd
 ]
-FRAMES = [(720, 1280), (333, 517), (607, 1080), (97, 64), (256, 256)]  # to be preprocessed: height, width
+FRAMES = [(720, 1280), (333, 517), (607, 1080), (97, 64), (256, 256)]  # (height, width) before preprocessing
 
 
 def made_checkpoint(name):
-    """Return the state dict of a backbone's checkpoint by the references' rule."""
+    """Return the state dict of a backbone's checkpoint, made by the references' rule."""
     tensors = json.loads((ROOT / f"tests/data/backbone_{CHECKPOINTS[name]}.json").read_text())["tensors"]
     return {name: torch.from_numpy(made_tensor(name, tuple(shape))) for name, shape in tensors}
 
 
 def made_frames(size):
-    """Return two frames, one of noise and one that becomes brighter downwards and to the right."""
+    """Return two frames: noise, and a ramp that brightens downwards and to the right."""
     noise = np.random.default_rng(0).integers(0, 256, (*size, 3), dtype=np.uint8)
     ramp = np.stack(np.broadcast_arrays(*np.ogrid[0 : 255 : size[0] * 1j, 0 : 255 : size[1] * 1j], 99.0), -1)
     return {"noise": noise, "ramp": ramp.astype(np.uint8)}
 
 
 def sample(pixels):
-    """Return 100 of a preprocessed frame's pixels, (S, S, 3) -> (100, 3)."""
+    """Return 100 pixels of a preprocessed frame, (S, S, 3) -> (100, 3)."""
     rows, columns = np.random.default_rng(1).integers(0, len(pixels), (2, 100))
     return pixels[rows, columns]
 
@@ -63,25 +60,25 @@ def torchvision():
     return np.load(ROOT / "tests/data/torchvision.npz")
 
 
-def features_of(model, x):
+def compute_vectors(model, x):
     with torch.no_grad():
         return keras.ops.convert_to_numpy(model(x))
 
 
-def difference(ours, theirs):
-    assert ours.shape == theirs.shape
-    return np.abs(ours - theirs).max() / np.abs(theirs).max()
+def difference(ours, expected):
+    assert ours.shape == expected.shape
+    return np.abs(ours - expected).max() / np.abs(expected).max()
 
 
-# ---- Sameness ----
+# ---- Vectors, cost and preprocessing ----
 
 
 @pytest.mark.parametrize(("name", "size"), INPUTS)
-def test_same_features_as_torchvision(name, size, torchvision, tmp_path):
+def test_vectors_equal_torchvision(name, size, torchvision, tmp_path):
     torch.save(made_checkpoint(name), tmp_path / "checkpoint.pth")
     model = divita.load_backbone(name, tmp_path / "checkpoint.pth", frames=size[0], size=size[-2:])
     x = torch.from_numpy(np.random.default_rng(0).standard_normal((1, *size, 3), np.float32))
-    assert difference(features_of(model, x), torchvision[f"features of {name} {size}"]) < 1e-5
+    assert difference(compute_vectors(model, x), torchvision[f"features of {name} {size}"]) < 1e-5
 
 
 @pytest.mark.parametrize(
@@ -106,25 +103,25 @@ def test_size_and_cost(name, features, parameters, gmacs):
     assert float(f"{macs / 1e9:.3g}") == gmacs
 
 
-def test_cost_of_a_transformer_has_its_attention():
+def test_cost_of_a_transformer_includes_attention():
     model = divita.divita({"video": 8}, 10)
-    projections = 8 * 128 + 4 * 128 * 128 + 2 * 128 * 768  # of a clip
-    attention = 2 * 30 * 128  # of a clip to each of the 30, all heads: the scores, and the sum that they weight
+    projections = 8 * 128 + 4 * 128 * 128 + 2 * 128 * 768  # per clip
+    attention = 2 * 30 * 128  # per clip, all heads: scores of 30 clips, and their weighted sum
     assert divita.model_cost(model, (1, 30, 8))[1] == 30 * (projections + attention) + 128 * 10
 
 
 @pytest.mark.parametrize("name", CHECKPOINTS)
 @pytest.mark.parametrize("size", FRAMES)
-def test_same_preprocessing_as_torchvision(name, size, torchvision):
-    for kind, frame in made_frames(size).items():
+def test_preprocessing_equals_torchvision(name, size, torchvision):
+    for frame_name, frame in made_frames(size).items():
         ours = sample(divita.preprocess(frame, divita.get_backbone(name)))
-        most = 4.01 if name == "swin2d" else 1.01  # grey levels; bytes as in Pillow, see below, and here of floats
-        assert np.abs(ours - torchvision[f"pixels of {name} {size} {kind}"]).max() < most
+        limit = 4.01 if name == "swin2d" else 1.01  # grey levels; bicubic on bytes, as in Pillow, not on floats
+        assert np.abs(ours - torchvision[f"pixels of {name} {size} {frame_name}"]).max() < limit
 
 
 @pytest.mark.parametrize("size", FRAMES)
-def test_bicubic_preprocessing_is_pillows(size):
-    """On hard edges, too. The checkpoint was evaluated with Pillow."""
+def test_bicubic_preprocessing_equals_pillow(size):
+    """Also on hard edges. The checkpoint was evaluated with Pillow."""
     Image = pytest.importorskip("PIL.Image")
     checks = (np.add.outer(np.arange(size[0]) // 7, np.arange(size[1]) // 9) % 2 * 255).astype(np.uint8)
     for frame in (made_frames(size)["noise"], np.stack([checks] * 3, -1)):
@@ -136,7 +133,7 @@ def test_bicubic_preprocessing_is_pillows(size):
 
 
 @pytest.mark.parametrize("name", divita.BACKBONES)
-def test_preprocessing_of_extreme_frames_is_cheap(name):
+def test_preprocessing_of_extreme_aspect_ratios_is_fast(name):
     backbone, rng = divita.get_backbone(name), np.random.default_rng(0)
     for size in ((8, 33000), (33000, 8)):
         before = time.process_time()
@@ -145,18 +142,18 @@ def test_preprocessing_of_extreme_frames_is_cheap(name):
 
 
 @pytest.mark.parametrize("name", divita.BACKBONES)
-def test_preprocessing_takes_any_frame(name):
+def test_preprocessing_accepts_any_frame_size(name):
     backbone = divita.get_backbone(name)
     for size in [(16, 16), (1, 1), (2160, 4096), (30, 1000)]:
         frame = np.full((*size, 3), (10, 100, 200), np.uint8)
         pixels = divita.preprocess(frame, backbone)
         assert pixels.shape == (backbone.size, backbone.size, 3) and pixels.dtype == np.uint8
         assert np.abs(pixels.astype(int) - (10, 100, 200)).max() <= 1
-    flipped = divita.preprocess(frame[:, ::-1, ::-1], backbone)  # negative strides, as frames of BGR order have
+    flipped = divita.preprocess(frame[:, ::-1, ::-1], backbone)  # negative strides, as in reversed channels
     assert (flipped == pixels[:, ::-1, ::-1]).all()
 
 
-def test_efficientnetlite_knows_a_palace_and_a_daisy():
+def test_efficientnetlite_classifies_a_palace_and_a_daisy():
     from sklearn.datasets import load_sample_images
 
     backbone = divita.get_backbone("efficientnetlite_b0")
@@ -169,7 +166,7 @@ def test_efficientnetlite_knows_a_palace_and_a_daisy():
     assert daisy == 985
 
 
-# ---- Running a network over clips ----
+# ---- Inference graphs and passes ----
 
 
 @pytest.fixture
@@ -181,53 +178,52 @@ def two_threads():
 
 
 @pytest.mark.parametrize("name", divita.BACKBONES)
-def test_frozen_network_has_the_same_numbers(name):
+def test_inference_graph_has_the_same_outputs(name):
     backbone = divita.get_backbone(name)
     model = divita.load_backbone(name, "random", frames=2, size=(64, 64))
     plain = divita.with_normalization(backbone, model)
     shape = (2, *model.input.shape[1:])
     pixels = torch.from_numpy(np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8))
     pixels = pixels.to(model.weights[0].value.device)
-    frozen = divita.optimize_for_inference(plain, torch.zeros_like(pixels))
+    graph = divita.optimize_for_inference(plain, torch.zeros_like(pixels))
     with torch.inference_mode():
         features, expected, alone = (
-            f(x).cpu().numpy() for f, x in ((frozen, pixels), (plain, pixels), (frozen, pixels[[1, 1]]))
+            f(x).cpu().numpy() for f, x in ((graph, pixels), (plain, pixels), (graph, pixels[[1, 1]]))
         )
     assert features.dtype == np.float32 and features.shape == (2, model.output.shape[-1])
     assert difference(features, expected) < 1e-5
-    assert (alone == features[[1, 1]]).all(), "a clip's numbers depend on its batch"
+    assert (alone == features[[1, 1]]).all(), "a clip's vector depends on its batch"
     assert 1e-2 < features.std() < 1e4
-    assert_lean(frozen, model)
+    assert_fused(graph, model)
 
 
-def assert_lean(frozen, model):
-    """Assert that kernels lie channels last, and that normalisations, activations and padding are no steps of their own
-    any more."""
-    targets = [node.target for node in frozen.graph.nodes]
-    for node in frozen.graph.nodes:
+def assert_fused(graph, model):
+    """Assert that kernels are channels-last, normalisation and padding fused and activations in place."""
+    targets = [node.target for node in graph.graph.nodes]
+    for node in graph.graph.nodes:
         if node.target in divita.CONVOLUTIONS:
             layout = torch.channels_last if node.target == torch.conv2d else torch.channels_last_3d
-            assert frozen.get_buffer(node.args[1].target).is_contiguous(memory_format=layout)
+            assert graph.get_buffer(node.args[1].target).is_contiguous(memory_format=layout)
     if "VideoSwin" not in str([type(layer) for layer in model.layers]):
         assert not {torch.Tensor.subtract, torch.Tensor.mul_, torch.Tensor.add_} & set(targets)
-        activations = [node for node in frozen.graph.nodes if node.target in divita.ACTIVATIONS]
+        activations = [node for node in graph.graph.nodes if node.target in divita.ACTIVATIONS]
         assert activations and all(node.kwargs["inplace"] for node in activations)
-        asymmetric = [node for node in frozen.graph.nodes if node.target == torch.nn.functional.pad]
+        asymmetric = [node for node in graph.graph.nodes if node.target == torch.nn.functional.pad]
         assert all(node.args[1][::2] != node.args[1][1::2] for node in asymmetric)
 
 
-def test_only_what_is_the_same_is_merged():
-    """Batch normalisation and padding that cannot be put into a convolution stay what they are."""
+def test_only_equivalent_layers_are_fused():
+    """Batch normalisation and padding that a convolution cannot take over stay separate."""
     layers = keras.layers
 
     def network(shape):
         inputs = keras.Input(shape)
         x = layers.Conv2D(8, 3, use_bias=True, bias_initializer="ones")(layers.ZeroPadding2D(((0, 1), (2, 0)))(inputs))
-        both = layers.BatchNormalization(epsilon=0.1)(x)  # two read the convolution
+        both = layers.BatchNormalization(epsilon=0.1)(x)  # its convolution has two users
         x = layers.Add()([both, x])
         x = layers.Conv2D(8, 3, padding="same")(layers.ZeroPadding2D(1)(x))  # padded twice
         x = layers.BatchNormalization(axis=1)(x)  # over rows
-        x = layers.MaxPooling2D(3, 2)(layers.ZeroPadding2D(1)(x - 9.0))  # zeros are its maximum
+        x = layers.MaxPooling2D(3, 2)(layers.ZeroPadding2D(1)(x - 9.0))  # zeros are the maximum
         shared = layers.Conv2D(4, 1, use_bias=False)
         y, z = shared(x), layers.BatchNormalization(epsilon=0.5)(shared(x))
         return keras.Model(inputs, divita.mean_over_space(layers.Add()([layers.ReLU()(y), y, z])))
@@ -239,13 +235,13 @@ def test_only_what_is_the_same_is_merged():
     pixels = pixels.to(model.weights[0].value.device)
     with torch.inference_mode():
         expected = plain(pixels).cpu().numpy()
-    frozen = divita.optimize_for_inference(plain, pixels)
+    graph = divita.optimize_for_inference(plain, pixels)
     with torch.inference_mode():
-        assert difference(frozen(pixels).cpu().numpy(), expected) < 1e-5
+        assert difference(graph(pixels).cpu().numpy(), expected) < 1e-5
 
 
 class Odd(keras.layers.Layer):
-    """What no layer of Keras does: several results, attributes, keywords, a result in place of an argument's part."""
+    """Operations absent from Keras's layers: several results, attributes, keywords, in-place results."""
 
     def call(self, x):
         a, b = torch.chunk(x, 2, -1)
@@ -254,33 +250,33 @@ class Odd(keras.layers.Layer):
         return y.to(torch.float64).float().add_(torch.cat([maximum, maximum], -1).mean(-1, keepdim=True))
 
 
-def test_whatever_a_layer_does_is_recorded():
+def test_custom_layers_are_traced():
     inputs = keras.Input((16, 16, 4))
     x = Odd()(divita.convolution(inputs, 8, 3, 2, "conv1.0", "conv1.1"))
     x = keras.layers.LayerNormalization()(keras.layers.SeparableConv2D(8, 3)(x))
     x = keras.layers.Reshape((-1, 8))(keras.layers.PReLU()(x))
     model = keras.Model(inputs, keras.layers.MultiHeadAttention(2, 4)(x, x))
     x = torch.randn((2, 16, 16, 4), device=model.weights[0].value.device)
-    frozen = divita.optimize_for_inference(model, torch.zeros_like(x))
+    graph = divita.optimize_for_inference(model, torch.zeros_like(x))
     with torch.inference_mode():
-        assert difference(frozen(x).cpu().numpy(), model(x).cpu().numpy()) < 1e-5
+        assert difference(graph(x).cpu().numpy(), model(x).cpu().numpy()) < 1e-5
 
 
-# What only a machine with a GPU does, as far as a processor can tell
+# Behaviour on a GPU, tested on a CPU
 
 
-def test_frozen_network_stays_on_its_device(name="efficientnetlite_b0"):
-    """Tensors of the device "meta" have a shape and no values; operations of one with a processor's tensor fail."""
+def test_inference_graph_stays_on_its_device(name="efficientnetlite_b0"):
+    """Tensors on the device "meta" have no values; operations that mix them with CPU tensors fail."""
     with keras.device("meta"):
         model = divita.load_backbone(name, "random", size=(32, 32))
         network = divita.with_normalization(divita.get_backbone(name), model)
         pixels = torch.zeros((2, *model.input.shape[1:]), dtype=torch.uint8, device="meta")
-        frozen = divita.optimize_for_inference(network, pixels)
+        graph = divita.optimize_for_inference(network, pixels)
     with torch.inference_mode():
-        features = frozen(pixels)
+        features = graph(pixels)
     assert features.shape == (2, model.output.shape[-1]) and features.device.type == "meta"
-    used = [node.target for node in frozen.graph.nodes if node.op == "get_attr"]
-    assert used and all(getattr(frozen, name).device.type == "meta" for name in used)
+    used = [node.target for node in graph.graph.nodes if node.op == "get_attr"]
+    assert used and all(getattr(graph, name).device.type == "meta" for name in used)
 
 
 @pytest.mark.parametrize(
@@ -288,52 +284,52 @@ def test_frozen_network_stays_on_its_device(name="efficientnetlite_b0"):
     [
         (768, 0.144, "cpu", 4),
         (768, 0.144, "cuda", 256),
-        (768, 0.144, "mps", 4),  # whatever is not known is given little
+        (768, 0.144, "mps", 4),  # unknown devices have the CPU's limits
         (32, 60.8, "cpu", 1),
         (32, 60.8, "cuda", 32),
-        (32, 75.9, "cuda", 16),  # two passes of one size
+        (32, 75.9, "cuda", 16),  # two equal passes
         (3, 0.286, "cpu", 3),
         (10, 0.286, "cpu", 4),
-        (1, 10_000, "cuda", 1),  # never nothing
+        (1, 10_000, "cuda", 1),  # at least one
     ],
 )
-def test_size_of_a_pass(inputs, gmacs, device, expected):
+def test_pass_size(inputs, gmacs, device, expected):
     assert divita.pass_size(inputs, int(gmacs * 1e9), device) == expected
 
 
 @pytest.fixture
-def small(monkeypatch):
-    """The name of an image backbone for 32 x 32 pixels."""
-    small = dataclasses.replace(divita.get_backbone("shufflenet2d"), name="small", size=32)
-    monkeypatch.setitem(divita.BACKBONES, "small", small)
+def small_backbone(monkeypatch):
+    """The name of an image backbone with input size 32."""
+    backbone = dataclasses.replace(divita.get_backbone("shufflenet2d"), name="small", size=32)
+    monkeypatch.setitem(divita.BACKBONES, "small", backbone)
     return "small"
 
 
-def test_large_passes_have_the_same_numbers(small, monkeypatch):
+def test_vectors_do_not_depend_on_pass_size(small_backbone, monkeypatch):
     clips = np.random.default_rng(0).integers(0, 256, (5, 3, 32, 32, 3), dtype=np.uint8)
-    few = divita.Extractor(small, "random", frames=3, batch_size=6)
+    small = divita.Extractor(small_backbone, "random", frames=3, batch_size=6)
     monkeypatch.setitem(divita.PASS_LIMITS, "cpu", divita.PASS_LIMITS["cuda"])
-    many = divita.Extractor(small, "random", frames=3, batch_size=6)
-    assert (few.per_pass, many.per_pass) == (4, 18)
-    assert difference(many(clips), few(clips)) < 1e-5
+    large = divita.Extractor(small_backbone, "random", frames=3, batch_size=6)
+    assert (small.per_pass, large.per_pass) == (4, 18)
+    assert difference(large(clips), small(clips)) < 1e-5
 
 
-def test_image_backbones_average_over_the_clip(small):
-    extract = divita.Extractor(small, "random", frames=3, batch_size=2)
+def test_image_backbones_average_over_the_clip(small_backbone):
+    extract = divita.Extractor(small_backbone, "random", frames=3, batch_size=2)
     clips = np.random.default_rng(0).integers(0, 256, (2, 3, 32, 32, 3), dtype=np.uint8)
     frames = np.stack([extract(clips[:, [i] * 3]) for i in range(3)])
     assert difference(extract(clips), frames.mean(0)) < 1e-5
 
 
-def test_bfloat16(two_threads, small):
-    whole, half = (divita.Extractor(small, "random", 1, 8, precision) for precision in ("float32", "bfloat16"))
-    assert (whole.digest, whole.macs_per_clip) == (half.digest, half.macs_per_clip)
+def test_bfloat16(two_threads, small_backbone):
+    full, half = (divita.Extractor(small_backbone, "random", 1, 8, precision) for precision in ("float32", "bfloat16"))
+    assert (full.digest, full.macs_per_clip) == (half.digest, half.macs_per_clip)
     clips = np.random.default_rng(0).integers(0, 256, (8, 1, 32, 32, 3), dtype=np.uint8)
-    features = half(clips)
-    assert features.dtype == np.float32
-    assert 0 < difference(features, whole(clips)) < 0.05
+    vectors = half(clips)
+    assert vectors.dtype == np.float32
+    assert 0 < difference(vectors, full(clips)) < 0.05
     alone = np.concatenate([half(clips[i : i + 1]) for i in range(8)])
-    assert (features == alone).all(), "passes side by side differ from one alone"
+    assert (vectors == alone).all(), "parallel passes differ from single ones"
 
 
 class Reversed(keras.layers.Layer):
@@ -344,11 +340,11 @@ class Reversed(keras.layers.Layer):
 @pytest.mark.parametrize(
     "layer",
     [
-        lambda x: keras.ops.slice_update(x, (0, 0, 0, 0), x[:, 1:] * 5),  # done in place, on a part of a tensor
-        lambda x: Reversed()(x),  # an array in an index, which a graph cannot hold
+        lambda x: keras.ops.slice_update(x, (0, 0, 0, 0), x[:, 1:] * 5),  # in place, on a slice
+        lambda x: Reversed()(x),  # an array as index, which a graph cannot contain
     ],
 )
-def test_a_network_that_cannot_be_frozen_runs_as_it_is(layer, monkeypatch, capsys):
+def test_a_network_that_cannot_be_traced_runs_as_plain_keras(layer, monkeypatch, capsys):
     monkeypatch.setattr(divita, "BACKBONES", dict(divita.BACKBONES))
 
     def odd(shape):
@@ -367,15 +363,15 @@ def test_a_network_that_cannot_be_frozen_runs_as_it_is(layer, monkeypatch, capsy
 
 # ---- Memory ----
 
-LIMIT = {"batch": 1000}  # the most frames that memory is enough for, at a time
-SIZES = []  # of the batches that were computed
-FAILED = []  # weak references to what did not fit
+LIMIT = {"batch": 1000}  # most frames per pass that fit into memory
+PASS_SIZES = []  # in order of computation
+FAILED = []  # weak references to tensors that did not fit
 
 
 @torch.library.custom_op("divita_tests::take_memory", mutates_args=())
 def take_memory(x: torch.Tensor) -> torch.Tensor:
-    assert not any(tensor() is not None for tensor in FAILED), "memory that was not freed"
-    SIZES.append(len(x))
+    assert not any(tensor() is not None for tensor in FAILED), "memory was not freed"
+    PASS_SIZES.append(len(x))
     result = x.clone()
     if len(x) > LIMIT["batch"]:
         FAILED.append(weakref.ref(result))
@@ -395,7 +391,7 @@ class TakesMemory(keras.layers.Layer):
 
 @pytest.fixture
 def greedy(monkeypatch):
-    """The name of an image backbone that takes memory, a pass of which has 8 frames."""
+    """The name of an image backbone that takes memory, in passes of 8 frames."""
 
     def build(shape):
         inputs = keras.Input(shape)
@@ -405,16 +401,16 @@ def greedy(monkeypatch):
     monkeypatch.setitem(divita.BACKBONES, "greedy", divita.Backbone("greedy", "image", build, 6, 32, 32))
     monkeypatch.setitem(divita.PASS_LIMITS, "cpu", divita.PASS_LIMITS["cuda"])
     monkeypatch.setitem(LIMIT, "batch", 1000)
-    SIZES.clear()
+    PASS_SIZES.clear()
     FAILED.clear()
     return "greedy"
 
 
-def test_the_plain_network_sees_two_frames(greedy):
-    """Keras keeps every layer's output until the end, which for all of a pass takes 10 to 20 times its memory."""
+def test_the_plain_network_runs_on_two_frames(greedy):
+    """Keras keeps every layer's output until the end: 10 to 20 times a pass's memory."""
     extract = divita.Extractor(greedy, "random", frames=2, batch_size=4)
     assert isinstance(extract.network, torch.fx.GraphModule)
-    assert SIZES[0] == 2 and set(SIZES[1:]) == {8} and len(SIZES) == 3  # plain, frozen, and a pass
+    assert PASS_SIZES[0] == 2 and set(PASS_SIZES[1:]) == {8} and len(PASS_SIZES) == 3  # plain, graph, first pass
 
 
 @pytest.mark.parametrize("when", ["building", "a batch"])
@@ -426,12 +422,12 @@ def test_passes_are_halved_until_they_fit(greedy, monkeypatch, when, limit, per_
         monkeypatch.setitem(LIMIT, "batch", limit)
     extract = divita.Extractor(greedy, "random", frames=2, batch_size=4)
     monkeypatch.setitem(LIMIT, "batch", limit)
-    assert difference(extract(clips), expected) < 1e-6  # 0 but for passes of a single frame
+    assert difference(extract(clips), expected) < 1e-6  # 0 except for passes of one frame
     assert extract.per_pass == per_pass and isinstance(extract.network, torch.fx.GraphModule)
     assert difference(extract(clips), expected) < 1e-6
 
 
-def test_one_frame_that_does_not_fit_is_a_line(greedy, monkeypatch, script, tmp_path):
+def test_memory_too_small_for_one_frame_is_a_one_line_error(greedy, monkeypatch, script, tmp_path):
     write_video(tmp_path / "tt1.mp4")
     monkeypatch.setitem(LIMIT, "batch", 0)
     arguments = ("--videos", tmp_path, "--out", tmp_path / "out", "--image", greedy, "--video", "none")
@@ -441,8 +437,8 @@ def test_one_frame_that_does_not_fit_is_a_line(greedy, monkeypatch, script, tmp_
     assert line.startswith("01_prepare.py: error: greedy: out of memory with one clip") and "--batch-size" in line
 
 
-def test_memory_that_ends_elsewhere_is_a_line(monkeypatch, capsys):
-    """As where the weights alone do not fit or a head is trained."""
+def test_any_out_of_memory_is_a_one_line_error(monkeypatch, capsys):
+    """For example, while loading weights or training a head."""
 
     monkeypatch.setitem(LIMIT, "batch", 0)
     monkeypatch.setattr(sys, "argv", ["02_train.py"])
@@ -475,7 +471,7 @@ def test_float32_is_not_rounded_in_convolutions():
         ({"SLURM_LOCALID": "1.5"}, None),
     ],
 )
-def test_which_gpu(environment, gpu, monkeypatch):
+def test_gpu_of_a_rank(environment, gpu, monkeypatch):
     chosen = []
     for name in ("LOCAL_RANK", "SLURM_LOCALID"):
         monkeypatch.delenv(name, raising=False)
@@ -492,26 +488,26 @@ def test_which_gpu(environment, gpu, monkeypatch):
         assert divita.select_device() == "NVIDIA H200" and chosen == [gpu]
 
 
-def test_a_gpu_that_torch_cannot_use_is_named(monkeypatch, tmp_path):
+def test_a_gpu_that_torch_cannot_use_is_reported(monkeypatch, tmp_path):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     monkeypatch.setattr(divita, "NVIDIA_FILES", [tmp_path / "nvidia0", tmp_path / "version"])
     assert "NVIDIA" not in divita.select_device()
     (tmp_path / "version").touch()
-    told = divita.select_device()
-    assert told.startswith("CPU, threads: ") and f"torch {torch.__version__} cannot use the NVIDIA GPU" in told
-    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")  # not wanted
+    name = divita.select_device()
+    assert name.startswith("CPU, threads: ") and f"torch {torch.__version__} cannot use the NVIDIA GPU" in name
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")  # GPU disabled
     assert "NVIDIA" not in divita.select_device()
 
 
 # ---- Weights ----
 
 
-def test_random_weights_are_the_seeds():
-    first, again, other = (
+def test_random_weights_depend_on_the_seed_only():
+    first, repeated, other = (
         divita.weights_digest(divita.load_backbone("shufflenet3d", "random", seed=seed)) for seed in (0, 0, 1)
     )
-    assert first == again != other
+    assert first == repeated != other
     assert first == "sha256:4bcef0396951e6473396f7222a03d671998a330841a0f53426a2f8e660208529"  # on every machine
 
 
@@ -525,8 +521,8 @@ def model():
     return divita.load_backbone("shufflenet2d", "random", size=(32, 32))
 
 
-def refusal(path, name="shufflenet2d", model=None):
-    """Return what is said of a file that is not a backbone's weights, a given model's or else a new one's."""
+def load_error(path, name="shufflenet2d", model=None):
+    """Return the message for a file without the backbone's weights, loaded into `model` or into a new one."""
     backbone = divita.get_backbone(name)
     with pytest.raises(divita.UserError) as error:
         if model:
@@ -537,41 +533,41 @@ def refusal(path, name="shufflenet2d", model=None):
     return str(error.value)
 
 
-def changed(checkpoint, **tensors):
+def change_tensors(checkpoint, **tensors):
     return {name: t for name, t in {**checkpoint, **tensors}.items() if t is not None}
 
 
 @pytest.mark.parametrize(
-    ("change", "told"),
+    ("change", "message"),
     [
         ({"conv1.0.weight": None}, "another shape: conv1.0.weight (1)"),
         (
             {"conv5.1.running_var": None, "conv1.1.bias": None},
-            "missing, left over or of another shape: conv1.1.bias, conv5.1.running_var (2)",
+            "missing, unexpected or of another shape: conv1.1.bias, conv5.1.running_var (2)",
         ),
         ({"stage9.0.weight": torch.zeros(3)}, "another shape: stage9.0.weight (1)"),
         ({"conv1.0.weight": torch.zeros(24, 3, 5, 5)}, "another shape: conv1.0.weight (1)"),
         ({"conv1.1.weight": torch.zeros(24, 1)}, "another shape: conv1.1.weight (1)"),
-        ({"conv1.1.bias": torch.full((24,), torch.nan)}, "conv1-1/beta holds values that are not numbers"),
-        ({"conv1.1.bias": torch.full((24,), torch.inf)}, "conv1-1/beta holds values that are not numbers"),
-        ({"conv1.1.bias": "text"}, "holds no dictionary of named tensors"),
+        ({"conv1.1.bias": torch.full((24,), torch.nan)}, "conv1-1/beta has non-finite values"),
+        ({"conv1.1.bias": torch.full((24,), torch.inf)}, "conv1-1/beta has non-finite values"),
+        ({"conv1.1.bias": "text"}, "not a dictionary of named tensors"),
     ],
 )
-def test_checkpoint_that_does_not_fit(change, told, checkpoint, model, tmp_path):
-    torch.save(changed(checkpoint, **change), tmp_path / "changed.pth")
-    assert told in refusal(tmp_path / "changed.pth", model=model)
+def test_a_checkpoint_that_does_not_fit_is_an_error(change, message, checkpoint, model, tmp_path):
+    torch.save(change_tensors(checkpoint, **change), tmp_path / "changed.pth")
+    assert message in load_error(tmp_path / "changed.pth", model=model)
 
 
-def test_checkpoint_of_another_backbone(checkpoint, tmp_path):
+def test_a_checkpoint_of_another_backbone_is_an_error(checkpoint, tmp_path):
     torch.save(checkpoint, tmp_path / "other.pth")
-    assert "does not fit r2plus1d: missing, left over or of another shape: stem.0.weight, " in refusal(
+    assert "does not fit r2plus1d, missing, unexpected or of another shape: stem.0.weight, " in load_error(
         tmp_path / "other.pth", "r2plus1d"
     )
-    assert "(*.weights.h5)" in refusal(tmp_path / "other.pth", "resnet50")
+    assert "(*.weights.h5)" in load_error(tmp_path / "other.pth", "resnet50")
 
 
 @pytest.mark.parametrize("wrapping", [lambda c: c, lambda c: {"state_dict": {f"module.{n}": t for n, t in c.items()}}])
-def test_checkpoint_that_fits(wrapping, checkpoint, tmp_path):
+def test_a_checkpoint_that_fits_is_loaded(wrapping, checkpoint, tmp_path):
     extra = {"conv1.1.num_batches_tracked": torch.tensor(7)}
     torch.save(wrapping({**checkpoint, **extra}), tmp_path / "fits.pth")
     model = divita.load_backbone("shufflenet2d", tmp_path / "fits.pth", size=(32, 32))
@@ -579,8 +575,8 @@ def test_checkpoint_that_fits(wrapping, checkpoint, tmp_path):
     assert torch.equal(kernel.permute(3, 2, 0, 1), checkpoint["conv1.0.weight"])
 
 
-class Runs:
-    """Unpickled, it makes a file: the code of a stranger's checkpoint."""
+class Malicious:
+    """Creates a file when unpickled, like code in an untrusted checkpoint."""
 
     def __init__(self, path):
         self.path = path
@@ -589,7 +585,7 @@ class Runs:
         return open, (str(self.path), "w")
 
 
-def write_nothing(path, checkpoint):
+def write_empty(path, checkpoint):
     path.touch()
 
 
@@ -598,11 +594,11 @@ def write_text(path, checkpoint):
 
 
 def write_code(path, checkpoint):
-    torch.save({**checkpoint, "code": Runs(path.with_name("ran"))}, path)
+    torch.save({**checkpoint, "code": Malicious(path.with_name("ran"))}, path)
 
 
 def write_pickle(path, checkpoint):
-    path.write_bytes(pickle.dumps(Runs(path.with_name("ran"))))
+    path.write_bytes(pickle.dumps(Malicious(path.with_name("ran"))))
 
 
 def write_truncated(path, checkpoint):
@@ -630,7 +626,7 @@ def write_folder(path, checkpoint):
 @pytest.mark.parametrize(
     "write",
     [
-        write_nothing,
+        write_empty,
         write_text,
         write_code,
         write_pickle,
@@ -642,14 +638,14 @@ def write_folder(path, checkpoint):
         lambda path, checkpoint: None,
     ],
 )
-def test_file_that_is_no_checkpoint(write, checkpoint, model, tmp_path, name="shufflenet2d"):
+def test_a_damaged_checkpoint_is_an_error(write, checkpoint, model, tmp_path, name="shufflenet2d"):
     path = tmp_path / "folder" / "bad.weights.h5"
     path.parent.mkdir()
     write(path, checkpoint)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        refusal(path, name, model)
-    assert {p.name for p in tmp_path.rglob("*")} <= {"folder", "bad.weights.h5"}, "the file's code has run"
+        load_error(path, name, model)
+    assert {p.name for p in tmp_path.rglob("*")} <= {"folder", "bad.weights.h5"}, "code in the file was executed"
 
 
 @pytest.fixture(scope="module")
@@ -658,23 +654,23 @@ def resnet50():
 
 
 @pytest.mark.parametrize("write", [write_text, write_pickle, write_truncated, write_folder])
-def test_file_that_is_no_keras_weights(write, checkpoint, resnet50, tmp_path):
-    test_file_that_is_no_checkpoint(write, checkpoint, resnet50, tmp_path, "resnet50")
+def test_damaged_keras_weights_are_an_error(write, checkpoint, resnet50, tmp_path):
+    test_a_damaged_checkpoint_is_an_error(write, checkpoint, resnet50, tmp_path, "resnet50")
 
 
 @pytest.fixture
 def offline(tmp_path, monkeypatch):
-    """An empty cache, and no network whatever the machine has."""
+    """An empty cache and no internet access."""
     for name in ("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY"):
         monkeypatch.setenv(name, "http://127.0.0.1:9")
-    monkeypatch.setattr(urllib.request, "_opener", None)  # urlopen keeps the proxies that it met first
+    monkeypatch.setattr(urllib.request, "_opener", None)  # urlopen keeps its first proxies
     for name in ("TORCH_HOME", "KAGGLEHUB_CACHE", "KERAS_HOME"):
         monkeypatch.setenv(name, str(tmp_path / name))
     return tmp_path
 
 
 @pytest.mark.parametrize("name", ["shufflenet2d", "swin2d", "shufflenet3d", "r2plus1d", "swin3d"])
-def test_no_network(name, offline):
+def test_a_failed_download_is_an_error(name, offline):
     with pytest.raises(divita.UserError) as error:
         divita.checkpoint_path(divita.get_backbone(name))
     url = divita.get_backbone(name).checkpoint
@@ -682,18 +678,18 @@ def test_no_network(name, offline):
     assert str(offline / "TORCH_HOME/hub/checkpoints" / url.rpartition("/")[2]) in str(error.value)
 
 
-def test_silent_network(monkeypatch, tmp_path):
+def test_a_stalled_download_is_an_error(monkeypatch, tmp_path):
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
     monkeypatch.setattr(divita, "DOWNLOAD_TIMEOUT", 0.5)
-    with socket.create_server(("127.0.0.1", 0)) as silent:
-        url = f"https://127.0.0.1:{silent.getsockname()[1]}/weights.pth"
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        url = f"https://127.0.0.1:{server.getsockname()[1]}/weights.pth"
         backbone = dataclasses.replace(divita.get_backbone("shufflenet2d"), checkpoint=url)
-        with pytest.raises(divita.UserError, match="timed out.*fetch it and put it at"):
+        with pytest.raises(divita.UserError, match="timed out.*download it elsewhere and put it at"):
             divita.checkpoint_path(backbone)
     assert socket.getdefaulttimeout() is None
 
 
-def test_checkpoint_in_the_cache_needs_no_network(offline, checkpoint):
+def test_a_cached_checkpoint_needs_no_internet(offline, checkpoint):
     path = offline / "TORCH_HOME/hub/checkpoints/shufflenetv2_x1-5666bf0f80.pth"
     path.parent.mkdir(parents=True)
     torch.save(checkpoint, path)
@@ -708,29 +704,29 @@ def test_checkpoint_in_the_cache_needs_no_network(offline, checkpoint):
         divita.load_backbone("shufflenet2d", size=(32, 32))
 
 
-# ---- KerasCV's own weights ----
+# ---- KerasCV's weights ----
 
 
 def cache_preset(offline, folder, network):
-    """Put a network where KerasCV's downloads go; folder is owner/model/framework/variation."""
-    there = offline / "KAGGLEHUB_CACHE/models" / folder
-    (there / "2").mkdir(parents=True, exist_ok=True)
+    """Save a network in KerasCV's download cache; folder is owner/model/framework/variation."""
+    cached = offline / "KAGGLEHUB_CACHE/models" / folder
+    (cached / "2").mkdir(parents=True, exist_ok=True)
     config = {**keras.saving.serialize_keras_object(network), "weights": "model.weights.h5"}
-    (there / "2/config.json").write_text(json.dumps(config))
-    network.save_weights(there / "2/model.weights.h5")
+    (cached / "2/config.json").write_text(json.dumps(config))
+    network.save_weights(cached / "2/model.weights.h5")
     for file in ("config.json", "model.weights.h5"):
-        marker = there / ".complete" / "2" / f"{file}.complete"
+        marker = cached / ".complete" / "2" / f"{file}.complete"
         marker.parent.mkdir(parents=True, exist_ok=True)
         marker.touch()
 
 
 def test_resnet50_from_keras_weights(offline, resnet50):
-    with pytest.raises(divita.UserError, match="fetch https://www.kaggle.com/models/.* model.weights.h5 .*NAME=FILE"):
+    with pytest.raises(divita.UserError, match="download https://www.kaggle.com/.* model.weights.h5 .*NAME=FILE"):
         divita.load_weights(divita.get_backbone("resnet50"), resnet50, "pretrained")
     resnet50.save_weights(offline / "model.weights.h5")
     digest = divita.weights_digest(resnet50)
     assert divita.weights_digest(divita.load_backbone("resnet50", offline / "model.weights.h5")) == digest
-    network = divita.kerascv().models.ResNetBackbone(
+    network = divita.import_kerascv().models.ResNetBackbone(
         stackwise_filters=[64, 128, 256, 512],
         stackwise_blocks=[3, 4, 6, 3],
         stackwise_strides=[1, 2, 2, 2],
@@ -742,31 +738,31 @@ def test_resnet50_from_keras_weights(offline, resnet50):
 
 
 def test_keras_weights_with_a_classifier(resnet50, tmp_path):
-    whole = keras.Model(resnet50.input, keras.layers.Dense(3)(resnet50.output))
-    whole.save_weights(tmp_path / "whole.weights.h5")
-    loaded = divita.load_backbone("resnet50", tmp_path / "whole.weights.h5", size=(64, 64))
+    classifier = keras.Model(resnet50.input, keras.layers.Dense(3)(resnet50.output))
+    classifier.save_weights(tmp_path / "classifier.weights.h5")
+    loaded = divita.load_backbone("resnet50", tmp_path / "classifier.weights.h5", size=(64, 64))
     assert divita.weights_digest(loaded) == divita.weights_digest(resnet50)
 
 
-def test_keras_weights_that_do_not_fit(tmp_path):
+def test_keras_weights_that_do_not_fit_are_an_error(tmp_path):
     model = divita.load_backbone("resnet50", "random", size=(64, 64))
     smaller = keras.Model(model.input, model.layers[5].output)
     smaller.save_weights(tmp_path / "smaller.weights.h5")
-    assert "objects could not be loaded" in refusal(tmp_path / "smaller.weights.h5", "resnet50", model)
+    assert "objects could not be loaded" in load_error(tmp_path / "smaller.weights.h5", "resnet50", model)
     other = divita.load_backbone("efficientnetlite_b0", "random", size=(64, 64))
     other.save_weights(tmp_path / "other.weights.h5")
-    assert "could not be loaded" in refusal(tmp_path / "other.weights.h5", "resnet50", model)
+    assert "could not be loaded" in load_error(tmp_path / "other.weights.h5", "resnet50", model)
     model.get_layer("conv1_conv").kernel.assign(np.full((7, 7, 3, 64), np.nan))
     model.save_weights(tmp_path / "nan.weights.h5")
-    assert "conv1_conv/kernel" in refusal(tmp_path / "nan.weights.h5", "resnet50", model)
+    assert "conv1_conv/kernel" in load_error(tmp_path / "nan.weights.h5", "resnet50", model)
 
 
-def test_any_kerascv_preset(offline):
+def test_kerascv_presets_are_loaded(offline):
     with pytest.raises(divita.UserError, match="resnet18: cannot be downloaded"):
         divita.load_backbone("kerascv:resnet18", "random")
-    with pytest.raises(divita.UserError, match="cannot load a preset called 'resnet19'; .*resnet50_imagenet"):
+    with pytest.raises(divita.UserError, match="resnet19: KerasCV cannot load this preset; .*resnet50_imagenet"):
         divita.load_backbone("kerascv:resnet19", "random")
-    network = divita.kerascv().models.ResNetBackbone(
+    network = divita.import_kerascv().models.ResNetBackbone(
         stackwise_filters=[64, 128, 256, 512],
         stackwise_blocks=[2, 2, 2, 2],
         stackwise_strides=[1, 2, 2, 2],
@@ -780,10 +776,10 @@ def test_any_kerascv_preset(offline):
     assert extract(np.full((2, 1, 224, 224, 3), 99, np.uint8)).shape == (2, 512)
 
 
-# ---- One's own ----
+# ---- Custom backbones and imports ----
 
 
-def test_own_backbone_takes_a_few_lines(monkeypatch):
+def test_a_custom_backbone_takes_a_few_lines(monkeypatch):
     monkeypatch.setattr(divita, "BACKBONES", dict(divita.BACKBONES))
 
     def tiny(shape):
@@ -799,24 +795,24 @@ def test_own_backbone_takes_a_few_lines(monkeypatch):
         divita.load_backbone("tiny", "pretrained")
 
 
-def test_unknown_backbone():
+def test_an_unknown_backbone_is_an_error():
     with pytest.raises(divita.UserError, match="'resnet51'.*resnet50.*kerascv:PRESET"):
         divita.get_backbone("resnet51")
 
 
 @pytest.mark.parametrize("imported", [False, True])
 def test_kerascv_without_tensorflow(tmp_path, imported):
-    """Where TensorFlow cannot be imported, also where a module of its name is there already and must stay."""
+    """Without TensorFlow, also if a module of its name is already imported and must stay."""
     for name in ("tensorflow", "tensorflow_datasets"):
         (tmp_path / f"{name}.py").write_text("raise ImportError('not to be imported')")
     program = f"""
 import sys, types
 import divita
-there = {{"tensorflow": types.ModuleType("tensorflow")}} if {imported} else {{}}
-sys.modules.update(there)
-divita.kerascv()
-assert {{name: module for name, module in sys.modules.items() if name.startswith("tensorflow")}} == there
-sys.modules.pop("tensorflow", None)  # an empty one has nothing of what Keras looks for in it
+imported = {{"tensorflow": types.ModuleType("tensorflow")}} if {imported} else {{}}
+sys.modules.update(imported)
+divita.import_kerascv()
+assert {{name: module for name, module in sys.modules.items() if name.startswith("tensorflow")}} == imported
+sys.modules.pop("tensorflow", None)  # Keras uses a module of this name
 vectors = divita.Extractor("efficientnetlite_b0", "random", 1, 1)(divita.np.zeros((1, 1, 224, 224, 3), "uint8"))
 assert vectors.shape == (1, 1280) and divita.np.isfinite(vectors).all()
 """
@@ -826,11 +822,11 @@ assert vectors.shape == (1, 1280) and divita.np.isfinite(vectors).all()
     assert done.returncode == 0, done.stderr
 
 
-def test_training_and_our_own_backbones_need_no_kerascv(tmp_path):
+def test_training_and_torch_backbones_need_no_kerascv(tmp_path):
     program = """
 import runpy
 import sys
-sys.modules["keras_cv"] = None  # as if it were not installed
+sys.modules["keras_cv"] = None  # as if not installed
 try:
     runpy.run_path(sys.argv[0], run_name="__main__")
 except SystemExit as end:
@@ -847,4 +843,4 @@ except divita.UserError as error:
     command = [sys.executable, "-c", program, ROOT / "02_train.py", *options]
     done = subprocess.run(list(map(str, command)), capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    assert done.stdout.splitlines()[-1].startswith("KerasCV, whose backbone this is, cannot be imported")
+    assert done.stdout.splitlines()[-1].startswith("KerasCV: cannot be imported")

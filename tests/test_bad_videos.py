@@ -210,7 +210,7 @@ def test_a_failed_download_of_weights_ends_the_job(tmp_path, folder):
     workers = job.workers()
     assert job.end() == 2
     last = job.text().splitlines()[-1]
-    assert last.startswith("01_prepare.py: error: https://") and "fetch it and put it at" in last
+    assert last.startswith("01_prepare.py: error: https://") and "download it elsewhere and put it at" in last
     assert not any(Path(f"/proc/{worker}").exists() for worker in workers)
     assert not list(tmp_path.rglob(".divita*"))
 

@@ -1,4 +1,4 @@
-"""The benchmark of a GPU, in the small sizes that a CPU takes, so that it runs where there is a GPU at last."""
+"""The GPU benchmark, in small sizes on a CPU."""
 
 import subprocess
 import sys
@@ -6,14 +6,14 @@ import sys
 from conftest import ROOT
 
 
-def bench(*arguments):
+def run_bench(*arguments):
     command = [sys.executable, ROOT / "tests/bench_gpu.py", *arguments]
     return subprocess.run(list(map(str, command)), capture_output=True, text=True)
 
 
 def test_every_part_runs(tmp_path):
     out = tmp_path / "gpu.md"
-    done = bench("--here", "--device", "cpu", "--backbones", "shufflenet2d", "shufflenet3d", "--out", out)
+    done = run_bench("--here", "--device", "cpu", "--backbones", "shufflenet2d", "shufflenet3d", "--out", out)
     assert done.returncode == 0, done.stdout + done.stderr
     parts = out.read_text().split("\n## ")
     assert [part.split()[0] for part in parts[1:]] == "machine right fast prepare train memory compile".split()
@@ -28,24 +28,24 @@ def test_every_part_runs(tmp_path):
     assert out.read_text() in done.stdout
 
 
-def test_a_part_that_fails_says_so_and_the_next_one_goes_on(tmp_path):
+def test_a_failed_part_is_reported_and_the_next_one_runs(tmp_path):
     out = tmp_path / "gpu.md"
-    done = bench("memory", "machine", "--device", "cpu", "--backbones", "nosuch", "--out", out)
+    done = run_bench("memory", "machine", "--device", "cpu", "--backbones", "nosuch", "--out", out)
     assert done.returncode == 1
-    assert "| nosuch | **failed**: UserError: no backbone is called 'nosuch'" in done.stdout
+    assert "| nosuch | **failed**: UserError: unknown backbone 'nosuch'" in done.stdout
     assert "| training | 32 | - |" in done.stdout and "machine took" in done.stdout
     assert "FAILED: memory; " in done.stdout
     assert out.read_text() == done.stdout
 
 
-def test_a_part_that_takes_too_long_is_ended():
-    done = bench("right", "train", "--device", "cpu", "--budget", "0.2")
+def test_a_part_over_its_budget_is_stopped():
+    done = run_bench("right", "train", "--device", "cpu", "--budget", "0.2")
     assert done.returncode == 1
-    assert done.stdout.count(", its budget, and was ended") == 2
+    assert done.stdout.count(", over its budget, stopped") == 2
     assert "FAILED: right, train; " in done.stdout
 
 
-def test_unknown_part():
-    done = bench("left", "--device", "cpu")
+def test_an_unknown_part_is_an_error():
+    done = run_bench("left", "--device", "cpu")
     assert (done.returncode, done.stdout) == (2, "")
-    assert "no part is called left; there is machine, right" in done.stderr
+    assert "unknown part left; choose machine, right" in done.stderr

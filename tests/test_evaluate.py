@@ -702,10 +702,10 @@ def unknown_backbone(folder):
         ),
         (damage("history.csv", ""), "history.csv: the table is empty"),
         (damage("history.csv", "epoch,loss,val_loss\n"), "history.csv: the table is empty"),
-        (damage("config.json", "{"), "config.json: cannot be read as JSON"),
+        (damage("config.json", "{"), "config.json: invalid JSON"),
         (damage("config.json", '{"format": 0}'), "not of format 1"),
         (other_learning_rate, "its splits differ in lr; retrain all"),
-        (unknown_aggregation, "no aggregation is called 'smax'; there is "),
+        (unknown_aggregation, "unknown aggregation 'smax'; choose "),
         (unknown_backbone, "nix"),
     ],
     ids=lambda x: getattr(x, "__name__", None),
@@ -1092,7 +1092,7 @@ def test_vectors_of_any_floating_type_are_read(tmp_path, dtype):
         (np.ones((3, 4), np.float32), "float32 (3, 4), not floating-point (clips, 5)"),
         (np.ones((0, 5), np.float32), "no clips"),
         (np.array(1.0), "float64 (), not floating-point"),
-        (np.array([["a"]], object), "missing or broken"),
+        (np.array([["a"]], object), "missing or damaged"),
     ],
 )
 def test_invalid_vectors_of_a_trailer_are_one_line(tmp_path, clips, message):
@@ -1108,15 +1108,15 @@ def test_invalid_vectors_of_a_trailer_are_one_line(tmp_path, clips, message):
 
 def test_an_empty_folder_of_vectors_is_one_line(tmp_path):
     write_external(tmp_path / "clip", [])
-    with pytest.raises(divita.UserError, match="clip: no vectors, <mid>.npy, in it; add them or remove the folder"):
+    with pytest.raises(divita.UserError, match="clip: no vectors <mid>.npy; add them or remove the folder"):
         divita.open_representation(tmp_path, "clip")
 
 
 @pytest.mark.parametrize(
     ("meta", "arguments", "message"),
     [
-        ({"input": "sound"}, [], 'clip/meta.json: "input" must be "image" or "video"'),
-        ({"backbone": "clip"}, [], 'clip/meta.json: "input" must be "image" or "video"'),
+        ({"input": "sound"}, [], 'clip/meta.json: "input" missing or invalid; write "image" or "video"'),
+        ({"backbone": "clip"}, [], 'clip/meta.json: "input" missing or invalid; write "image" or "video"'),
         ({"input": "image", "fps": [8]}, [], "clip/meta.json: invalid 'fps': [8]; fix it or remove it"),
         ({"input": "image", "parameters": 8.6e7}, [], "invalid 'parameters': 86000000.0; fix"),
         ({"input": "image"}, ["--video", "clip"], "use --image"),

@@ -116,7 +116,7 @@ REJECTED = {  # (table, words of the message ...)
     "a dictionary without names": (WORDS.replace("a,Drama", "a,{'id': 1}"), "line 2"),
     "numbers": (lines("mid,label", "a,3", "b,5", "c,7"), "line 2", "label is '3'"),
     "0/1 in a list": (lines("mid,labels", 'a,"[0, 1]"', 'b,"[1, 0]"', 'c,"[1, 1]"'), "line 2", "labels"),
-    "subset": (lines("mid,War,subset", "a,1,0", "b,0,1", "c,1,2"), "'subset' looks like a split; call it split0"),
+    "subset": (lines("mid,War,subset", "a,1,0", "b,0,1", "c,1,2"), "'subset' looks like a split; name it split0"),
     "subset beside text": (lines("mid,genre,subset", "a,War,0", "b,War,1", "c,War,2"), "'subset'", "split0"),
     "is_valid": (lines("mid,genre,is_valid", "a,War,True", "b,War,False", "c,War,False"), "'is_valid'"),
     "other words": (lines("mid,War,split", "a,1,train", "b,0,val", "c,1,left"), "'split'", "split0"),

@@ -628,7 +628,7 @@ def test_labels_are_written_with_splits(script, tmp_path, videos):
 
 
 @pytest.mark.parametrize("options, message", [
-    (["--videos", "nowhere"], "nowhere"), (["--videos", "."], "no videos there"), (["--image", "nonsense"], "nonsense"),
+    (["--videos", "nowhere"], "nowhere"), (["--videos", "."], "no videos found"), (["--image", "nonsense"], "nonsense"),
     (["--image", "tiny3d"], "--image tiny3d: wrong input; use --video"), (["--weights", "tiny2d=none.pth"], "none.pth"),
     (["--weights", "good"], "--weights good"), (["--image-frames", "25"], "only 24 frames"),
     (["--image", "none", "--video", "none"], "at least one"), (["--fps", "0"], "--fps"),

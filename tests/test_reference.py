@@ -1,4 +1,4 @@
-"""Numbers of the published PyTorch code, from the folder in the environment variable REFERENCE_DIR (tests/data)."""
+"""Results of the published PyTorch code, from the folder in the environment variable REFERENCE_DIR (tests/data)."""
 
 import json
 
@@ -12,55 +12,55 @@ import divita
 
 
 def references(pattern):
-    """Parametrise a test with the reference files of one kind; a folder without any of them fails it."""
+    """Parametrise a test with the reference files of a pattern; without any, it fails."""
     files = sorted(REFERENCES.glob(pattern))
     return pytest.mark.parametrize("path", files or [REFERENCES / pattern], ids=lambda path: path.stem)
 
 
-def read(path):
-    assert path.exists(), f"no reference of this kind in {REFERENCES}"
+def read_reference(path):
+    assert path.exists(), f"no such reference in {REFERENCES}"
     return json.loads(path.read_text())
 
 
 # ---- Heads ----
 
 
-def build(reference, **options):
+def build_head(reference, **options):
     features = {name: reference.get(f"{name}_features") for name in ("image", "video")}
     if reference.get("inputs") in ("image", "video"):
         features = {reference["inputs"]: features[reference["inputs"]]}
     genres = next(shape[0] for name, shape in reference["tensors"] if name.endswith("cls.weight"))
     model = divita.divita(features, genres, reference["aggregation"], reference["fusion"] or "late", **options)
-    assign(model, {name: made_tensor(name, shape) for name, shape in reference["tensors"]})
+    assign_published(model, {name: made_tensor(name, shape) for name, shape in reference["tensors"]})
     return model
 
 
-def assign(model, tensors):
-    """Put the published code's tensors into the Keras model, module by module, each of them exactly once."""
+def assign_published(model, tensors):
+    """Assign the published code's tensors to the Keras model, CAM by CAM, each exactly once."""
     used = set()
-    modules = {"image": "fnet.", "video": "vnet."} if any(name.startswith("fnet.") for name in tensors) else {}
+    cams = {"image": "fnet.", "video": "vnet."} if any(name.startswith("fnet.") for name in tensors) else {}
     for key in {name.split(".")[0] for name in tensors}:
         stem = key + "."
-        name = next((own for own, theirs in modules.items() if theirs == stem), None)
+        name = next((own for own, theirs in cams.items() if theirs == stem), None)
         layers = [layer for layer in model.layers if layer.weights and belongs(model, layer, name)]
         targets = [variable for layer in layers for variable in layer.weights if "seed" not in variable.path]
-        values = [v for n, t in tensors.items() if n.startswith(stem) for v in keras_values(n, t, tensors, used)]
+        values = [v for n, t in tensors.items() if n.startswith(stem) for v in to_keras_values(n, t, tensors, used)]
         assert [v.shape for v in values] == [tuple(t.shape) for t in targets]
         for variable, value in zip(targets, values):
             variable.assign(value)
     assert used == set(tensors)
 
 
-def belongs(model, layer, module):
-    """Tell whether a layer lies on the path from the named input to that module's logits."""
-    if module is None:
+def belongs(model, layer, cam):
+    """Return whether a layer is on the path from the named input to the logits of its CAM."""
+    if cam is None:
         return True
-    parent, pending = keras.Model(model.get_layer(module).output, model.get_layer(f"{module}_logits").output), layer
-    return any(pending is other for other in parent.layers)
+    path = keras.Model(model.get_layer(cam).output, model.get_layer(f"{cam}_logits").output)
+    return any(layer is other for other in path.layers)
 
 
-def keras_values(name, tensor, tensors, used):
-    """Turn one of PyTorch's tensors into Keras's layout; a GRU's four become three, with the gates in Keras's order."""
+def to_keras_values(name, tensor, tensors, used):
+    """Convert a PyTorch tensor to Keras's layout; a GRU's four tensors become three, gates in Keras's order."""
     used.add(name)
     if "_l0" in name:
         if not name.endswith("weight_ih_l0"):
@@ -76,15 +76,15 @@ def keras_values(name, tensor, tensors, used):
     return [tensor.transpose(*range(2, tensor.ndim), 1, 0) if tensor.ndim > 1 else tensor]
 
 
-def representation(features, seed, batch, clips):
-    """Return an input in Keras's layout, (B, S, F), where the published code has (B, F, S)."""
+def made_snippets(features, seed, batch, clips):
+    """Return snippets in Keras's layout, (B, S, F), which the published code has as (B, F, S)."""
     return made_input((batch, features, clips), seed).transpose(0, 2, 1)
 
 
 def inputs_of(reference, image_seed, video_seed, batch, clips):
     both = (("image", image_seed), ("video", video_seed))
     return [
-        representation(reference[f"{name}_features"], seed, batch, clips)
+        made_snippets(reference[f"{name}_features"], seed, batch, clips)
         for name, seed in both
         if reference.get(f"{name}_features") and reference.get("inputs", "both") in (name, "both")
     ]
@@ -92,8 +92,8 @@ def inputs_of(reference, image_seed, video_seed, batch, clips):
 
 @references("head_*.json")
 def test_head(path):
-    reference = read(path)
-    model = build(reference)
+    reference = read_reference(path)
+    model = build_head(reference)
     x = inputs_of(reference, reference["image_seed"], reference["video_seed"], reference["batch"], reference["clips"])
     logits = keras.ops.convert_to_numpy(model(x, training=False))
     assert np.abs(logits - reference["logits"]).max() < 1e-4
@@ -102,8 +102,8 @@ def test_head(path):
 
 @references("evaluation_protocol*.json")
 def test_evaluation_protocol(path):
-    reference = read(path)
-    model, length = build(reference), reference["clips_per_snippet"]
+    reference = read_reference(path)
+    model, length = build_head(reference), reference["clips_per_snippet"]
     trailers = [
         [
             made_input((trailer["clips"], reference[f"{name}_features"]), trailer[f"{name}_seed"])
@@ -120,9 +120,9 @@ def test_evaluation_protocol(path):
 
 @references("optimisation*.json")
 def test_optimisation(path):
-    reference = read(path)
+    reference = read_reference(path)
     options = {"dropout": reference["dropout"]} if reference["aggregation"] == "tsfm" else {}
-    model = divita.compile_model(build(reference, **options), reference["learning_rate"])
+    model = divita.compile_model(build_head(reference, **options), reference["learning_rate"])
     batch, clips = reference["batch"], reference["clips"]
     losses = []
     for step in range(reference["steps"]):
@@ -143,7 +143,7 @@ def test_optimisation(path):
 
 @references("metrics*.json")
 def test_metrics(path):
-    reference = read(path)
+    reference = read_reference(path)
     ours = divita.compute_metrics(reference["y_true"], reference["y_prob"])
     for name, expected in reference["expected"].items():
         assert np.abs(np.subtract(ours[name], expected)).max() < 1e-9, name
@@ -151,7 +151,7 @@ def test_metrics(path):
 
 # ---- Backbones ----
 
-CHECKPOINTS = {  # the references' names for them
+CHECKPOINTS = {  # name in the references -> name
     "shufflenet_v2_x1_0": "shufflenet2d",
     "swin_t": "swin2d",
     "shufflenet3d_v2_1.0x": "shufflenet3d",
@@ -162,7 +162,7 @@ CHECKPOINTS = {  # the references' names for them
 
 @references("backbone*.json")
 def test_backbone(path, tmp_path):
-    reference = read(path)
+    reference = read_reference(path)
     checkpoint = {name: torch.from_numpy(made_tensor(name, shape)) for name, shape in reference["tensors"]}
     torch.save(checkpoint, tmp_path / "checkpoint.pth")
     *frames, height, width = reference["input_shape"][2:]

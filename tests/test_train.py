@@ -103,11 +103,11 @@ def test_demo_data_select_the_demo_defaults(script, data, tmp_path):
 @pytest.mark.parametrize(
     "features, changes, said",
     [
-        ({"image": 8, "sound": 6}, {}, "unknown or none; use {'image': F, 'video': F}"),
-        ({}, {}, "inputs {}: unknown or none"),
-        ({"image": 8, "video": None}, {}, "unknown or none"),
-        ({"image": 8}, {"fusion": "middle"}, "no fusion is called 'middle'; there is late, early"),
-        ({"image": 8}, {"aggregation": "max"}, "no aggregation is called 'max'"),
+        ({"image": 8, "sound": 6}, {}, "unknown or missing; use {'image': F, 'video': F}"),
+        ({}, {}, "inputs {}: unknown or missing"),
+        ({"image": 8, "video": None}, {}, "unknown or missing"),
+        ({"image": 8}, {"fusion": "middle"}, "unknown fusion 'middle'; choose late, early"),
+        ({"image": 8}, {"aggregation": "max"}, "unknown aggregation 'max'"),
     ],
 )
 def test_divita_rejects_unknown_options(features, changes, said):
@@ -215,7 +215,7 @@ def test_unusable_trailers_are_listed_and_skipped(train, data):
     np.save(data / "shufflenet2d_shots_fps24_fpc24" / "tt0005.npy", np.zeros((99, 8), np.float32))
     result = train("--splits", "0")
     assert result.code == 0, result.err
-    assert "1 not in every representation (tt0003); 1 with other numbers of clips in the two (tt0005)" in result.out
+    assert "1 not in every representation (tt0003); 1 with different clip counts (tt0005)" in result.out
 
 
 def test_labels_without_splits_get_three(tmp_path, script):
@@ -452,9 +452,10 @@ def rewrite(data, **changes):
 
 
 def test_vectors_of_different_videos_are_rejected(train, data):
-    rewrite(data, films={f"tt{i:04d}": "another film" for i in range(4, 8)})
+    rewrite(data, video_digests={f"tt{i:04d}": "another video" for i in range(4, 8)})
     result = train(*BOTH)
-    assert rejected(result, "shufflenet2d_shots", "shufflenet3d_shots", "another film", "tt0004, tt0005, tt0006, ...")
+    assert rejected(result, "shufflenet2d_shots", "shufflenet3d_shots", " have different videos of 4 trailers ")
+    assert "(tt0004, tt0005, tt0006, ...)" in result.err
     assert "01_prepare.py --image shufflenet2d --video shufflenet3d and your earlier options" in result.err
     assert "tt0007" not in result.err
     assert train(*ONE).code == 0
@@ -467,8 +468,8 @@ def test_vectors_of_different_cuts_are_rejected(train, data):
 
 def test_vectors_of_different_clip_tables_are_rejected(train, data):
     path = data / "shufflenet3d_shots_fps24_fpc24" / "tt0005.npy"
-    write_vectors(path, np.load(path), "the film tt0005", "other clips")
-    assert rejected(train(*BOTH), "another clip table of 1 trailers (tt0005)", "01_prepare.py")
+    write_vectors(path, np.load(path), "the video tt0005", "other clips")
+    assert rejected(train(*BOTH), "different clip tables of 1 trailers (tt0005)", "01_prepare.py")
     write_vectors(path, np.load(path))  # of unknown origin, which matches any
     assert train("--splits", "0").code == 0
 
@@ -570,7 +571,7 @@ def test_leaked_trailers_are_listed(train, data, tmp_path, script):
     (first, second, third), test, validation = subsets["train"][:3], subsets["test"][0], subsets["validation"][0]
     for folder in data.glob("*_fpc24"):
         shutil.copy(folder / f"{first}.npy", folder / f"{test}.npy")
-    rewrite(data, films={mid: "one film" for mid in (second, validation)})
+    rewrite(data, video_digests={mid: "one film" for mid in (second, validation)})
     shutil.rmtree(data / "shufflenet2d_shots_fps24_fpc24")
     result = train("--splits", "0", "1")
     assert result.code == 0, result.err
