@@ -258,7 +258,7 @@ def make_plan(job):
     return Plan(arguments.segmentation, arguments.detector, arguments.fps, arguments.frames_per_clip, views)
 
 
-def frame_positions(frames, frames_per_clip):
+def positions(frames, frames_per_clip):
     """Return the indices of `frames` evenly spaced frames of a clip."""
     return [int((i + 0.5) * frames_per_clip / frames) for i in range(frames)]
 
@@ -286,7 +286,7 @@ class ShotClipper:
 
     def __init__(self, video, plan, first):
         self.video, self.plan, self.start, self.shown = video, plan, first.time, first
-        self.views = [(transform, frame_positions(n, plan.frames_per_clip)) for transform, n in plan.views]
+        self.views = [(transform, positions(n, plan.frames_per_clip)) for transform, n in plan.views]
         self.number = video.rows[-1][1] + 1 if video.rows else 0
         self.length = 0  # target frames so far
 
@@ -310,8 +310,8 @@ class ShotClipper:
             clip, position = divmod(self.length, per_clip)
             if position == 0:
                 self.first, self.images = self.shown.number, [[] for _ in self.views]
-            for (transform, positions), images in zip(self.views, self.images):
-                if position in positions:
+            for (transform, kept), images in zip(self.views, self.images):
+                if position in kept:
                     images.append(self.shown.transformed(transform))
             self.length += 1
             if position == per_clip - 1:
@@ -799,7 +799,7 @@ def print_summary(job):
     rank, world_size = divita.rank_and_world_size()
     by = f" by rank {rank} of {world_size}" if world_size > 1 else ""
     if len(job.failed) == len(job.todo) > 1 and len(set(job.failed.values())) == 1:
-        tqdm.write(f"all {len(job.failed)} videos failed for the same reason; check set-up and code", file=sys.stderr)
+        tqdm.write(f"all {len(job.failed)} videos failed for the same reason", file=sys.stderr)
     ready = len(prepared_mids(job))
     say(f"{ready} of {len(job.videos)} trailers prepared in {job.out}, {job.saved} new{by}")
     if rank == 0:

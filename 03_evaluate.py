@@ -92,7 +92,7 @@ def evaluate(arguments):
     divita.write_text(out / "table.md", markdown)
     divita.write_text(out / "table.tex", "\n".join(table.latex() for table in tables))
     write_table_csv(out / "table.csv", runs)
-    for name, figure in draw_figures(runs, chance):
+    for name, figure in figures(runs, chance):
         save_figure(figure, out / f"{name}.png")
     say(f"\n{markdown}\ntables (table.md, table.csv, table.tex) and figures (*.png): {out}")
     run = best_run(runs)
@@ -408,7 +408,7 @@ plt.rcParams.update({
 })  # fmt: skip
 
 
-def draw_figures(runs, chance):
+def figures(runs, chance):
     """Yield (name, figure)."""
     groups = [[run for run in runs if [*run.metas] == names] for names in (["image", "video"], ["image"], ["video"])]
     best = [best_run(group) for group in groups if group]  # fusion, image, video

@@ -43,7 +43,6 @@ from unittest import mock
 
 os.environ["KERAS_BACKEND"] = "torch"  # read once, when Keras is imported
 
-import joblib  # comes with scikit-learn
 import keras
 import numpy as np
 import torch
@@ -414,7 +413,7 @@ def r2plus1d(shape):
 
 
 @functools.cache
-def import_kerascv():
+def kerascv():
     """Import KerasCV with a stand-in for TensorFlow, installed or not, whose data pipelines are unused here."""
     warnings.filterwarnings("ignore", message=".*was passed an input with a mask attached to it")  # Swin's, harmless
     unused = "tensorflow", "tensorflow.keras.layers", "tensorflow_datasets", "keras_cv.src.backend.tf_ops"
@@ -435,7 +434,7 @@ def import_kerascv():
 
 
 def efficientnetlite_b0(shape):
-    network = import_kerascv().models.EfficientNetLiteBackbone(
+    network = kerascv().models.EfficientNetLiteBackbone(
         stackwise_kernel_sizes=[3, 3, 5, 3, 5, 5, 3], stackwise_num_repeats=[1, 2, 2, 3, 3, 4, 1],
         stackwise_input_filters=[32, 16, 24, 40, 80, 112, 192],
         stackwise_output_filters=[16, 24, 40, 80, 112, 192, 320],
@@ -446,7 +445,7 @@ def efficientnetlite_b0(shape):
 
 
 def resnet50(shape):
-    network = import_kerascv().models.ResNetBackbone(
+    network = kerascv().models.ResNetBackbone(
         stackwise_filters=[64, 128, 256, 512], stackwise_blocks=[3, 4, 6, 3], stackwise_strides=[1, 2, 2, 2],
         include_rescaling=False, input_shape=shape,
     )  # fmt: skip
@@ -460,7 +459,7 @@ def kerascv_preset(name, shape):
 
 def load_kerascv_preset(name, **options):
     """Return the network of kerascv:PRESET. Raises UserError if it is unknown or cannot be downloaded."""
-    preset, models = name.removeprefix("kerascv:"), import_kerascv().models
+    preset, models = name.removeprefix("kerascv:"), kerascv().models
     families = models.Backbone.__subclasses__()
     places = {name: about.get("kaggle_handle") for family in families for name, about in family.presets.items()}
     if not places.get(preset):
@@ -477,7 +476,7 @@ def swin(shape):
     inputs = keras.Input(shape)
     x = inputs if len(shape) == 4 else keras.ops.expand_dims(inputs, 1)  # (N, T, S, S, 3)
     patch, window = ((2, 4, 4), (8, 7, 7)) if len(shape) == 4 else ((1, 4, 4), (1, 7, 7))
-    network = import_kerascv().models.VideoSwinBackbone(input_shape=x.shape[1:], patch_size=patch, window_size=window)
+    network = kerascv().models.VideoSwinBackbone(input_shape=x.shape[1:], patch_size=patch, window_size=window)
     for stage in network.layers[3:-1]:  # not KerasCV's tensors, which are bound to the current device
         stage.attn_mask = keras.ops.convert_to_numpy(stage.attn_mask)
         for layer in [*stage.blocks, stage.downsample] if stage.downsampling_layer else stage.blocks:
@@ -1470,8 +1469,9 @@ def rank_and_world_size():
 
 def usable_cores():
     """Return the number of cores that this process may use; under torchrun, its share of them."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()  # not on macOS
     count = os.environ.get("LOCAL_WORLD_SIZE", "")
-    return max(1, joblib.cpu_count() // max(1, int(count) if count.isdecimal() else 1))
+    return max(1, cores // max(1, int(count) if count.isdecimal() else 1))
 
 
 def select_device():

@@ -194,7 +194,7 @@ def compare(what, how, found, expected, bound):
 def available_backbones():
     """Return the names of the backbones that can be built."""
     try:
-        divita.import_kerascv()
+        divita.kerascv()
     except divita.UserError:
         return list(TORCH_BACKBONES)
     return list(divita.BACKBONES)

@@ -726,7 +726,7 @@ def test_resnet50_from_keras_weights(offline, resnet50):
     resnet50.save_weights(offline / "model.weights.h5")
     digest = divita.weights_digest(resnet50)
     assert divita.weights_digest(divita.load_backbone("resnet50", offline / "model.weights.h5")) == digest
-    network = divita.import_kerascv().models.ResNetBackbone(
+    network = divita.kerascv().models.ResNetBackbone(
         stackwise_filters=[64, 128, 256, 512],
         stackwise_blocks=[3, 4, 6, 3],
         stackwise_strides=[1, 2, 2, 2],
@@ -762,7 +762,7 @@ def test_kerascv_presets_are_loaded(offline):
         divita.load_backbone("kerascv:resnet18", "random")
     with pytest.raises(divita.UserError, match="resnet19: KerasCV cannot load this preset; .*resnet50_imagenet"):
         divita.load_backbone("kerascv:resnet19", "random")
-    network = divita.import_kerascv().models.ResNetBackbone(
+    network = divita.kerascv().models.ResNetBackbone(
         stackwise_filters=[64, 128, 256, 512],
         stackwise_blocks=[2, 2, 2, 2],
         stackwise_strides=[1, 2, 2, 2],
@@ -810,7 +810,7 @@ import sys, types
 import divita
 imported = {{"tensorflow": types.ModuleType("tensorflow")}} if {imported} else {{}}
 sys.modules.update(imported)
-divita.import_kerascv()
+divita.kerascv()
 assert {{name: module for name, module in sys.modules.items() if name.startswith("tensorflow")}} == imported
 sys.modules.pop("tensorflow", None)  # Keras uses a module of this name
 vectors = divita.Extractor("efficientnetlite_b0", "random", 1, 1)(divita.np.zeros((1, 1, 224, 224, 3), "uint8"))

@@ -336,7 +336,7 @@ def test_texts_in_figures_do_not_overlap(evaluate, tmp_path):
             make_run(tmp_path, f"{name}_shots_fps24_fpc24-{aggregation}", **inputs, **options)
     runs = evaluate["read_runs"](tmp_path)
     plt = evaluate["plt"]
-    for name, figure in evaluate["draw_figures"](runs, evaluate["chance_scores"](runs[0])):
+    for name, figure in evaluate["figures"](runs, evaluate["chance_scores"](runs[0])):
         boxes = text_boxes(figure)
         assert len(boxes) > 5
         for i, (text, box) in enumerate(boxes):
@@ -454,7 +454,7 @@ def test_many_genres_are_in_the_tables_and_the_most_frequent_in_the_figures(eval
     runs = evaluate["read_runs"](tmp_path)
     chance = evaluate["chance_scores"](runs[0])
     frequent = [genres[g] for g in range(60) if 19 < g % 31 or g == 19]
-    for name, figure in list(evaluate["draw_figures"](runs, chance))[:2]:
+    for name, figure in list(evaluate["figures"](runs, chance))[:2]:
         texts = [text.replace("\n", " ") for text, _ in text_boxes(figure)]
         assert sum(text.startswith("genre ") for text in texts) == 20, name
         assert any("; the 20 most frequent of 60 genres" in text for text in texts)
