@@ -46,7 +46,7 @@ def parse_arguments(like=None):
     for name, backbone in DEFAULT_BACKBONES.items():
         add(f"--{name}", metavar="NAME", nargs="+", default=[backbone], help=f"{name} backbones, or none ({backbone})")
     add("--weights", metavar="W", nargs="+", default=[], help="pretrained, random or NAME=FILE (pretrained)")
-    add("--image-frames", metavar="N", type=int, help="frames per clip for image backbones (all)")
+    add("--image-frames", metavar="N", type=int, help="frames per clip for image backbones (all; the demo: 1)")
     add("--precision", choices=["float32", "bfloat16"], help="inference precision (float32)")
     add("--batch-size", metavar="N", type=int, default=16, help="clips per batch (%(default)s)")
     add = parser.add_argument_group("clips").add_argument
@@ -79,6 +79,7 @@ import functools
 import hashlib
 import io
 import itertools
+import json
 import math
 import multiprocessing
 import re
@@ -840,7 +841,8 @@ NO_GENRE = (  # pattern of 0/1 columns that are no genres
 )
 YES, NO = "1 1.0 1,0 true wahr yes ja y x ✓ ✔".split(), "0 0.0 0,0 false falsch no nein n".split()
 UNKNOWN = {"", "n", "na", "nan", "none", "null", "unknown", "nogenreslisted"}  # normalize_name() of \N, N/A, - ...
-SUBSET_WORDS = dict(train="0", training="0", val="1", valid="1", validation="1", validate="1", dev="1", test="2")
+SUBSET_WORDS = dict.fromkeys(("train", "training"), "0") | dict.fromkeys(("test", "testing"), "2")
+SUBSET_WORDS |= dict.fromkeys(("val", "valid", "validation", "validate", "dev"), "1")
 FEW_TRAILERS = 30  # fewer give a warning with random splits
 
 
@@ -967,7 +969,10 @@ def parse_genre_text(path, name, cells):
 
 def parse_list(cell):
     """Return the names in a list by JSON, Python or NumPy, also as [{"name": ...}] or {"choices": [...]}."""
-    content = ast.literal_eval(re.sub(r"""(?<=['"])\s+(?=['"])""", ",", cell))  # NumPy writes no commas
+    try:
+        content = json.loads(cell)
+    except ValueError:
+        content = ast.literal_eval(re.sub(r"""(?<=['"])\s+(?=['"])""", ",", cell))  # NumPy writes no commas
     content = np.atleast_1d(content["choices"]).tolist() if isinstance(content, dict) else content
     return [item["name"] if isinstance(item, dict) else item for item in content]
 
@@ -982,12 +987,14 @@ def check_mids(path, mids, videos):
     """Raise UserError if no mid has a video; its message is the difference of a pair."""
     if not videos.keys().isdisjoint(mids):
         return
-    reductions = {"a suffix": lambda name: re.sub(r"\.\w*$", "", name), "case": str.casefold}
-    reductions |= {
+    reductions = {
+        "a suffix": lambda name: re.sub(r"\.\w*$", "", name),
+        "case": str.casefold,
         "case or signs": normalize_name,
         "leading zeros or tt": lambda name: name.removeprefix("tt").lstrip("0"),
+        "more than case and suffix": lambda name: "",
     }
-    for what, reduce in {**reductions, "more than case and suffix": lambda name: ""}.items():
+    for what, reduce in reductions.items():
         stems = {reduce(stem): stem for stem in videos}
         if mid := next((mid for mid in mids if reduce(mid) in stems), None):
             pair = printable(f"{mid} and {stems[reduce(mid)]}")

@@ -675,7 +675,7 @@ def read_labels(path, table=None):
             allowed = ["0", "1", "2"] if name in splits else ["0", "1"]
             if cell.strip() not in allowed:
                 raise UserError(f"{where}: {name} is {cell!r}; use one of {', '.join(allowed)}")
-        cells[mid] = [int(cell) for cell in values]
+        cells[mid] = [int(cell.strip()) for cell in values]
     y, subsets = np.split(np.array(list(cells.values()), np.uint8), [len(genres)], axis=1)
     return Labels(list(cells), genres, y, subsets if splits else generate_splits(path, list(cells)))
 
