@@ -727,7 +727,7 @@ def test_stopping_early_shortens_the_bar(train, monkeypatch, workers):
     options = ("--image", "shufflenet2d", "--splits", "0", "1", "--epochs", "30", "--batch-size", "99")
     result = train(*options, "--workers", workers)
     assert result.code == 0 and result.out.count("best epoch 1 of 21,") == 2, result.err
-    assert "42/42" in result.err and "42/60" not in result.err
+    assert "42/42" in result.err.splitlines()[-1]
 
 
 def begin(data, tmp_path, *options):
