@@ -11,9 +11,11 @@ Finished runs are skipped. Reads the output of 01_prepare.py; 03_evaluate.py rea
 
 import argparse
 import collections
+import contextlib
 import functools
 import logging
 import math
+import os
 import platform
 import re
 import shlex
@@ -163,6 +165,8 @@ def train_in_parallel(runs, workers, show):
     logging.getLogger("torch.multiprocessing.spawn").setLevel("ERROR")  # the UserError below reports a killed process
     costs = [-len(run.representations) * run.config["snippet_clips"] for run in runs]
     try:
+        if not can_train_in_fork():
+            return train_in_turn(None, runs, range(len(runs)), show)
         numbers, messages = (mp.get_context("fork").SimpleQueue() for _ in range(2))
         shared = (runs, iter(numbers.get, None), messages.put)  # inherited by forked processes
         options = {"nprocs": workers, "join": False, "daemon": True, "start_method": "fork"}
@@ -176,6 +180,21 @@ def train_in_parallel(runs, workers, show):
         raise UserError(f"training {error}; rerun, with fewer --workers if memory ran out") from None
     except OSError as error:
         raise UserError(f"cannot start a process ({divita.one_line(error)}); use fewer --workers") from None
+
+
+def can_train_in_fork():
+    """Return whether a forked process can train: not if this one has trained before with a CUDA build of PyTorch."""
+
+    def probe():
+        with contextlib.suppress(RuntimeError):
+            torch.ones((), requires_grad=True).backward()
+            os._exit(0)
+        os._exit(1)
+
+    child = torch.multiprocessing.get_context("fork").Process(target=probe)
+    child.start()
+    child.join()
+    return child.exitcode == 0
 
 
 def train_in_turn(_, runs, numbers, send):

@@ -721,6 +721,20 @@ def test_parallel_runs_give_the_same_bytes_and_messages(script, data, tmp_path):
     assert len(found[0]) == 12 and found[0] == found[1]
 
 
+def test_a_process_that_cannot_fork_to_train_trains_in_turn(train, tmp_path, monkeypatch):
+    """As one that has trained before, with a CUDA build of PyTorch."""
+    parent, backward = os.getpid(), torch.Tensor.backward
+
+    def only_in_parent(*arguments, **keywords):
+        if os.getpid() != parent:
+            raise RuntimeError("Unable to handle autograd's threading in combination with fork-based multiprocessing.")
+        return backward(*arguments, **keywords)
+
+    monkeypatch.setattr(torch.Tensor, "backward", only_in_parent)
+    result = train("--splits", "0", "--workers", "2")
+    assert result.code == 0 and len(runs(tmp_path)) == 3, result.err
+
+
 @pytest.mark.parametrize("workers", [1, 2])
 def test_stopping_early_shortens_the_bar(train, monkeypatch, workers):
     monkeypatch.setattr(keras.Model, "evaluate", lambda *_, **__: {"loss": 0.5})
