@@ -1443,7 +1443,7 @@ def folder_lock(folder):
     """Lock a folder for this process; others wait. Locks a file opened for writing, as NFS needs."""
     path = Path(folder) / ".lock"
     with contextlib.ExitStack() as stack:
-        with contextlib.suppress(PermissionError, BlockingIOError):  # unlocked, the work is done twice
+        with contextlib.suppress(OSError):  # read-only, or without locks: the work is done twice, with the same result
             while True:
                 file = stack.enter_context(open(path, "a"))
                 fcntl.flock(file, fcntl.LOCK_EX)

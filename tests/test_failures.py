@@ -2,6 +2,7 @@
 
 import codecs
 import contextlib
+import errno
 import fcntl
 import json
 import multiprocessing
@@ -444,6 +445,21 @@ def test_temporary_files_of_a_killed_process_are_removed(tmp_path):
     (stale / "clips.f32").write_bytes(bytes(100))
     divita.open_representation(data, NAME)
     assert not stale.exists()
+
+
+@pytest.mark.parametrize("code", [errno.ENOLCK, errno.EOPNOTSUPP, errno.EROFS])
+@pytest.mark.parametrize("module, function", [("fcntl", "flock"), ("builtins", "open")])
+def test_work_goes_on_where_a_folder_cannot_be_locked(tmp_path, monkeypatch, code, module, function):
+    """On file systems without locks and on read-only ones."""
+    with monkeypatch.context() as patch:
+
+        def fail(*_, **__):
+            raise OSError(code, os.strerror(code))
+
+        patch.setattr(f"{module}.{function}", fail)
+        with divita.folder_lock(tmp_path):
+            (tmp_path / "done").touch()
+    assert [path.name for path in tmp_path.iterdir()] == ["done"]
 
 
 def try_lock(folder, answers):
